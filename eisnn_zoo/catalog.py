@@ -1,0 +1,134 @@
+"""Every dataset, architecture and table row of the zoo, written once. Imports neither torch nor timm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+PAPER = "Training Deep Normalization-Free Spiking Neural Networks with Lateral Inhibition"
+ARXIV = "2509.23253"
+RELEASE_REPO = "vwOvOwv/DeepEISNN"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as the networks see it.
+
+    Attributes:
+        name: suffix of the model names.
+        title: as people write it, and as the results table shows it.
+        num_classes, channels, size: classes, input channels, and pixels a side.
+        time_steps: T of the paper's networks on it.
+        event: frames of events instead of static images.
+        release: the release's name for it.
+    """
+
+    name: str
+    title: str
+    num_classes: int
+    channels: int
+    size: int
+    time_steps: int
+    event: bool
+    release: str
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return _labels(self.name)
+
+
+@cache
+def _labels(name: str) -> tuple[str, ...]:
+    text = resources.files(__package__).joinpath("labels", f"{name}.txt").read_text("utf-8")
+    return tuple(text.splitlines())
+
+
+DATASETS = {d.name: d for d in (
+    Dataset("cifar10", "CIFAR-10", 10, 3, 32, 4, False, "CIFAR10"),
+    Dataset("cifar100", "CIFAR-100", 100, 3, 32, 4, False, "CIFAR100"),
+    Dataset("tinyimagenet200", "TinyImageNet-200", 200, 3, 32, 4, False, "TinyImageNet200"),
+    Dataset("mnist", "MNIST", 10, 1, 28, 4, False, "MNIST"),
+    Dataset("cifar10dvs", "CIFAR10-DVS", 10, 2, 48, 10, True, "CIFAR10DVS"),
+    Dataset("dvsgesture", "DVS-Gesture", 11, 2, 48, 16, True, "DVSGesture"),
+    Dataset("nmnist", "N-MNIST", 10, 2, 34, 10, True, "NMNIST"),
+)}
+
+DEPTHS = {"vgg": (8, 11, 16, 19), "resnet": (18, 34, 50, 101, 152), "mlp": (2, 4, 6, 8, 12, 16)}
+TITLES = {"vgg": "VGG", "resnet": "ResNet", "mlp": "MLP"}
+KINDS = {"ei": "E-I", "bn": "BN"}
+
+# Architecture and dataset of the paper's tables, with the top-1 accuracy (%) of the checkpoint the authors released:
+# their best epoch on the test set, as the release holds out no validation split.
+RELEASED = {
+    "vgg8_cifar10": 87.03, "vgg11_cifar10": 88.43, "vgg16_cifar10": 91.01, "vgg19_cifar10": 91.36,
+    "resnet18_cifar10": 92.06, "vgg16_cifar100": 65.90, "vgg19_cifar100": 64.06, "vgg8_cifar10dvs": 78.40,
+    "vgg11_cifar10dvs": 78.40, "vgg8_dvsgesture": 95.83, "resnet18_tinyimagenet200": 50.29,
+}
+# Pairs beside those: the BN baseline on CIFAR-100, event MNIST, and the MLPs.
+_PAIRS = (*RELEASED, "resnet18_cifar100", "vgg8_nmnist", *(f"mlp{d}_mnist" for d in DEPTHS["mlp"]))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model.
+
+    Attributes:
+        name: ``<kind>_<family><depth>`` or ``<kind>_<family><depth>_<dataset>``.
+        kind: "ei" or "bn".
+        family, depth: "vgg", 16.
+        dataset: None for a bare architecture (10 classes, RGB, T = 4).
+    """
+
+    name: str
+    kind: str
+    family: str
+    depth: int
+    dataset: Dataset | None
+
+    @property
+    def title(self) -> str:
+        return f"{KINDS[self.kind]} {TITLES[self.family]}-{self.depth}"
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        if self.dataset:
+            return self.dataset.channels, self.dataset.size, self.dataset.size
+        return (1, 28, 28) if self.family == "mlp" else (3, 32, 32)
+
+    @property
+    def options(self) -> dict:
+        """Constructor arguments that the name fixes."""
+        fixed = {"in_chans": self.input_size[0], "num_classes": 10}
+        if self.dataset:
+            fixed |= {"num_classes": self.dataset.num_classes, "time_steps": self.dataset.time_steps}
+            if self.dataset.event:
+                fixed["event_input"] = True
+        return fixed
+
+    @property
+    def released_top1(self) -> float | None:
+        """Top-1 accuracy (%) of the authors' checkpoint, where they released one."""
+        return RELEASED.get(self.name.removeprefix("ei_")) if self.kind == "ei" else None
+
+    @property
+    def release_folder(self) -> str | None:
+        """Folder of the authors' checkpoint in their Hub repository."""
+        if self.released_top1 is None:
+            return None
+        return f"{self.dataset.release}-{TITLES[self.family]}{self.depth}"
+
+
+def _all() -> dict[str, Model]:
+    models = {}
+    for kind in KINDS:
+        for family, depths in DEPTHS.items():
+            for depth in depths:
+                arch = f"{family}{depth}"
+                pairs = [p for p in _PAIRS if p.startswith(arch + "_")]
+                for name, dataset in [(arch, None), *((p, DATASETS[p.partition("_")[2]]) for p in pairs)]:
+                    models[f"{kind}_{name}"] = Model(f"{kind}_{name}", kind, family, depth, dataset)
+    return models
+
+
+MODELS = _all()

@@ -1,0 +1,235 @@
+"""The excitatory-inhibitory layer, as the paper has it (arXiv 2509.23253, Section 4).
+
+    I_EE  = W_EE x                          excitatory drive
+    I_IE  = W_IE x                          drive of the inhibitory cells
+    I_sub = W_EI I_IE                       subtractive inhibition
+    I_div = W_EI (g_I * I_IE)               divisive inhibition
+    I     = g_E * (I_EE - I_sub) / D(I_div) + b_E
+
+Everything but b_E is non-negative (Dale's law). Since all that comes before the division is linear, the code computes
+I_EE - I_sub = (W_EE - W_EI W_IE) x as one convolution with signed weights: less work, and no difference of two large
+sums, which is what makes half precision inaccurate. W_IE rides along in the same convolution.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .convolution import conv2d
+from .precision import full_precision, matmul_full
+
+ASSUMED_RATE = 0.2  # input statistics assumed until E-I Init sees data: spikes with this probability
+
+
+def stabilise(i_div: Tensor, mode: str = "adaptive") -> Tensor:
+    """D, adaptive stabilization: the divisor made safe, slice by slice (a slice is one time step of one image).
+
+    An entry that is exactly 0 becomes the smallest non-zero entry of its slice, and +inf in a slice without one, so
+    that I = b_E there. Backward is straight-through: the derivative passes to I_div as if D were the identity.
+
+    Args:
+        i_div: divisive inhibition, ``[N, ...]``; each leading index is a slice.
+        mode: "adaptive"; the paper's ablations "no_ste" (no derivative at replaced entries) and "none" (D = identity).
+    """
+    if mode == "none":
+        return i_div
+    silent = i_div == 0
+    dims = [d for d in range(1, i_div.dim())]
+    smallest = torch.where(silent, math.inf, i_div.detach()).amin(dims, keepdim=True)
+    if mode == "no_ste":
+        return torch.where(silent, smallest, i_div)
+    return i_div + torch.where(silent, smallest, 0.0)
+
+
+def scale_gradient(w: Tensor, factor: float) -> Tensor:
+    """The value of w, exactly, with its gradient multiplied by factor."""
+    fixed = w.detach()
+    return fixed + (w - fixed) * factor
+
+
+class Synapses(nn.Module):
+    """A non-negative weight matrix or kernel between two populations, ``[n_post, n_pre, ...]``."""
+
+    def __init__(self, *shape: int, device=None, dtype=None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+    def extra_repr(self) -> str:
+        return "x".join(str(n) for n in self.weight.shape)
+
+
+class EISynapses(nn.Module):
+    """W_EE, W_IE and W_EI of one layer: what the output layer is, and what every E-I layer begins with."""
+
+    def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = 4, device=None, dtype=None):
+        super().__init__()
+        if n_e < 1 or n_in < 1:
+            raise ValueError(f"an E-I layer needs at least one input and one output, got {n_in} and {n_e}")
+        if ei_ratio < 1:
+            raise ValueError(f"ei_ratio (excitatory cells per inhibitory cell) must be at least 1, got {ei_ratio}")
+        self.n_e, self.n_i = n_e, max(1, n_e // ei_ratio)
+        self.fan_in = n_in * math.prod(kernel)  # d
+        self.scale_w_ei_gradient = True  # E-I Prop divides the gradient of W_EI by d; an ablation switches it off
+        like = {"device": device, "dtype": dtype}
+        self.ee = Synapses(n_e, n_in, *kernel, **like)
+        self.ie = Synapses(self.n_i, n_in, *kernel, **like)
+        self.ei = Synapses(n_e, self.n_i, **like)
+
+    def w_ei(self) -> Tensor:
+        return scale_gradient(self.ei.weight, 1.0 / self.fan_in) if self.scale_w_ei_gradient else self.ei.weight
+
+    def signed_weight(self, w_ei: Tensor) -> Tensor:
+        """W_EE - W_EI W_IE, ``[n_E, d]``."""
+        return self.ee.weight.flatten(1) - matmul_full(w_ei, self.ie.weight.flatten(1))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """E-I Init for assumed statistics (spikes of rate ASSUMED_RATE), so that any forward is finite."""
+        mean = square = ASSUMED_RATE
+        variance = mean * (1 - mean)
+        for synapses in (self.ee, self.ie):
+            synapses.weight.exponential_().mul_(self._scale(square, variance))
+        self._set_constants(mean, square, variance)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, rng) -> None:
+        """E-I Init (paper Eq. 53, 54) from this layer's input x, ``[T*B, ...]``, time and batch merged.
+
+        The statistics are taken in x's own precision, as the release takes them: one rounding moved is another network,
+        because a single spike that flips changes every layer after it.
+
+        Args:
+            rng: a ``numpy.random.Generator``; draws W_EE, then W_IE, in float64.
+        Raises:
+            ValueError: the input is negative somewhere, silent, or constant over the batch.
+        """
+        if x.min() < 0:
+            raise ValueError("E-I Init needs non-negative input (pixels in [0, 1], spikes): do not normalise by mean and std")
+        mean, square, variance = x.mean().item(), x.square().mean().item(), x.var(0).mean().item()
+        if not (mean > 0 and variance > 0):
+            raise ValueError("E-I Init needs a batch whose inputs vary: this layer's input is "
+                             + ("silent" if mean == 0 else "the same for every image"))
+        scale = self._scale(square, variance)
+        for synapses in (self.ee, self.ie):
+            drawn = torch.from_numpy(rng.exponential(scale, tuple(synapses.weight.shape)))
+            synapses.weight.copy_(drawn.float())  # through float32: the same seed is the same weights in any dtype
+        self._set_constants(mean, square, variance)
+
+    def _scale(self, square: float, variance: float) -> float:
+        return math.sqrt(variance / (self.fan_in * (square + variance)))
+
+    def _set_constants(self, mean: float, square: float, variance: float) -> None:
+        self.ei.weight.fill_(1.0 / self.n_i)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Dale's law: every parameter but b_E back to >= 0. The optimizer step calls it."""
+        for name, parameter in self.named_parameters():
+            if name != "b_e":
+                parameter.clamp_(min=0)
+
+
+class EILayer(EISynapses):
+    """Adds the gains, the bias and the division to the synapses; a subclass says how weights are applied."""
+
+    def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = 4, device=None, dtype=None):
+        super().__init__(n_in, n_e, kernel, ei_ratio, device, dtype)
+        self.stabilisation = "adaptive"
+        self.g_i = nn.Parameter(torch.empty(self.n_i, device=device, dtype=dtype))
+        self.g_e = nn.Parameter(torch.empty(n_e, device=device, dtype=dtype))
+        self.b_e = nn.Parameter(torch.empty(n_e, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def _set_constants(self, mean: float, square: float, variance: float) -> None:
+        super()._set_constants(mean, square, variance)
+        self.g_i.fill_(1.0).div_(math.sqrt(self.fan_in)).mul_(math.sqrt(square + variance)).div_(mean)
+        self.g_e.fill_(1.0)
+        self.b_e.zero_()
+
+    def synaptic(self, x: Tensor, weight: Tensor) -> Tensor:
+        """weight, ``[n, d]``, applied to the layer's input."""
+        return F.linear(x, weight)
+
+    def currents(self, x: Tensor) -> dict[str, Tensor]:
+        """Every current of the layer by the paper's name, each computed as the formula stands.
+
+        Returns:
+            I_EE, I_IE, I_sub, I_div, the divisor D, and I, for input x as in ``forward``.
+        """
+        g_i, g_e, b_e = ((p[:, None, None] if x.dim() == 4 else p) for p in (self.g_i, self.g_e, self.b_e))
+
+        def from_inhibitory(i: Tensor) -> Tensor:
+            return F.linear(i.movedim(1, -1), self.ei.weight).movedim(-1, 1)
+
+        i_ee, i_ie = self.synaptic(x, self.ee.weight.flatten(1)), self.synaptic(x, self.ie.weight.flatten(1))
+        i_sub, i_div = from_inhibitory(i_ie), from_inhibitory(g_i * i_ie)
+        d = stabilise(i_div, self.stabilisation)
+        return {"I_EE": i_ee, "I_IE": i_ie, "I_sub": i_sub, "I_div": i_div, "D": d, "I": g_e * (i_ee - i_sub) / d + b_e}
+
+    def joint_weight(self) -> tuple[Tensor, Tensor]:
+        """[W_EE - W_EI W_IE ; W_IE], ``[n_E + n_I, d]``, and W_EI g_I, ``[n_E, n_I]``."""
+        w_ei = self.w_ei()
+        return torch.cat([self.signed_weight(w_ei), self.ie.weight.flatten(1)]), w_ei * self.g_i
+
+
+def excitatory_current(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, mode: str) -> Tensor:
+    """g_E (I_EE - I_sub) / D(I_div) + b_E, in float32 under autocast; channels in axis 1."""
+    net, i_div = full_precision(net), full_precision(i_div)
+    if net.dim() == 4:
+        g_e, b_e = g_e[:, None, None], b_e[:, None, None]
+    return g_e * net / stabilise(i_div, mode) + b_e
+
+
+class EIConv2d(EILayer):
+    """E-I convolution, no bias before the division, zero padding (paper Eq. 14-18).
+
+    Args:
+        n_in, n_e: input channels and excitatory output channels.
+        kernel_size, stride, padding: as in ``nn.Conv2d``; padding None keeps the size at stride 1.
+        ei_ratio: excitatory cells per inhibitory cell; there is at least one of these.
+
+    Shape: ``[N, n_in, H, W]`` >= 0 in, current ``[N, n_e, H', W']`` out; each of the N is a slice for D.
+    """
+
+    def __init__(self, n_in: int, n_e: int, kernel_size: int, stride: int = 1, padding: int | None = None,
+                 ei_ratio: int = 4, device=None, dtype=None):
+        super().__init__(n_in, n_e, (kernel_size, kernel_size), ei_ratio, device, dtype)
+        self.n_in, self.kernel_size, self.stride = n_in, kernel_size, stride
+        self.padding = kernel_size // 2 if padding is None else padding
+
+    def synaptic(self, x: Tensor, weight: Tensor) -> Tensor:
+        kernel = weight.view(-1, self.n_in, self.kernel_size, self.kernel_size)
+        return conv2d(x, kernel, self.stride, self.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joint, mix = self.joint_weight()
+        net, i_ie = self.synaptic(x, joint).split([self.n_e, self.n_i], 1)
+        i_div = F.conv2d(i_ie, mix[:, :, None, None])
+        return excitatory_current(net, i_div, self.g_e, self.b_e, self.stabilisation)
+
+
+class EILinear(EILayer):
+    """Fully connected E-I layer. Shape: ``[N, d]`` >= 0 in, current ``[N, n_e]`` out; each of the N is a slice for D."""
+
+    def __init__(self, n_in: int, n_e: int, ei_ratio: int = 4, device=None, dtype=None):
+        super().__init__(n_in, n_e, (), ei_ratio, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joint, mix = self.joint_weight()
+        net, i_ie = self.synaptic(x, joint).split([self.n_e, self.n_i], 1)
+        return excitatory_current(net, F.linear(i_ie, mix), self.g_e, self.b_e, self.stabilisation)
+
+
+class EIReadout(EISynapses):
+    """Output layer: I = I_EE - I_sub, no division, no gain, no bias. Shape: ``[N, d]`` in, ``[N, classes]`` out."""
+
+    def __init__(self, n_in: int, classes: int, ei_ratio: int = 4, device=None, dtype=None):
+        super().__init__(n_in, classes, (), ei_ratio, device, dtype)
+        self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.signed_weight(self.w_ei()))

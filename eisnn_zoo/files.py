@@ -1,0 +1,34 @@
+"""Files appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str) -> None:
+    """Writes beside path, syncs, and renames over it.
+
+    Args:
+        write: the content, or a function that writes a file at the path it is given.
+    """
+    path = Path(path)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(fd)
+    beside = Path(name)
+    try:
+        if callable(write):
+            write(beside)
+        else:
+            beside.write_bytes(write.encode() if isinstance(write, str) else write)
+        with open(beside, "rb+") as f:
+            os.fsync(f.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(beside, 0o666 & ~umask)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,51 @@
+"""E-I Init of a whole network, on one batch (paper Section 4.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .ei import EILayer, EISynapses
+from .networks.base import SpikingNet
+
+
+@torch.no_grad()
+def initialize(model: SpikingNet, batch: Tensor, seed: int) -> None:
+    """Layer by layer: each E-I layer is drawn from the statistics of what the initialised layers before it send.
+
+    One numpy Generator draws for all layers, in the order in which they run, so a seed means the same weights as in the
+    paper's release, on any device. A network without E-I layers (a BatchNorm baseline) is left as it is.
+
+    Args:
+        model: any network of the zoo.
+        batch: images ``[B, C, H, W]`` in [0, 1], or frames ``[B, T, C, H, W]``; enough of them to show the variance.
+        seed: of the draws.
+
+    Raises:
+        ValueError: negative input, or a layer whose input does not vary.
+    """
+    import numpy as np
+
+    if model.kind != "ei":
+        return
+    rng = np.random.default_rng(seed)
+    if batch.dim() == 4:  # the statistics are those of the image shown T times
+        batch = batch[:, None].expand(-1, model.time_steps, -1, -1, -1)
+    training = model.training
+    model.eval()._ready = True
+
+    def draw_and_run(layer: EILayer, args: tuple[Tensor], _folded: Tensor) -> Tensor:
+        layer.initialize(args[0], rng)
+        return layer.currents(args[0])["I"]  # as the formula stands, not folded: the release's rounding
+
+    hooks = [layer.register_forward_hook(draw_and_run) for layer in model.stages.modules() if isinstance(layer, EILayer)]
+    try:
+        like = next(model.parameters())
+        steps = model.forward_steps(batch.to(like.device, like.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+    if isinstance(model.head, EISynapses):
+        model.head.initialize(model.pool(steps.flatten(0, 1)), rng)
+    model.mark_initialised()

@@ -1,0 +1,57 @@
+"""Fully connected networks of 2 to 16 layers for MNIST (paper Section 5)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .base import Cells, SpikingNet
+
+WIDTHS = {
+    2: (500,),
+    4: (500, 500, 300),
+    6: (500, 500, 300, 300, 300),
+    8: (500, 500, 300, 300, 300, 100, 100),
+    12: (500,) * 4 + (300,) * 4 + (100,) * 3,
+    16: (500,) * 5 + (300,) * 5 + (100,) * 5,
+}
+"""Widths of the hidden layers, by depth; the output layer is the last of the depth."""
+
+
+class Hidden(nn.Module):
+    """One hidden layer. Shape: ``[steps*B, ...]`` in, flattened; spikes ``[T*B, width]`` out."""
+
+    def __init__(self, cells: Cells, n_in: int, width: int):
+        super().__init__()
+        self.layers = nn.ModuleList([cells.linear(n_in, width)])
+
+    def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = layer(x, time_steps, steps_in)
+        return x
+
+
+class SpikingMLP(SpikingNet):
+    """An MLP of spiking neurons; see :class:`SpikingNet` for the options.
+
+    Args:
+        input_size: (height, width) of the image, which fixes the fan-in of the first layer.
+    """
+
+    def __init__(self, depth: int, kind: str = "ei", input_size: tuple[int, int] = (28, 28), **options):
+        self.depth, self.input_size = depth, tuple(input_size)
+        super().__init__(kind, **{"in_chans": 1, **options})
+        self.config["input_size"] = self.input_size
+
+    def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
+        widths = WIDTHS[self.depth]
+        pixels = self.in_chans * self.input_size[0] * self.input_size[1]
+        stages = nn.ModuleList(Hidden(cells, a, b) for a, b in zip((pixels, *widths), widths))
+        # Levels: the image, the flattened image, then the hidden layers' rates.
+        self.input_levels, reduction = 2, self.input_size[0]
+        info = [{"num_chs": self.in_chans, "reduction": 1, "module": ""}, {"num_chs": pixels, "reduction": reduction, "module": ""}]
+        info += [{"num_chs": w, "reduction": reduction, "module": f"stages.{i}"} for i, w in enumerate(widths)]
+        return stages, info
+
+    def _input_taps(self, x: Tensor, steps: int) -> list[Tensor]:
+        return [self._tap(x, steps), self._tap(x.flatten(1), steps)]

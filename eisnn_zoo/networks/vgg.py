@@ -1,0 +1,44 @@
+"""VGG without biases: 3x3 convolutions, and 2x2 average pools after the neurons (paper Section 5)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import Cells, SpikingNet
+
+WIDTHS = {
+    8: ((64,), (128,), (256,), (512,), (512,)),
+    11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),
+    16: ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
+    19: ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
+}
+"""Output channels of the convolutions between two pools, by depth."""
+
+
+class VGGStage(nn.Module):
+    """Some convolutions of neurons, then the pool."""
+
+    def __init__(self, cells: Cells, n_in: int, widths: tuple[int, ...]):
+        super().__init__()
+        self.layers = nn.ModuleList(cells.conv(a, b, 3) for a, b in zip((n_in, *widths), widths))
+
+    def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, time_steps, steps_in)
+            steps_in = time_steps
+        return F.avg_pool2d(x, 2)
+
+
+class SpikingVGG(SpikingNet):
+    """VGG-8, 11, 16 or 19 of spiking neurons; see :class:`SpikingNet` for the options. Input at least 32 x 32."""
+
+    def __init__(self, depth: int, kind: str = "ei", **options):
+        self.depth = depth
+        super().__init__(kind, **options)
+
+    def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
+        widths = WIDTHS[self.depth]
+        inputs = (self.in_chans, *(w[-1] for w in widths))
+        stages = nn.ModuleList(VGGStage(cells, n_in, w) for n_in, w in zip(inputs, widths))
+        return stages, [{"num_chs": w[-1], "reduction": 2 ** (i + 1), "module": f"stages.{i}"} for i, w in enumerate(widths)]

@@ -1,0 +1,108 @@
+"""The excitatory neuron: leaky integrate-and-fire, run over all time steps inside one call.
+
+    v <- (1 - 1/tau) v + I ;  s = 1 if v >= threshold else 0 ;  v <- v - threshold * s      (paper Eq. 1-3)
+
+The membrane starts at 0 in every call and nothing survives it, so two calls never interact.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .precision import compact_spikes
+
+
+def _sigmoid(u: Tensor, alpha: float) -> Tensor:
+    s = torch.sigmoid(alpha * u)
+    return alpha * s * (1 - s)
+
+
+def _arctan(u: Tensor, alpha: float) -> Tensor:
+    return alpha / 2 / (1 + (math.pi / 2 * alpha * u) ** 2)
+
+
+def _triangle(u: Tensor, alpha: float) -> Tensor:
+    return alpha * (1 - alpha * u.abs()).clamp(min=0)
+
+
+def _rectangle(u: Tensor, alpha: float) -> Tensor:
+    return alpha * (alpha * u.abs() < 0.5).to(u.dtype)
+
+
+SURROGATES = {"sigmoid": _sigmoid, "arctan": _arctan, "triangle": _triangle, "rectangle": _rectangle}
+"""Derivative used for ds/dv, as a function of u = v - threshold and the slope alpha; each has area 1."""
+
+
+class _Spike(torch.autograd.Function):
+    """Heaviside step forward, the surrogate's derivative backward."""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, surrogate: str, alpha: float) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.surrogate, ctx.alpha = surrogate, alpha
+        return (u >= 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (u,) = ctx.saved_tensors
+        return grad * SURROGATES[ctx.surrogate](u, ctx.alpha), None, None
+
+
+def spike(u: Tensor, surrogate: str = "sigmoid", alpha: float = 4.0) -> Tensor:
+    """1 where ``u >= 0``, else 0, differentiable through the named surrogate."""
+    if torch.jit.is_scripting() or not torch.is_grad_enabled():
+        return (u >= 0).to(u.dtype)
+    return _Spike.apply(u, surrogate, alpha)
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neurons.
+
+    Args:
+        tau: membrane time constant in steps, > 1 (2: the membrane halves at every step).
+        threshold: firing threshold, > 0.
+        surrogate: one of :data:`SURROGATES`.
+        alpha: slope of the surrogate, > 0.
+        reset: "soft" subtracts the threshold after a spike, "hard" sets the membrane to 0. Detached from the graph.
+
+    Shape: current ``[T, B, ...]`` in, spikes (0 or 1) ``[T, B, ...]`` out. A current of one step, ``[1, B, ...]``, is
+    held for all T steps: what a static image does to the first layer. Under autocast the membrane is float32 and the
+    spikes, which are exact in any precision, leave in the autocast type.
+    """
+
+    def __init__(self, tau: float = 2.0, threshold: float = 1.0, surrogate: str = "sigmoid", alpha: float = 4.0,
+                 reset: str = "soft"):
+        super().__init__()
+        if not tau > 1:
+            raise ValueError(f"tau must be above 1, got {tau}")
+        if not threshold > 0:
+            raise ValueError(f"threshold must be above 0, got {threshold}")
+        if surrogate not in SURROGATES:
+            raise ValueError(f"unknown surrogate {surrogate!r}; choose one of {', '.join(SURROGATES)}")
+        if not alpha > 0:
+            raise ValueError(f"alpha must be above 0, got {alpha}")
+        if reset not in ("soft", "hard"):
+            raise ValueError(f"reset must be 'soft' or 'hard', got {reset!r}")
+        self.tau, self.threshold, self.alpha = float(tau), float(threshold), float(alpha)
+        self.surrogate, self.reset = surrogate, reset
+
+    def forward(self, current: Tensor, time_steps: int) -> Tensor:
+        held = current.shape[0] == 1
+        decay = 1.0 - 1.0 / self.tau
+        v = current[0]
+        spikes: list[Tensor] = []
+        for t in range(time_steps):
+            if t > 0:
+                v = v * decay + current[0 if held else t]
+            s = spike(v - self.threshold, self.surrogate, self.alpha)
+            fired = s.detach()
+            v = v - fired * self.threshold if self.reset == "soft" else v * (1 - fired)
+            spikes.append(s)
+        return compact_spikes(torch.stack(spikes))
+
+    def extra_repr(self) -> str:
+        return (f"tau={self.tau:g}, threshold={self.threshold:g}, surrogate={self.surrogate}, alpha={self.alpha:g}, "
+                f"reset={self.reset}")

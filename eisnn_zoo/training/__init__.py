@@ -1,0 +1,1 @@
+"""Recipes, data, optimizers and the training loop. The library never imports this package."""
