@@ -1,0 +1,58 @@
+"""The command line. Each command lives in its own module; heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from ..errors import ZooError
+from . import listing, predict
+
+app = typer.Typer(
+    name="eisnn-zoo",
+    help="Excitatory-inhibitory spiking networks: predict, evaluate, train, export.\n\n"
+         "Start with:  [bold]eisnn-zoo predict photo.png[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (predict, listing):
+    module.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
+    if version:
+        from .. import __version__
+
+        print(__version__)
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Entry point: every failure is one sentence on stderr, exit code 2 for a wrong request and 1 for a failure."""
+    try:
+        app()
+    except ZooError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output went away, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        _fail(f"{name}{error.strerror or error}", 1)
+    except Exception as error:
+        if os.environ.get("EISNN_ZOO_DEBUG"):
+            raise
+        _fail(f"this should not happen ({type(error).__name__}: {error}); run again with EISNN_ZOO_DEBUG=1 for the details "
+              "and report them", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    print(f"Error: {sentence}", file=sys.stderr)
+    sys.exit(code)
