@@ -1,0 +1,190 @@
+"""Probes: what every layer of a network did, layer by layer, while it runs.
+
+A probe reads and never writes, so the logits are the same bits with and without. It hands each layer's activity to a
+function as soon as the layer has run and keeps nothing, so memory does not grow with the number of batches.
+
+    record(model, x, ["I_EE", "spikes"])            one batch, kept
+    stream(model, batches, FiringRates(), ...)      any number of batches, reduced on the way
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..convolution import conv2d
+from ..ei import EILayer, stabilise
+from ..fold import FoldedEI
+from ..networks.base import Spiking, SpikingNet
+
+QUANTITIES = ("input", "I_EE", "I_IE", "I_sub", "I_div", "D", "I", "membrane", "spikes")
+"""What can be recorded of a layer, in the paper's names (see ``eisnn_zoo.ei``). The membrane is the one before the reset."""
+
+
+def spiking_layers(model: nn.Module) -> dict[str, Spiking]:
+    """The layers of spiking neurons by module name, in the order in which they run."""
+    return {name: module for name, module in unwrapped(model).named_modules() if isinstance(module, Spiking)}
+
+
+def unwrapped(model: nn.Module) -> SpikingNet:
+    """The network inside a compiled one; any other as it is."""
+    return getattr(model, "_orig_mod", model)
+
+
+class Activity:
+    """One layer in one forward. ``activity[quantity]`` is ``[T, B, ...]``, computed when it is asked for.
+
+    What a static image sends to the first layer is the same at every step and held once (an expanded view).
+
+    Attributes:
+        name: of the layer. layer: the module itself. time_steps: T.
+    """
+
+    def __init__(self, name: str, layer: Spiking, x: Tensor, current: Tensor, spikes: Tensor, time_steps: int, steps_in: int,
+                 literal: EILayer | None):
+        self.name, self.layer, self.time_steps = name, layer, time_steps
+        self._x, self._current, self._spikes, self._steps_in = x, current, spikes, steps_in
+        self._literal = literal
+        self._currents: dict[str, Tensor] | None = None
+
+    @torch.no_grad()
+    def __getitem__(self, quantity: str) -> Tensor:
+        """Raises: ValueError, for a name not in QUANTITIES or one that this layer does not have."""
+        if quantity == "spikes":
+            return self._spikes.detach().unflatten(0, (self.time_steps, -1))
+        if quantity == "membrane":
+            return self._membrane()
+        value = {"input": self._x, "I": self._current}.get(quantity)
+        if value is None:
+            value = self._ei_current(quantity)
+        value = value.detach().unflatten(0, (self._steps_in, -1))
+        return value.expand(self.time_steps, *value.shape[1:])
+
+    def _membrane(self) -> Tensor:
+        """The neuron's recursion again, with the spikes it sent."""
+        lif, current, spikes = self.layer.lif, self["I"], self["spikes"]
+        decay, steps, v = 1.0 - 1.0 / lif.tau, [], current[0]
+        for t in range(self.time_steps):
+            if t > 0:
+                v = v * decay + current[t]
+            steps.append(v)
+            s = spikes[t].to(v.dtype)
+            v = v - s * lif.threshold if lif.reset == "soft" else v * (1 - s)
+        return torch.stack(steps)
+
+    def _ei_current(self, quantity: str) -> Tensor:
+        if quantity not in QUANTITIES:
+            raise ValueError(f"unknown quantity {quantity!r}; choose among {', '.join(QUANTITIES)}")
+        if self._currents is None:
+            with torch.autocast(self._x.device.type, enabled=False):
+                self._currents = self._all_ei_currents()
+        if quantity not in self._currents:
+            has = ("a folded layer: pass literal=, the network it was folded from" if isinstance(self.layer.current, FoldedEI)
+                   else "no E-I layer")
+            raise ValueError(f"{self.name} has no {quantity}: it is {has}")
+        return self._currents[quantity]
+
+    def _all_ei_currents(self) -> dict[str, Tensor]:
+        source = self._literal or self.layer.current
+        if isinstance(source, EILayer):
+            return source.currents(self._x.to(source.g_i.dtype))
+        if isinstance(source, FoldedEI):
+            return _folded_currents(source, self._x.to(source.b_e.dtype))
+        return {}
+
+
+def _folded_currents(layer: FoldedEI, x: Tensor) -> dict[str, Tensor]:
+    """What folding leaves: I_EE and I_sub are one sum by then."""
+    w_ie = layer.weight[layer.sizes[0] :]
+    if layer.convolves:
+        i_ie = conv2d(x, w_ie, layer.stride, layer.padding)
+        i_div = F.conv2d(i_ie, layer.mix)
+    else:
+        i_ie = F.linear(x, w_ie)
+        i_div = F.linear(i_ie, layer.mix)
+    return {"I_IE": i_ie, "I_div": i_div, "D": stabilise(i_div)}
+
+
+@contextmanager
+def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[str] | None = None,
+          literal: SpikingNet | None = None) -> Iterator[None]:
+    """While open, every forward of model calls ``see(activity)`` after each layer.
+
+    Args:
+        model: plain, folded or compiled. A compiled network runs uncompiled while a probe is open: compiled code has no
+            layers to look into.
+        layers: names, of :func:`spiking_layers`; None for all.
+        literal: the network that a folded one came from, for I_EE and I_sub.
+    Raises:
+        ValueError: a layer the network does not have.
+    """
+    present = spiking_layers(model)
+    chosen = list(present) if layers is None else list(layers)
+    for name in chosen:
+        if name not in present:
+            raise ValueError(f"the network has no spiking layer {name!r}; it has {', '.join(present)}")
+    sources = spiking_layers(literal) if literal is not None else {}
+    currents: dict[str, Tensor] = {}
+
+    def hooks_of(name: str, layer: Spiking):
+        source = sources[name].current if name in sources else None
+
+        def keep_current(_module, _args, output: Tensor) -> None:
+            currents[name] = output
+
+        def hand_over(_module, args, output: Tensor) -> None:
+            x, time_steps, steps_in = args
+            see(Activity(name, layer, x, currents.pop(name), output, time_steps, steps_in, source))
+
+        return layer.current.register_forward_hook(keep_current), layer.register_forward_hook(hand_over)
+
+    handles = [handle for name in chosen for handle in hooks_of(name, present[name])]
+    eager = torch.compiler.set_stance("force_eager") if unwrapped(model) is not model else nullcontext()
+    try:
+        with eager:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def record(model: nn.Module, x: Tensor, quantities: Iterable[str], layers: Iterable[str] | None = None,
+           literal: SpikingNet | None = None) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+    """One batch: (logits, {layer: {quantity: ``[T, B, ...]``}}); see :func:`probe` for the arguments."""
+    quantities, recorded = list(quantities), {}
+
+    def see(activity: Activity) -> None:
+        recorded[activity.name] = {q: activity[q].clone() for q in quantities}
+
+    with probe(model, see, layers, literal):
+        logits = model(x)
+    return logits, recorded
+
+
+class Collector(Protocol):
+    """Reduces what the probes show. ``see`` is called for each layer of each batch."""
+
+    def see(self, activity: Activity) -> None: ...
+
+
+@torch.no_grad()
+def stream(model: nn.Module, batches: Iterable[Tensor], *collectors: Collector, literal: SpikingNet | None = None) -> None:
+    """Runs model in evaluation mode over batches of images or frames; only the collectors keep anything."""
+    def see(activity: Activity) -> None:
+        for collector in collectors:
+            collector.see(activity)
+
+    training = model.training
+    model.eval()
+    try:
+        with probe(model, see, literal=literal):
+            for x in batches:
+                model(x)
+    finally:
+        model.train(training)
