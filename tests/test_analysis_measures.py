@@ -1,0 +1,169 @@
+"""Measures on layers and arrays whose answer is known by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from eisnn_zoo.analysis import stream
+from eisnn_zoo.analysis.gain import at_contrast, exponent, gain_rows
+from eisnn_zoo.analysis.measures import Balance, FiringRates, Moments, SpikeTrains, ZeroDivisors
+from eisnn_zoo.analysis.parameters import bimodality_coefficient, histogram, parameter_rows
+from eisnn_zoo.analysis.similarity import cka, unbiased_hsic
+from eisnn_zoo.ei import EILinear
+from eisnn_zoo.networks.base import Spiking
+from eisnn_zoo.neuron import LIF
+
+
+class One(nn.Module):
+    """A single E-I layer of 2 inputs, n_E cells and one inhibitory cell, its weights given."""
+
+    def __init__(self, w_ee, w_ie, w_ei, b_e=None, time_steps=4):
+        super().__init__()
+        layer = EILinear(2, len(w_ee), ei_ratio=len(w_ee))
+        with torch.no_grad():
+            layer.ee.weight.copy_(torch.tensor(w_ee))
+            layer.ie.weight.copy_(torch.tensor(w_ie))
+            layer.ei.weight.copy_(torch.tensor(w_ei))
+            layer.g_i.fill_(1.0)
+            layer.g_e.fill_(1.0)
+            layer.b_e.copy_(torch.tensor(b_e or [0.0] * len(w_ee)))
+        self.only, self.time_steps = Spiking(layer, LIF()), time_steps
+
+    def forward(self, x):
+        return self.only(x, self.time_steps, 1)
+
+
+# x = (1, 1): I_EE = 4, 2, 0.5; I_IE = 1; I_sub = I_div = 1, so I = 3, 1, -0.5.
+# v = 3 3.5 4.25 ..: always; 1 1 1 1: always; never.
+NET = ([[2.0, 2.0], [1.0, 1.0], [0.25, 0.25]], [[0.5, 0.5]], [[1.0], [1.0], [1.0]])
+ONES = torch.ones(5, 2)
+
+
+def collected(collector, x=ONES, net=None):
+    stream(net or One(*NET), [x[:2], x[2:]], collector)
+    return collector.rows()[0]
+
+
+def test_firing_rates():
+    rates = FiringRates()
+    row = collected(rates)
+    assert rates.rates["only"].tolist() == [1.0, 1.0, 0.0]
+    assert rates.over_time["only"].tolist() == pytest.approx([2 / 3] * 4)
+    assert row == {"layer": "only", "neurons": 3, "mean": pytest.approx(2 / 3), "std": pytest.approx(math.sqrt(2) / 3),
+                   "silent": pytest.approx(1 / 3), "saturated": pytest.approx(2 / 3)}
+
+
+def test_balance():
+    row = collected(Balance())
+    assert row["I_EE"] == pytest.approx(6.5 / 3)
+    assert row["I_sub"] == pytest.approx(1.0)
+    assert row["ratio"] == pytest.approx(3 / 6.5)
+    assert row["correlation"] is None  # I_sub does not vary
+    assert row["residual"] == pytest.approx(math.sqrt((9 + 1 + 0.25) / (16 + 4 + 0.25)))
+
+
+def test_balance_of_proportional_currents_is_a_correlation_of_one():
+    net = One([[2.0, 2.0], [1.0, 1.0]], [[1.0, 1.0]], [[1.0], [0.5]])  # I_EE = 2 I_sub
+    row = collected(Balance(), torch.tensor([[0.1, 0.4], [0.3, 0.9], [1.0, 0.2]]), net)
+    assert (row["ratio"], row["correlation"], row["residual"]) == pytest.approx((0.5, 1.0, 0.5))
+
+
+def test_zero_divisors():
+    net = One([[1.0, 1.0], [1.0, 1.0]], [[1.0, 0.0]], [[1.0], [0.0]])  # cell 2 is not inhibited; nor is any by input 2 alone
+    row = collected(ZeroDivisors(), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]), net)
+    assert row["zero_entries"] == pytest.approx((1 + 2 + 1 + 2) / 8)
+    assert row["silent_slices"] == pytest.approx(0.5)
+
+
+def test_spike_trains():
+    net = One([[2 / 3, 1.0], [0.0, 1.0]], [[0.0, 1.0]], [[1.0], [1.0]], time_steps=6)
+    trains = SpikeTrains()
+    stream(net, [torch.tensor([[2.0, 1.0], [0.0, 1.0]])], trains)
+    row = trains.rows()[0]
+    # image 1: I = 4/3: v = 1.333 fires (.333), 1.5 (.5), 1.583 .. every step; image 2: silent. Cell 2 is silent.
+    assert trains.intervals["only"].tolist() == [0, 5, 0, 0, 0, 0]
+    assert row == {"layer": "only", "intervals": 5, "mean_interval": 1.0, "cv_interval": 0.0, "fano": pytest.approx(3.0)}
+
+
+def test_intervals_of_a_slower_neuron():
+    net = One([[0.7, 1.0]], [[0.0, 1.0]], [[1.0]], time_steps=5)  # I = .7: .7, 1.05 (.05), .725, 1.0625 (.0625), .73
+    trains = SpikeTrains()
+    stream(net, [torch.tensor([[1.0, 1.0]])], trains)
+    assert trains.intervals["only"].tolist() == [0, 0, 1, 0, 0]
+    stream(net, [torch.tensor([[0.0, 1.0]])], silent := SpikeTrains())
+    assert silent.rows()[0] == {"layer": "only", "intervals": 0, "mean_interval": None, "cv_interval": None, "fano": None}
+
+
+def test_moments_in_parts_are_those_of_the_whole():
+    x = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1e6
+    m = Moments(2)
+    m.add(x[0, :300], x[1, :300], chunk=77)
+    m.add(x[0, 300:], x[1, 300:])
+    assert m.n == 1000
+    torch.testing.assert_close(m.mean, x.mean(1))
+    torch.testing.assert_close(m.covariance, torch.cov(x, correction=0), rtol=1e-8, atol=1e-8)
+
+
+def test_a_layer_without_bias_has_perfect_gain_control():
+    x = torch.tensor([[0.3, 0.8], [0.9, 0.1]])
+    rows = gain_rows(One(*NET), [x], levels=(0.1, 0.5))
+    assert [r["contrast"] for r in rows] == [0.1, 0.5, 1.0]
+    assert [r["before_division"] for r in rows] == pytest.approx([0.1, 0.5, 1.0])
+    assert [r["after_division"] for r in rows] == pytest.approx([1.0, 1.0, 1.0])
+    assert exponent(rows, "only", "before_division") == pytest.approx(1.0)
+    assert exponent(rows, "only", "after_division") == pytest.approx(0.0, abs=1e-6)
+    with_bias = gain_rows(One(*NET, b_e=[0.5, 0.5, 0.5]), [x], levels=(0.1, 0.5))
+    assert [r["after_division"] for r in with_bias] == pytest.approx([1.0, 1.0, 1.0])  # the bias is not evoked
+
+
+def test_contrast():
+    x = torch.tensor([[0.0, 1.0], [0.2, 0.6]])
+    torch.testing.assert_close(at_contrast(x, 0.5), x / 2)
+    torch.testing.assert_close(at_contrast(x, 0.5, "mean"), torch.tensor([[0.25, 0.75], [0.3, 0.5]]))
+    with pytest.raises(ValueError, match="not 'white'"):
+        at_contrast(x, 0.5, "white")
+
+
+def test_bimodality():
+    rng = torch.Generator().manual_seed(0)
+    assert bimodality_coefficient(torch.tensor([0.0, 1.0, 0.0, 1.0])) == pytest.approx(1.0)
+    assert bimodality_coefficient(torch.linspace(0, 1, 10001)) == pytest.approx(5 / 9, abs=1e-3)
+    assert bimodality_coefficient(torch.randn(200_000, generator=rng)) == pytest.approx(1 / 3, abs=0.01)
+    assert bimodality_coefficient(torch.ones(9)) is None
+
+
+def test_parameters():
+    rows = {r["parameter"]: r for r in parameter_rows(One([[0.0, 2.0], [0.0, 2.0]], [[1.0, 1.0]], [[1.0], [3.0]], [-1.0, 1.0]))}
+    assert list(rows) == ["g_I", "g_E", "b_E", "W_EE", "W_IE", "W_EI"]
+    assert rows["W_EE"] | {"layer": ""} == {
+        "layer": "", "parameter": "W_EE", "n": 4, "mean": 1.0, "std": 1.0, "zeros": 0.5, "negative": 0.0,
+        "bimodality": pytest.approx(1.0), "bimodality_log": None}
+    assert rows["b_E"]["negative"] == 0.5
+    edges, shares = histogram(torch.tensor([0.0, 0.1, 0.9, 1.0]), bins=2)
+    assert (edges.tolist(), shares.tolist()) == ([0.0, 0.5, 1.0], [0.5, 0.5])
+
+
+def test_hsic_and_cka():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 6, generator=rng, dtype=torch.float64)
+    k = x @ x.T
+    q, _ = torch.linalg.qr(torch.randn(6, 6, generator=rng, dtype=torch.float64))
+    rotated = (3 * x @ q) @ (3 * x @ q).T
+    within = (unbiased_hsic(k, k) * unbiased_hsic(rotated, rotated)).sqrt()
+    assert (unbiased_hsic(k, rotated) / within).item() == pytest.approx(1)
+    pairs = torch.randn(200, 2, 20, 5, generator=rng, dtype=torch.float64)  # independent: 0 in the mean
+    values = torch.stack([unbiased_hsic(a @ a.T, b @ b.T) for a, b in pairs])
+    assert abs(values.mean()) < 4 * values.std() / math.sqrt(200)
+
+
+def test_cka_of_networks():
+    net, twin = One(*NET), One([w[::-1] for w in NET[0]], NET[1], NET[2])
+    rng = torch.Generator().manual_seed(0)
+    batches = [torch.rand(8, 2, generator=rng) * torch.tensor([4.0, 0.5]) for _ in range(3)]
+    assert cka(net, net, batches).tolist() == [[pytest.approx(1.0)]]
+    assert cka(net, twin, batches).shape == (1, 1)
+    torch.testing.assert_close(cka(net, twin, batches), cka(twin, net, batches).T)
+    with pytest.raises(ValueError, match="at least 4 images"):
+        cka(net, net, [torch.rand(3, 2)])
