@@ -19,7 +19,7 @@ def conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     if same_3x3 and not x.is_cuda and x.shape[2] <= 2 and x.shape[3] <= 2:
         return _dense(x, weight.to(x.dtype))
     if same_3x3 and not x.is_cuda and x.dtype == torch.bfloat16 and x.shape[2] <= 4 and x.shape[3] <= 4:
-        return _patches(x, weight.to(x.dtype))
+        return patches(x, weight.to(x.dtype), stride, padding)
     return F.conv2d(x, weight, None, stride, padding)
 
 
@@ -38,12 +38,17 @@ def _dense(x: Tensor, w: Tensor) -> Tensor:
     return y.view(n, height, width, w.shape[0]).permute(0, 3, 1, 2)
 
 
-def _patches(x: Tensor, w: Tensor) -> Tensor:
-    n, c, height, width = x.shape
-    padded = F.pad(x.permute(0, 2, 3, 1), [0, 0, 1, 1, 1, 1])
-    patches: list[Tensor] = []
-    for i in range(3):
-        for j in range(3):
-            patches.append(padded[:, i : i + height, j : j + width])
-    y = F.linear(torch.cat(patches, -1).reshape(n * height * width, 9 * c), w.permute(0, 2, 3, 1).reshape(w.shape[0], 9 * c))
-    return y.view(n, height, width, w.shape[0]).permute(0, 3, 1, 2)
+def patches(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+    """The convolution as gathered patches and one matrix product, channels last in memory. Shapes as in :func:`conv2d`."""
+    o, c, k, _ = w.shape
+    if padding:
+        x = F.pad(x.permute(0, 2, 3, 1), [0, 0, padding, padding, padding, padding])
+    else:
+        x = x.permute(0, 2, 3, 1)
+    height, width = (x.shape[1] - k) // stride + 1, (x.shape[2] - k) // stride + 1
+    gathered: list[Tensor] = []
+    for i in range(k):
+        for j in range(k):
+            gathered.append(x[:, i : i + stride * height : stride, j : j + stride * width : stride])
+    y = F.linear(torch.cat(gathered, -1).reshape(-1, k * k * c), w.permute(0, 2, 3, 1).reshape(o, k * k * c))
+    return y.view(-1, height, width, o).permute(0, 3, 1, 2)

@@ -1,56 +1,171 @@
-"""A network for inference alone: weights folded once instead of in every forward, no parameters left to train."""
+"""A network for inference alone: weights folded once instead of in every forward, no parameters left to train.
+
+With the size of its images known, a folded network also takes the fastest form of each convolution for it, and works
+through a batch in pieces whose activations stay in the processor's cache. Time and batch are merged in the leading axis.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import conv2d
-from .ei import EIConv2d, EILayer, EIReadout, stabilise
+from .convolution import patches
+from .ei import EIConv2d, EILayer, EIReadout
+from .filtering import LARGEST_SIDE, Filtering
 from .networks.base import SpikingNet
+from .neuron import LIF
+
+PIECE = 4 * 2**20  # bytes of one layer's currents at all steps: what a core's second-level cache and its neighbour hold
+
+
+def divisor(i_div: Tensor) -> Tensor:
+    """D as ``ei.stabilise`` gives it, bit for bit, in half the passes: I_div is never negative, so no smaller entry than
+    the smallest non-zero one is there but zeros. Shape: ``[N, ...]``, each leading index a slice."""
+    smallest = F.threshold(i_div, 0.0, math.inf).flatten(1).amin(1)
+    return torch.maximum(i_div, smallest.view(-1, *[1] * (i_div.dim() - 1)))
 
 
 class FoldedEI(nn.Module):
-    """An E-I layer as [g_E (W_EE - W_EI W_IE) ; W_IE], W_EI g_I and b_E. Shapes as in the layer it came from."""
+    """An E-I layer as [g_E (W_EE - W_EI W_IE) ; W_IE], W_EI g_I and b_E. Shapes as in the layer it came from.
+
+    Args:
+        size: (height, width) of the map it will see; None: plain convolution for any size.
+    """
 
     @torch.no_grad()
-    def __init__(self, layer: EILayer):
+    def __init__(self, layer: EILayer, size: tuple[int, int] | None = None):
         super().__init__()
         joint, mix = layer.joint_weight()
         joint = torch.cat([joint[: layer.n_e] * layer.g_e[:, None], joint[layer.n_e :]])
         self.sizes = [layer.n_e, layer.n_i]
         self.convolves = isinstance(layer, EIConv2d)
+        self.fast: Filtering | None = None
         if isinstance(layer, EIConv2d):
-            self.stride, self.padding = layer.stride, layer.padding
-            joint = joint.view(-1, layer.n_in, layer.kernel_size, layer.kernel_size)
-            mix = mix[:, :, None, None]
-        self.register_buffer("weight", joint.contiguous(memory_format=torch.channels_last) if joint.dim() == 4 else joint)
+            self.stride, self.padding, kernel = layer.stride, layer.padding, layer.kernel_size
+            joint = joint.view(-1, layer.n_in, kernel, kernel).contiguous(memory_format=torch.channels_last)
+            if size and max(size) <= LARGEST_SIDE and (kernel, self.stride, self.padding) == (3, 1, 1):
+                self.fast = Filtering(joint, size)
+        self.register_buffer("weight", joint)
         self.register_buffer("mix", mix.clone())
         self.register_buffer("b_e", layer.b_e.detach().clone())
+        self.stabilisation = layer.stabilisation
+        self.sized = size is not None
+
+    def synaptic(self, x: Tensor) -> Tensor:
+        """g_E (I_EE - I_sub) and I_IE, channels last, ``[N, (H', W',) n_E + n_I]``."""
+        if not self.convolves:
+            return F.linear(x, self.weight)
+        if self.fast is not None and tuple(x.shape[2:]) == self.fast.size:
+            return self.fast(x.permute(0, 2, 3, 1))
+        if self.sized and (self.weight.shape[2] == 1 or max(x.shape[2:]) <= 4 * self.stride):
+            return patches(x, self.weight, self.stride, self.padding).permute(0, 2, 3, 1)
+        return F.conv2d(x, self.weight, None, self.stride, self.padding).permute(0, 2, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.convolves:
-            net, i_ie = F.linear(x, self.weight).split(self.sizes, 1)
-            return net / stabilise(F.linear(i_ie, self.mix)) + self.b_e
-        net, i_ie = conv2d(x, self.weight, self.stride, self.padding).split(self.sizes, 1)
-        return net / stabilise(F.conv2d(i_ie, self.mix)) + self.b_e[:, None, None]
+        net, i_ie = self.synaptic(x).split(self.sizes, -1)
+        i_div = F.linear(i_ie, self.mix)
+        d = i_div if self.stabilisation == "none" else divisor(i_div)
+        current = torch.addcdiv(self.b_e, net, d)
+        return current.permute(0, 3, 1, 2) if self.convolves else current
 
 
-def fold(model: SpikingNet) -> SpikingNet:
+class FoldedLIF(LIF):
+    """The same neuron without a graph: it may overwrite the current, and writes spikes where they stay."""
+
+    def forward(self, current: Tensor, time_steps: int) -> Tensor:
+        if self.reset != "soft" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(current, time_steps)
+        held = current.shape[0] == 1
+        decay = 1.0 - 1.0 / self.tau
+        order = (0, 2, 3, 1) if current.dim() == 5 else (0,)  # memory is channels last, and so it stays
+        first = current[0].permute(order) if current.dim() == 5 else current[0]
+        spikes = first.new_empty(time_steps, *first.shape)
+        v = first
+        for t in range(time_steps):
+            if t > 0:
+                now = first if held else (current[t].permute(order) if current.dim() == 5 else current[t])
+                v = torch.add(now, v, alpha=decay, out=v if held else now)
+            torch.ge(v, self.threshold, out=spikes[t])
+            if t + 1 < time_steps:
+                v = torch.sub(v, spikes[t], alpha=self.threshold, out=None if held and t == 0 else v)
+        return spikes.permute(0, 1, 4, 2, 3) if current.dim() == 5 else spikes
+
+
+class Pieces(nn.Module):
+    """A stage that takes its batch a few images at a time.
+
+    Args:
+        images: as many at a time.
+    """
+
+    def __init__(self, stage: nn.Module, images: int):
+        super().__init__()
+        self.stage, self.images = stage, images
+
+    def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
+        by_time = x.unflatten(0, (steps_in, -1))
+        n = by_time.shape[1]
+        if torch.compiler.is_compiling() or n <= self.images:
+            return self.stage(x, time_steps, steps_in)
+        done = [self.stage(part.flatten(0, 1), time_steps, steps_in).unflatten(0, (time_steps, -1))
+                for part in by_time.split(self.images, 1)]
+        whole = torch.cat([d.movedim(2, -1) if d.dim() == 5 else d for d in done], 1)
+        return (whole.movedim(-1, 2) if whole.dim() == 5 else whole).flatten(0, 1)
+
+
+def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool = False) -> SpikingNet:
     """A copy of model that computes the same logits, to rounding, with every E-I layer folded.
 
-    BatchNorm baselines are copied as they are. The copy is in evaluation mode and takes no gradient.
+    BatchNorm baselines keep their layers. The copy is in evaluation mode and takes no gradient; run it under
+    ``torch.inference_mode()`` or ``torch.no_grad()``.
+
+    Args:
+        size: (height, width) of the images to come, for speed on a CPU; other sizes remain possible.
+        compile: compile each stage with torch.compile, at the first forward of each shape.
     """
     folded = copy.deepcopy(model).eval()
+    maps, bytes_of = _measure(folded, size) if size and next(model.parameters()).device.type == "cpu" else ({}, {})
     for module in list(folded.modules()):
         for name, child in module.named_children():
             if isinstance(child, EILayer):
-                setattr(module, name, FoldedEI(child))
+                setattr(module, name, FoldedEI(child, maps.get(child)))
             elif isinstance(child, EIReadout):
                 readout = nn.Linear(child.ee.weight.shape[1], child.n_e, bias=False, device="meta")
                 readout.weight = nn.Parameter(child.signed_weight(child.w_ei()).detach())
                 setattr(module, name, readout)
+            elif isinstance(child, LIF):
+                child.__class__ = FoldedLIF
+    if bytes_of:
+        folded.stages = nn.ModuleList(
+            Pieces(torch.compile(s, dynamic=False) if compile else s, max(1, PIECE // bytes_of[s])) for s in folded.stages)
     return folded.requires_grad_(False)
+
+
+@torch.no_grad()
+def _measure(model: SpikingNet, size: tuple[int, int]) -> tuple[dict[nn.Module, tuple[int, int]], dict[nn.Module, int]]:
+    """From a forward of one blank image: the map each E-I convolution sees, and the most bytes of currents of each stage."""
+    maps: dict[nn.Module, tuple[int, int]] = {}
+    most: dict[nn.Module, int] = {}
+
+    def note_map(layer: nn.Module, args: tuple[Tensor], _out: Tensor) -> None:
+        maps[layer] = (args[0].shape[2], args[0].shape[3])
+
+    hooks = [m.register_forward_hook(note_map) for m in model.stages.modules() if isinstance(m, EIConv2d)]
+    for stage in model.stages:
+        def note_bytes(_layer, _args, out: Tensor, stage: nn.Module = stage) -> None:
+            most[stage] = max(most.get(stage, 0), out.numel() * out.element_size())
+
+        hooks += [m.register_forward_hook(note_bytes) for m in stage.modules() if isinstance(m, LIF)]
+    ready, model._ready = model._ready, True
+    try:
+        like = next(model.parameters())
+        model.forward_steps(torch.zeros(1, model.in_chans, *size, dtype=like.dtype, device=like.device))
+    finally:
+        model._ready = ready
+        for hook in hooks:
+            hook.remove()
+    return maps, most

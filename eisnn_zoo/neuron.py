@@ -53,7 +53,7 @@ class _Spike(torch.autograd.Function):
 
 def spike(u: Tensor, surrogate: str = "sigmoid", alpha: float = 4.0) -> Tensor:
     """1 where ``u >= 0``, else 0, differentiable through the named surrogate."""
-    if torch.jit.is_scripting() or not torch.is_grad_enabled():
+    if torch.jit.is_scripting():
         return (u >= 0).to(u.dtype)
     return _Spike.apply(u, surrogate, alpha)
 

@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 
 
+def autocasts(kind: str) -> bool:
+    """Whether autocast is on for this kind of device (the meta device has none)."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)
+
+
 def matmul_full(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in the type of a and b, also under autocast."""
     if torch.jit.is_scripting():
+        return a @ b
+    if not autocasts(a.device.type):
         return a @ b
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
@@ -18,7 +25,7 @@ def full_precision(x: Tensor) -> Tensor:
     """float32 under autocast, x itself otherwise (a model cast to half as a whole stays half)."""
     if torch.jit.is_scripting():
         return x
-    return x.float() if torch.is_autocast_enabled(x.device.type) else x
+    return x.float() if autocasts(x.device.type) else x
 
 
 def compact_spikes(spikes: Tensor) -> Tensor:
@@ -26,4 +33,4 @@ def compact_spikes(spikes: Tensor) -> Tensor:
     if torch.jit.is_scripting():
         return spikes
     kind = spikes.device.type
-    return spikes.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else spikes
+    return spikes.to(torch.get_autocast_dtype(kind)) if autocasts(kind) else spikes

@@ -4,8 +4,7 @@ Activations travel with time and batch merged, ``[T*B, C, H, W]``, time first. A
 and its first layer is computed once, not T times; frames enter as ``[B, T, C, H, W]``.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: fx writes the annotations of forward into the code it generates.
 import logging
 
 import torch
@@ -79,6 +78,22 @@ class Cells:
         return EIReadout(n_in, classes, **self.ei) if self.kind == "ei" else nn.Linear(n_in, classes, **self.like)
 
 
+def merge_time(x: Tensor, time_steps: int) -> tuple[Tensor, int]:
+    """``[B, C, H, W]`` as it is and 1 step, or frames ``[B, T, C, H, W]`` as ``[T*B, C, H, W]`` and T steps."""
+    if x.dim() == 4:
+        return x, 1
+    if x.dim() != 5 or x.shape[1] != time_steps:
+        raise ValueError(f"expected images [B, C, H, W] or frames [B, T, C, H, W] with T = {time_steps}, got shape "
+                         f"{x.shape}; set time_steps to the number of frames")
+    return x.transpose(0, 1).flatten(0, 1), time_steps
+
+
+def split_time(x: Tensor, steps: int) -> Tensor:
+    """``[steps*B, C, H, W]`` (or ``[steps*B, C]``) as ``[steps, B, C, H, W]``."""
+    x = x.unflatten(0, (steps, -1))
+    return x[:, :, :, None, None] if x.dim() == 3 else x
+
+
 POOLS = ("avg", "max", "avgmax", "")
 
 
@@ -92,7 +107,7 @@ class SpikingNet(nn.Module):
         ei_ratio: excitatory cells per inhibitory cell in every E-I layer.
         tau, threshold, surrogate, alpha, reset: of the neurons, see :class:`~eisnn_zoo.neuron.LIF`.
         drop_rate: dropout before the output layer, in [0, 1).
-        global_pool: one of :data:`POOLS`; "" keeps the map (num_classes must then be 0).
+        global_pool: one of :data:`POOLS`; "" keeps the map, and gives a map of logits.
         event_input: the data are frames ``[B, T, C, H, W]`` of events. A 4-D input is one frame held for T steps.
 
     Shape: pixels in [0, 1] ``[B, C, H, W]`` (or frames) in, logits ``[B, num_classes]`` out.
@@ -136,36 +151,24 @@ class SpikingNet(nn.Module):
     def _set_head(self, num_classes: int, global_pool: str, cells: Cells) -> None:
         if global_pool not in POOLS:
             raise ValueError(f"unknown global_pool {global_pool!r}; choose one of {', '.join(map(repr, POOLS))}")
-        if not global_pool and num_classes:
-            raise ValueError("global_pool '' keeps the feature map: it goes with num_classes=0")
         self.num_classes, self.global_pool = num_classes, global_pool
         self.config.update(num_classes=num_classes, global_pool=global_pool)
         self.head = cells.readout(self.num_features, num_classes) if num_classes else nn.Identity()
 
     # ---- forward -----------------------------------------------------------------------------------------------
 
-    def merge_time(self, x: Tensor) -> tuple[Tensor, int]:
-        """``[B, C, H, W]`` as it is and 1 step, or frames ``[B, T, C, H, W]`` as ``[T*B, C, H, W]`` and T steps."""
-        if x.dim() == 4:
-            return x, 1
-        if x.dim() != 5 or x.shape[1] != self.time_steps:
-            raise ValueError(f"expected images [B, C, H, W] or frames [B, {self.time_steps}, C, H, W], got shape "
-                             f"{list(x.shape)}; set time_steps to the number of frames")
-        return x.transpose(0, 1).flatten(0, 1), self.time_steps
-
     def forward_steps(self, x: Tensor) -> Tensor:
         """The last stage's output at every step, ``[T, B, C, H, W]``."""
         if not torch.jit.is_scripting():
             self._check_ready(x)
-        x, steps = self.merge_time(x)
+        x, steps = merge_time(x, self.time_steps)
         for stage in self.stages:
             if self.grad_checkpointing and not torch.jit.is_scripting():
                 x = checkpoint(stage, x, self.time_steps, steps, use_reentrant=False)
             else:
                 x = stage(x, self.time_steps, steps)
             steps = self.time_steps
-        x = x.unflatten(0, (steps, -1))
-        return x[:, :, :, None, None] if x.dim() == 3 else x
+        return split_time(x, steps)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Mean over time of the last stage's output, ``[B, C, H, W]``: all that the linear output layer needs."""
@@ -183,7 +186,11 @@ class SpikingNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = F.dropout(self.pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.head(x)
+        if pre_logits or self.num_classes == 0:
+            return x
+        if self.global_pool == "":  # a map of logits
+            return self.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -212,6 +219,18 @@ class SpikingNet(nn.Module):
                 initialize(self, x.detach(), seed=torch.initial_seed() % 2**32)
             except ValueError as error:
                 _logger.warning("E-I Init was skipped, the weights keep their assumed statistics: %s", error)
+
+    def load_state_dict_report(self, state: dict[str, Tensor]) -> str:
+        """Loads state strictly; what does not fit in a few words, or "" where all did (nothing is loaded otherwise)."""
+        own = self.state_dict()
+        problems = [f"{key} is missing" for key in own if key not in state]
+        problems += [f"{key} does not belong" for key in state if key not in own]
+        problems += [f"{key} is {list(state[key].shape)} instead of {list(own[key].shape)}"
+                     for key in own if key in state and state[key].shape != own[key].shape]
+        if problems:
+            return "; ".join(problems[:3]) + (f" and {len(problems) - 3} more" if len(problems) > 3 else "")
+        self.load_state_dict(state)
+        return ""
 
     def mark_initialised(self) -> None:
         self.initialised.fill_(True)
@@ -246,10 +265,6 @@ class SpikingNet(nn.Module):
             if module is not self and hasattr(module, "project_"):
                 module.project_()
 
-    def _tap(self, x: Tensor, steps: int) -> Tensor:
-        x = x.unflatten(0, (steps, -1)).mean(0)
-        return x if x.dim() == 4 else x[:, :, None, None]
-
     def _input_taps(self, x: Tensor, steps: int) -> list[Tensor]:
         return []
 
@@ -277,7 +292,7 @@ class SpikingNet(nn.Module):
             raise ValueError(f"output_fmt must be NCHW, got {output_fmt!r}")
         chosen, last = self._indices(indices)
         self._check_ready(x)
-        x, steps = self.merge_time(x)
+        x, steps = merge_time(x, self.time_steps)
         taps = self._input_taps(x, steps)
         for stage in self.stages:
             if stop_early and len(taps) > last:
@@ -287,9 +302,9 @@ class SpikingNet(nn.Module):
             else:
                 x = stage(x, self.time_steps, steps)
             steps = self.time_steps
-            taps.append(self._tap(x, steps))
+            taps.append(split_time(x, steps).mean(0))
         intermediates = [taps[i] for i in chosen]
-        return intermediates if intermediates_only else (self._tap(x, steps), intermediates)
+        return intermediates if intermediates_only else (split_time(x, steps).mean(0), intermediates)
 
     @torch.jit.ignore
     def prune_intermediate_layers(self, indices=1, prune_norm: bool = False, prune_head: bool = True) -> list[int]:

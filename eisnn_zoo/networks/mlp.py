@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .base import Cells, SpikingNet
+from .base import Cells, SpikingNet, split_time
 
 WIDTHS = {
     2: (500,),
@@ -54,4 +54,4 @@ class SpikingMLP(SpikingNet):
         return stages, info
 
     def _input_taps(self, x: Tensor, steps: int) -> list[Tensor]:
-        return [self._tap(x, steps), self._tap(x.flatten(1), steps)]
+        return [split_time(x, steps).mean(0), split_time(x.flatten(1), steps).mean(0)]

@@ -1,0 +1,137 @@
+"""config.json: what a weight file cannot say alone. timm's format, plus one key of ours. Imports neither torch nor timm."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .catalog import ARXIV, MODELS, PAPER, Model
+from .errors import UsageError, ZooError
+
+MAX_BYTES = 2**20  # of a config.json: real ones have 10 KB
+# Pixels go in as they are, in [0, 1]: excitatory input is non-negative, so nothing may be subtracted.
+PREPROCESSING = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear", "crop_pct": 1.0,
+                 "crop_mode": "center"}
+
+
+def find_model(name: str) -> Model:
+    """The catalog's entry. Raises UsageError with the nearest names."""
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, 3, 0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`eisnn-zoo list` shows them all."
+        raise UsageError(f"there is no model {name!r}; {hint}")
+    return MODELS[name]
+
+
+def feature_size(model: Model) -> int:
+    """Side of the last feature map at the model's input size."""
+    side = model.input_size[1]
+    if model.family == "mlp":
+        return 1
+    return side // 32 if model.family == "vgg" else -(-side // 8)
+
+
+def timm_cfg(model: Model) -> dict:
+    """timm's PretrainedCfg of a model, without a weight source."""
+    first = {"vgg": "stages.0.layers.0.current", "resnet": "stages.0.current", "mlp": "stages.0.layers.0.current"}[model.family]
+    if model.kind == "ei":
+        stem, head = (f"{first}.ee", f"{first}.ie"), ("head.ee", "head.ie", "head.ei")
+    else:
+        stem, head = f"{first}.{'linear' if model.family == 'mlp' else 'conv'}", "head"
+    channels = model.input_size[0]
+    labels = {"label_names": list(model.dataset.label_names)} if model.dataset else {}
+    return {**PREPROCESSING, "mean": PREPROCESSING["mean"][:1] * channels, "std": PREPROCESSING["std"][:1] * channels,
+            "input_size": model.input_size, "num_classes": model.options["num_classes"],
+            "pool_size": (feature_size(model),) * 2, "first_conv": stem, "classifier": head,
+            "paper_ids": f"arXiv:{ARXIV}", "paper_name": PAPER, **labels}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which network a weight file belongs to, and how images reach it.
+
+    Attributes:
+        model: the catalog's entry.
+        options: constructor arguments beyond the depth and kind.
+        label_names: one per class.
+        tag: of the weights ("zoo", "paper", a run's name).
+        facts: whatever the publisher recorded: recipe, accuracy, epochs, sha256 ...
+    """
+
+    model: Model
+    options: dict
+    label_names: tuple[str, ...]
+    tag: str = ""
+    facts: dict | None = None
+    size: int | None = None
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        side = self.size or self.model.input_size[1]
+        return self.options.get("in_chans", self.model.input_size[0]), side, side
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name}.{self.tag}" if self.tag else self.model.name
+
+    def to_json(self) -> dict:
+        """timm's config.json, with our facts under one more top-level key, which timm ignores."""
+        cfg = timm_cfg(self.model)
+        channels = self.input_size[0]
+        cfg |= {"tag": self.tag, "input_size": self.input_size, "num_classes": len(self.label_names),
+                "label_names": list(self.label_names), "mean": cfg["mean"][:1] * channels, "std": cfg["std"][:1] * channels}
+        return json.loads(json.dumps({
+            "architecture": self.model.name, "num_classes": len(self.label_names), "label_names": list(self.label_names),
+            "global_pool": self.options.get("global_pool", "avg"), "model_args": self.options, "pretrained_cfg": cfg,
+            "eisnn_zoo": self.facts or {},
+        }))
+
+
+def base_config(model: Model, tag: str = "") -> Config:
+    """The configuration that a name alone stands for."""
+    labels = model.dataset.label_names if model.dataset else tuple(f"class {i}" for i in range(model.options["num_classes"]))
+    return Config(model, dict(model.options), labels, tag)
+
+
+def parse_config(raw: object, where: str) -> Config:
+    """A Config from config.json's content.
+
+    Raises:
+        ZooError: not a configuration of ours, or one that contradicts itself.
+    """
+    if not isinstance(raw, dict) or not isinstance(raw.get("architecture"), str):
+        raise ZooError(f"{where} names no architecture: it is no configuration of an E-I network")
+    model = find_model(raw["architecture"])
+    args, cfg = raw.get("model_args") or {}, raw.get("pretrained_cfg") or {}
+    facts = raw.get("eisnn_zoo") or {}
+    if not all(isinstance(part, dict) for part in (args, cfg, facts)):
+        raise ZooError(f"{where}: model_args, pretrained_cfg and eisnn_zoo must be objects")
+    options = {**model.options, **args}
+    classes = options["num_classes"]
+    labels = raw.get("label_names") or cfg.get("label_names") or (model.dataset.label_names if model.dataset else None)
+    if labels is None and isinstance(classes, int) and 0 <= classes <= 10**6:
+        labels = [f"class {i}" for i in range(classes)]
+    if not isinstance(classes, int) or not isinstance(labels, (list, tuple)) or len(labels) != classes \
+            or raw.get("num_classes", classes) != classes:
+        raise ZooError(f"{where}: {classes} classes in model_args, {raw.get('num_classes')} in num_classes and "
+                       f"{len(labels) if isinstance(labels, (list, tuple)) else 'no'} label names do not agree")
+    size = cfg.get("input_size") or model.input_size
+    if not (isinstance(size, (list, tuple)) and len(size) == 3 and all(isinstance(s, int) and 1 <= s <= 4096 for s in size)):
+        raise ZooError(f"{where}: input_size {size!r} is not (channels, height, width)")
+    return Config(model, options, tuple(map(str, labels)), str(cfg.get("tag") or ""), facts, size[1])
+
+
+def read_config(path: Path) -> Config:
+    """A config.json file. Raises ZooError where it is missing, too large or not ours."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ZooError(f"{path} has {path.stat().st_size} bytes: no configuration is that large")
+        raw = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ZooError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ZooError(f"{path} is not JSON: {error}") from error
+    return parse_config(raw, str(path))

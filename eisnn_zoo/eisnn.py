@@ -1,0 +1,74 @@
+"""Every model of the catalog as a timm model. timm imports this (see _timm_hook) and lists it as module "eisnn"."""
+
+from __future__ import annotations
+
+from timm.layers import register_notrace_function, register_notrace_module
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+from . import convolution, ei, neuron, precision
+from .catalog import MODELS, Model
+from .config import timm_cfg
+from .networks import FAMILIES
+from .networks.base import Spiking, merge_time, split_time
+from .weights import Weights, adapt_state, locate, weights_of
+
+# Loops over time and choices by shape are no graph that fx could trace.
+for module in (Spiking, neuron.LIF):
+    register_notrace_module(module)
+for function in (ei.stabilise, ei.scale_gradient, convolution.conv2d, precision.matmul_full, precision.full_precision,
+                 merge_time, split_time):
+    register_notrace_function(function)
+
+
+def _cfgs(model: Model) -> dict[str, dict]:
+    """timm's entries of a model, one per tag, in the order in which a name without a tag tries them."""
+    rows = sorted(weights_of(model.name), key=lambda w: w.local is None)
+    return {w.name: {**timm_cfg(model), **_source(w)} for w in rows} or {model.name: timm_cfg(model)}
+
+
+def _source(w: Weights) -> dict:
+    source = {"file": str(w.local)} if w.folder else {"hf_hub_id": w.repo, "hf_hub_filename": w.file}
+    return {**source, "license": w.license, "notes": f"top-1 {w.top1} %: {w.obtained}"}
+
+
+default_cfgs = generate_default_cfgs({key: cfg for model in MODELS.values() for key, cfg in _cfgs(model).items()})
+
+
+def _filter(state: dict, network) -> dict:
+    """Names of the release mapped, values checked, and a fully connected first layer adapted to other channels."""
+    state = adapt_state(state, network.pretrained_cfg["architecture"])
+    first = network.pretrained_cfg["first_conv"]
+    for key in (f"{name}.weight" for name in ((first,) if isinstance(first, str) else first)):
+        if key in state and state[key].dim() == 2 and network.in_chans != (old := network.pretrained_cfg["input_size"][0]):
+            planes = state[key].unflatten(1, (old, -1)).sum(1, keepdim=True) / network.in_chans
+            state[key] = planes.expand(-1, network.in_chans, -1).flatten(1)
+    return state
+
+
+def _create(model: Model, pretrained: bool, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
+    overlay = dict(pretrained_cfg_overlay or {})
+    ours = not hasattr(pretrained_cfg, "get") and getattr(pretrained_cfg, "source", "") in ("", None)
+    given = any(overlay.get(k) for k in ("file", "url", "hf_hub_id", "state_dict"))
+    if pretrained and ours and not given:  # the same look-up and the same checks as everywhere else
+        tag = pretrained_cfg if isinstance(pretrained_cfg, str) else getattr(pretrained_cfg, "tag", None)
+        located = locate(f"{model.name}.{tag}" if tag else model.name)
+        overlay |= {"file": str(located.path), "hf_hub_id": None, "hf_hub_filename": None}
+        kwargs = {**{k: v for k, v in located.config.options.items() if k not in ("num_classes", "in_chans")}, **kwargs}
+    return build_model_with_cfg(
+        FAMILIES[model.family], model.name, pretrained, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=overlay,
+        pretrained_filter_fn=_filter, feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},
+        depth=model.depth, kind=model.kind, **{**model.options, **kwargs})
+
+
+def _register(model: Model) -> None:
+    def create(pretrained: bool = False, **kwargs):
+        return _create(model, pretrained, **kwargs)
+
+    create.__name__ = create.__qualname__ = model.name
+    create.__module__ = __name__
+    create.__doc__ = f"{model.title}" + (f" for {model.dataset.title}." if model.dataset else ".")
+    globals()[model.name] = register_model(create)
+
+
+for _model in MODELS.values():
+    _register(_model)
