@@ -42,13 +42,14 @@ class Activity:
     What a static image sends to the first layer is the same at every step and held once (an expanded view).
 
     Attributes:
-        name: of the layer. layer: the module itself. time_steps: T.
+        name: of the layer. layer: the module itself.
+        merged_input: as the layer got it, ``[steps_in * B, ...]``; time_steps: T; steps_in: T, or 1 for what is held.
     """
 
     def __init__(self, name: str, layer: Spiking, x: Tensor, current: Tensor, spikes: Tensor, time_steps: int, steps_in: int,
                  literal: EILayer | None):
-        self.name, self.layer, self.time_steps = name, layer, time_steps
-        self._x, self._current, self._spikes, self._steps_in = x, current, spikes, steps_in
+        self.name, self.layer, self.time_steps, self.steps_in = name, layer, time_steps, steps_in
+        self.merged_input, self._current, self._spikes = x, current, spikes
         self._literal = literal
         self._currents: dict[str, Tensor] | None = None
 
@@ -59,10 +60,10 @@ class Activity:
             return self._spikes.detach().unflatten(0, (self.time_steps, -1))
         if quantity == "membrane":
             return self._membrane()
-        value = {"input": self._x, "I": self._current}.get(quantity)
+        value = {"input": self.merged_input, "I": self._current}.get(quantity)
         if value is None:
             value = self._ei_current(quantity)
-        value = value.detach().unflatten(0, (self._steps_in, -1))
+        value = value.detach().unflatten(0, (self.steps_in, -1))
         return value.expand(self.time_steps, *value.shape[1:])
 
     def _membrane(self) -> Tensor:
@@ -81,7 +82,7 @@ class Activity:
         if quantity not in QUANTITIES:
             raise ValueError(f"unknown quantity {quantity!r}; choose among {', '.join(QUANTITIES)}")
         if self._currents is None:
-            with torch.autocast(self._x.device.type, enabled=False):
+            with torch.autocast(self.merged_input.device.type, enabled=False):
                 self._currents = self._all_ei_currents()
         if quantity not in self._currents:
             has = ("a folded layer: pass literal=, the network it was folded from" if isinstance(self.layer.current, FoldedEI)
@@ -92,9 +93,9 @@ class Activity:
     def _all_ei_currents(self) -> dict[str, Tensor]:
         source = self._literal or self.layer.current
         if isinstance(source, EILayer):
-            return source.currents(self._x.to(source.g_i.dtype))
+            return source.currents(self.merged_input.to(source.g_i.dtype))
         if isinstance(source, FoldedEI):
-            return _folded_currents(source, self._x.to(source.b_e.dtype))
+            return _folded_currents(source, self.merged_input.to(source.b_e.dtype))
         return {}
 
 

@@ -1,0 +1,199 @@
+"""Operations and energy of one image, layer by layer, counted on real activity.
+
+What counts. A synapse that a spike reaches costs one accumulation (AC); a synapse of an input that is no count of spikes
+(pixels) costs one multiplication and accumulation (MAC), whatever its value. An average pool or a residual sum before the
+layer changes no count: its values are whole numbers of spikes times a power of two that goes into the weights. Synapses
+onto the padding do not exist. What reaches the first layer of a static image is computed once, not T times.
+
+For a layer with n_E excitatory and n_I inhibitory cells at P positions, s synapses reached a cell (events times taps, summed
+over positions and steps) and S steps computed:
+
+    E-I, as the formula stands   synapses (n_E + n_I) s;  2 n_E n_I P S MACs (I_sub, I_div);  n_I P S (g_I) and n_E P S (g_E)
+                                 multiplications;  2 n_E P S additions (I_sub, b_E);  n_E P S divisions
+    E-I, folded                  synapses (n_E + n_I) s;  n_E n_I P S MACs (I_div);  n_E P S additions;  n_E P S divisions
+    BN twin                      synapses n_E s;  n_E P S additions (the norm folded into weights and bias)
+    ANN                          n_E MACs for every synapse, once;  2 n_E P additions (bias, ReLU's comparison)
+    neurons of the first three   n_E P T MACs (leak and input) and additions (comparison), one more addition a spike (reset)
+
+Memory traffic is not counted, and on most hardware costs more than arithmetic: these are figures for comparing networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ei import EIConv2d, EISynapses
+from ..networks.base import BNConv2d, BNLinear, SpikingNet
+from .probes import Activity, probe
+
+PICOJOULES = {"macs": 4.6, "acs": 0.9, "multiplications": 3.7, "additions": 0.9, "divisions": 26.3}
+"""Energy of one float32 operation at 45 nm and 0.9 V: addition 0.9, multiplication 3.7, MAC their sum (Horowitz, ISSCC 2014);
+division 7.1 multiplications, as measured on a Cortex-M4F (Table 3 of PMC8934428): that one is no figure for 45 nm."""
+
+VARIANTS = {"ei": "E-I, as the formula stands", "folded": "E-I, folded", "bn": "BN twin", "ann": "ANN"}
+FINEST = 8  # an input whose values are whole multiples of 2^-8 or coarser is a count of spikes
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Numbers of operations, an image."""
+
+    macs: float = 0.0
+    acs: float = 0.0
+    multiplications: float = 0.0
+    additions: float = 0.0
+    divisions: float = 0.0
+
+    def __add__(self, other: Operations) -> Operations:
+        return Operations(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, factor: float) -> Operations:
+        return Operations(*(getattr(self, f.name) * factor for f in fields(self)))
+
+    @property
+    def microjoules(self) -> float:
+        return sum(getattr(self, name) * pj for name, pj in PICOJOULES.items()) * 1e-6
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the counts need to know of a layer; kernel 0 is a matrix."""
+
+    n_in: int
+    n_e: int
+    n_i: int
+    kernel: int = 0
+    stride: int = 1
+    padding: int = 0
+    divides: bool = True
+
+    def synapses(self, x: Tensor) -> float:
+        """Sum over positions of what one cell's synapses see of x, ``[N, n_in, ...]``: all of x for a matrix."""
+        if not self.kernel:
+            return x.sum(dtype=torch.float64).item()
+        ones = torch.ones(1, 1, self.kernel, self.kernel, dtype=torch.float64, device=x.device)
+        total = x.sum((0, 1), dtype=torch.float64)[None, None]
+        return F.conv2d(total, ones, None, self.stride, self.padding).sum().item()
+
+
+def shape_of(layer: nn.Module) -> Shape:
+    """Raises: TypeError, for a folded layer, whose excitation and inhibition are one."""
+    if isinstance(layer, EIConv2d):
+        return Shape(layer.n_in, layer.n_e, layer.n_i, layer.kernel_size, layer.stride, layer.padding)
+    if isinstance(layer, EISynapses):
+        return Shape(layer.fan_in, layer.n_e, layer.n_i, divides=hasattr(layer, "g_i"))
+    if isinstance(layer, BNConv2d):
+        return Shape(layer.conv.in_channels, layer.conv.out_channels, 0, layer.conv.kernel_size[0], layer.conv.stride[0],
+                     layer.conv.padding[0])
+    if isinstance(layer, (BNLinear, nn.Linear)):
+        linear = layer.linear if isinstance(layer, BNLinear) else layer
+        return Shape(linear.in_features, linear.out_features, 0)
+    raise TypeError(f"operations are counted on the network as it was trained, not on {type(layer).__name__}")
+
+
+def spike_events(x: Tensor) -> Tensor | None:
+    """x as whole numbers of spikes; None where it is no count of spikes times a power of two (pixels)."""
+    for power in range(FINEST + 1):
+        scaled = x * 2**power
+        if torch.equal(scaled, scaled.round()):
+            return scaled
+    return None
+
+
+def count_layer(shape: Shape, x: Tensor, positions: int, steps_in: int, time_steps: int,
+                spikes: float | None) -> dict[str, Operations]:
+    """Operations of one layer, an image, for each of VARIANTS that it can be.
+
+    Args:
+        x: its input, ``[steps_in * B, ...]``.
+        spikes: sent by its neurons, an image; None for the output layer, which has no neurons.
+    """
+    images = x.shape[0] // steps_in
+    events = spike_events(x)
+    dense = shape.synapses(torch.ones_like(x[:1]))  # an image and step
+    reached = dense * steps_in if events is None else shape.synapses(events) / images
+    kind = "macs" if events is None else "acs"
+    e, i, points = shape.n_e, shape.n_i, positions * steps_in
+
+    def synapses(cells: int) -> Operations:
+        return Operations(**{kind: cells * reached})
+
+    neurons = Operations()
+    if spikes is not None:
+        neurons = Operations(macs=e * positions * time_steps, additions=e * positions * time_steps + spikes)
+    variants = {"bn": synapses(e) + Operations(additions=e * points) + neurons,
+                "ann": Operations(macs=e * dense, additions=e * positions * (1 if spikes is None else 2))}
+    if i and shape.divides:
+        divide = Operations(divisions=e * points)
+        variants = {"ei": synapses(e + i) + divide + neurons + Operations(
+                        macs=2 * e * i * points, multiplications=(e + i) * points, additions=2 * e * points),
+                    "folded": synapses(e + i) + divide + neurons + Operations(macs=e * i * points, additions=e * points),
+                    **variants}
+    elif i:
+        variants = {"ei": synapses(e + i) + Operations(macs=e * i * points, additions=e * points), "folded": synapses(e),
+                    **variants}
+    return variants
+
+
+@torch.no_grad()
+def operations(model: SpikingNet, batches: Iterable[Tensor]) -> list[dict]:
+    """Rows (layer, variant, operations, microjoules, input), the mean over all images; the last layer is the output layer.
+
+    For an E-I network: itself both ways, a BN twin that would send the same spikes, and the ANN of the same shape. For a
+    BN baseline: itself and the ANN.
+
+    Raises:
+        TypeError: a folded network.
+    """
+    totals: dict[tuple[str, str], Operations] = {}
+    inputs: dict[str, str] = {}
+    seen = 0
+
+    def add(name: str, images: int, x: Tensor, variants: dict[str, Operations]) -> None:
+        inputs[name] = "pixels" if spike_events(x) is None else "spikes"
+        for variant, ops in variants.items():
+            totals[name, variant] = totals.get((name, variant), Operations()) + ops * images
+
+    def see(activity: Activity) -> None:
+        x, spikes = activity.merged_input, activity["spikes"]
+        images = spikes.shape[1]
+        variants = count_layer(shape_of(activity.layer.current), x, spikes[0, 0, 0].numel(), activity.steps_in,
+                               activity.time_steps, spikes.sum(dtype=torch.float64).item() / images)
+        add(activity.name, images, x, variants)
+
+    def see_head(_module, args, _output) -> None:
+        (x,) = args
+        steps = model.time_steps
+        add("head", x.shape[0] // steps, x, count_layer(shape_of(model.head), x, 1, steps, steps, None))
+
+    handle = model.head.register_forward_hook(see_head)
+    training = model.training
+    model.eval()
+    try:
+        with probe(model, see):
+            for x in batches:
+                model.forward_evidence(x)  # the output layer at every step: its input is spikes then
+                seen += len(x)
+    finally:
+        handle.remove()
+        model.train(training)
+    return [_row(layer, variant, ops * (1 / seen), inputs[layer]) for (layer, variant), ops in totals.items()]
+
+
+def totals(rows: list[dict]) -> list[dict]:
+    """The rows of a network summed over its layers, one for each variant."""
+    sums: dict[str, Operations] = {}
+    for row in rows:
+        ops = Operations(*(row[f.name] for f in fields(Operations)))
+        sums[row["variant"]] = sums.get(row["variant"], Operations()) + ops
+    return [_row("all", variant, ops, "") for variant, ops in sums.items()]
+
+
+def _row(layer: str, variant: str, ops: Operations, source: str) -> dict:
+    counts = {f.name: getattr(ops, f.name) for f in fields(ops)}
+    return {"layer": layer, "variant": variant, "input": source, **counts, "microjoules": ops.microjoules}
