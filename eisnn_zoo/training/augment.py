@@ -1,18 +1,25 @@
 """Augmentation of a whole batch at once, on the device the images live on.
 
-The draws come from one generator on the CPU, so a seed means the same pictures on every device.
+The draws come from one generator on the CPU, so a seed means the same pictures on every device. Every entry of
+AUGMENTATIONS is called with the batch (uint8 ``[B, C, H, W]``, or event counts ``[B, T, 2, H, W]``), the generator, and the
+side in pixels of the images it must return; it returns the same type or float, in the same range.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+# ---- static images ---------------------------------------------------------------------------------------------------
 
 
 def crop(x: Tensor, rng: torch.Generator, padding: int = 4) -> Tensor:
     """Random crop to the image's own size after zero padding. Shape: uint8 ``[B, C, H, W]``."""
     b, _, h, w = x.shape
-    padded = torch.nn.functional.pad(x, [padding] * 4)
+    padded = F.pad(x, [padding] * 4)
     dy, dx = (torch.randint(2 * padding + 1, (b, 1), generator=rng).to(x.device) for _ in range(2))
     rows = (torch.arange(h, device=x.device) + dy)[:, None, :, None]
     columns = (torch.arange(w, device=x.device) + dx)[:, None, None, :]
@@ -23,7 +30,7 @@ def crop(x: Tensor, rng: torch.Generator, padding: int = 4) -> Tensor:
 def flip(x: Tensor, rng: torch.Generator) -> Tensor:
     """Mirrored left to right with probability 0.5."""
     chosen = (torch.rand(x.shape[0], generator=rng) < 0.5).to(x.device)
-    return torch.where(chosen.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+    return torch.where(_each(chosen, x), x.flip(-1), x)
 
 
 def cutout(x: Tensor, rng: torch.Generator, p: float = 0.5, area: tuple[float, float] = (0.02, 0.4),
@@ -35,23 +42,194 @@ def cutout(x: Tensor, rng: torch.Generator, p: float = 0.5, area: tuple[float, f
         area: share of the image, drawn uniformly; aspect: height over width, drawn uniformly.
     """
     b, _, h, w = x.shape
-    u = torch.rand(6, b, generator=rng)
+    u = torch.rand(6, b, generator=rng, dtype=torch.float64)
     share, ratio = area[0] + u[0] * (area[1] - area[0]), aspect[0] + u[1] * (aspect[1] - aspect[0])
-    height = (share * ratio * h * w).sqrt().round().clamp(max=h)
-    width = (share / ratio * h * w).sqrt().round().clamp(max=w)
+    height = (share * ratio * h * w).sqrt().floor().clamp(max=h)
+    width = (share / ratio * h * w).sqrt().floor().clamp(max=w)
     top, left = (u[2] * (h - height + 1)).floor(), (u[3] * (w - width + 1)).floor()
-    ys, xs = torch.arange(h), torch.arange(w)
-    inside = (((ys >= top[:, None]) & (ys < (top + height)[:, None]))[:, :, None]
-              & ((xs >= left[:, None]) & (xs < (left + width)[:, None]))[:, None, :]
-              & (u[4] < p)[:, None, None])
+    inside = _box(top, left, height, width, h, w) & (u[4] < p)[:, None, None]
     paint = torch.zeros(b, x.shape[1])
     paint[:, 0] = (u[5] * 256).floor()
     return torch.where(inside[:, None].to(x.device), paint.to(x.device, x.dtype)[:, :, None, None], x)
 
 
-def paper_cifar(x: Tensor, rng: torch.Generator) -> Tensor:
+def crop_boxes(b: int, h: int, w: int, rng: torch.Generator, scale: tuple[float, float]) -> Tensor:
+    """Boxes of a random resized crop, ``[b, 4]``: top, left, height, width.
+
+    Share of the area uniform in scale, aspect log-uniform in 3/4..4/3, ten tries to fit, then the whole image: as
+    torchvision draws them.
+    """
+    u = torch.rand(4, 10, b, generator=rng, dtype=torch.float64)
+    area = h * w * (scale[0] + u[0] * (scale[1] - scale[0]))
+    aspect = torch.exp(math.log(3 / 4) + u[1] * (math.log(4 / 3) - math.log(3 / 4)))
+    width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (width > 0) & (width <= w) & (height > 0) & (height <= h)
+    top, left = (u[2] * (h - height + 1)).floor(), (u[3] * (w - width + 1)).floor()
+    tries = torch.stack([top, left, height, width], -1)  # [10, b, 4]
+    first = fits.int().argmax(0)
+    chosen = tries[first, torch.arange(b)]
+    return torch.where(fits.any(0)[:, None], chosen, torch.tensor([0.0, 0.0, h, w], dtype=torch.float64)).long()
+
+
+def resize_weights(start: Tensor, length: Tensor, n: int, size: int) -> Tensor:
+    """Bilinear resizing with antialiasing as a matrix: row i holds the weights of the n input pixels in output pixel i.
+
+    Args:
+        start, length: ``[B]``, the part of the n pixels that is resized.
+    Returns:
+        float32 ``[B, size, n]``.
+    """
+    start, length = start.double()[:, None, None], length.double()[:, None, None]
+    scale = length / size
+    reach = scale.clamp(min=1)
+    middle = start + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    pixel = torch.arange(n, device=start.device)
+    weights = (1 - ((pixel + 0.5 - middle) / reach).abs()).clamp(min=0)
+    weights = weights * ((pixel >= start) & (pixel < start + length))
+    return (weights / weights.sum(-1, keepdim=True)).float()
+
+
+def resize(x: Tensor, size: int, boxes: Tensor | None = None) -> Tensor:
+    """Bilinear, antialiased resize of each image's box (None: all of it), in float; ``[B, ..., H, W]``."""
+    b, h, w = x.shape[0], x.shape[-2], x.shape[-1]
+    boxes = torch.tensor([[0, 0, h, w]]) if boxes is None else boxes
+    boxes = boxes.to(x.device).expand(b, 4)
+    rows = resize_weights(boxes[:, 0], boxes[:, 2], h, size)
+    columns = resize_weights(boxes[:, 1], boxes[:, 3], w, size)
+    return (rows[:, None] @ x.float().flatten(1, -3) @ columns[:, None].mT).view(*x.shape[:-2], size, size)
+
+
+def color_jitter(x: Tensor, rng: torch.Generator, strength: float = 0.4, hue: float = 0.1) -> Tensor:
+    """Brightness, contrast and saturation by a factor within 1 +- strength, hue turned by up to +-hue, in random order.
+
+    Shape: float ``[B, 3, H, W]`` in 0..255.
+    """
+    b = x.shape[0]
+    factor = 1 - strength + 2 * strength * torch.rand(3, b, generator=rng)
+    turn = hue * (2 * torch.rand(b, generator=rng) - 1)
+    order = torch.rand(4, b, generator=rng).argsort(0).to(x.device)
+    factor, turn = factor.to(x.device)[..., None, None, None], turn.to(x.device)[:, None, None]
+    grey = torch.tensor([0.299, 0.587, 0.114], device=x.device)[:, None, None]
+
+    def blended(a: Tensor, other: Tensor | float, f: Tensor) -> Tensor:
+        return (f * a + (1 - f) * other).clamp(0, 255)
+
+    for place in order:
+        luma = (x * grey).sum(1, keepdim=True)
+        changed = (blended(x, 0.0, factor[0]), blended(x, luma.mean((1, 2, 3), keepdim=True), factor[1]),
+                   blended(x, luma, factor[2]), turn_hue(x, turn))
+        x = sum(torch.where(_each(place == i, x), new, 0.0) for i, new in enumerate(changed))
+    return x
+
+
+def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Hue turned by a part of the full circle, through HSV; x ``[B, 3, H, W]`` in 0..255, turn ``[B, 1, 1]``."""
+    r, g, b = x.unbind(1)
+    top, c = x.amax(1), x.amax(1) - x.amin(1)
+    safe = torch.where(c == 0, 1.0, c)
+    h = torch.where(top == r, (g - b) / safe, torch.where(top == g, 2 + (b - r) / safe, 4 + (r - g) / safe))
+    h = h + 6 * turn
+    parts = [(n + h) % 6 for n in (5.0, 3.0, 1.0)]
+    return torch.stack([top - c * torch.minimum(k, 4 - k).clamp(0, 1) for k in parts], 1)
+
+
+def paper_cifar(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
     """The CIFAR recipe: crop with padding 4, Cutout, flip."""
     return flip(cutout(crop(x, rng), rng), rng)
 
 
-AUGMENTATIONS = {"none": lambda x, rng: x, "cifar": paper_cifar, "crop_flip": lambda x, rng: flip(crop(x, rng), rng)}
+def paper_tinyimagenet(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
+    """Random resized crop (scale 0.08-1), flip, colour jitter, Cutout."""
+    b, _, h, w = x.shape
+    x = resize(x, size, crop_boxes(b, h, w, rng, (0.08, 1.0)))
+    return cutout(color_jitter(flip(x, rng), rng), rng)
+
+
+# ---- events ----------------------------------------------------------------------------------------------------------
+
+
+def crop_nearest(x: Tensor, boxes: Tensor) -> Tensor:
+    """Each recording's box, enlarged to the full size by repeating pixels; ``[B, T, C, H, W]``."""
+    b, t, c, h, w = x.shape
+    top, left, height, width = boxes.to(x.device).T[..., None]
+    rows = top + (torch.arange(h, device=x.device) * height) // h
+    columns = left + (torch.arange(w, device=x.device) * width) // w
+    index = (rows[:, :, None] * w + columns[:, None, :]).view(b, 1, 1, -1).expand(b, t, c, -1)
+    return x.flatten(3).gather(3, index).view(b, t, c, h, w)
+
+
+def paper_dvsgesture(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
+    """Random resized crop (scale 0.5-1, nearest), resize, flip."""
+    b, _, _, h, w = x.shape
+    return flip(resize(crop_nearest(x, crop_boxes(b, h, w, rng, (0.5, 1.0))), size), rng)
+
+
+def paper_cifar10dvs(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
+    """Random resized crop (scale 0.7-1, nearest), resize, flip, then one of: roll, rotate, cut out."""
+    b, _, _, h, w = x.shape
+    x = flip(resize(crop_nearest(x, crop_boxes(b, h, w, rng, (0.7, 1.0))), size), rng)
+    which = torch.randint(3, (b,), generator=rng).to(x.device)
+    rolled, turned, cut = roll(x, rng), rotate(x, rng), cut_square(x, rng)
+    return torch.where(_each(which == 0, x), rolled, torch.where(_each(which == 1, x), turned, cut))
+
+
+def roll(x: Tensor, rng: torch.Generator, most: int = 5) -> Tensor:
+    """Rolled around by up to 5 pixels down and right or up and left."""
+    h, w = x.shape[-2:]
+    dy, dx = (torch.randint(-most, most + 1, (x.shape[0], 1), generator=rng).to(x.device) for _ in range(2))
+    rows, columns = (torch.arange(h, device=x.device) - dy) % h, (torch.arange(w, device=x.device) - dx) % w
+    index = (rows[:, :, None] * w + columns[:, None, :]).view(-1, 1, 1, h * w).expand(*x.shape[:3], -1)
+    return x.flatten(3).gather(3, index).view_as(x)
+
+
+def rotate(x: Tensor, rng: torch.Generator, most: float = 30.0) -> Tensor:
+    """Turned about the middle by up to 30 degrees, nearest pixel, zeros from outside."""
+    b, t, c, h, w = x.shape
+    angle = (most * (2 * torch.rand(b, generator=rng) - 1)).to(x.device) * (math.pi / 180)
+    cos, sin = angle.cos(), angle.sin()
+    matrix = torch.stack([torch.stack([cos, -sin * h / w, 0 * cos], -1), torch.stack([sin * w / h, cos, 0 * cos], -1)], 1)
+    grid = F.affine_grid(matrix, [b, t * c, h, w], align_corners=False)
+    return F.grid_sample(x.float().flatten(1, 2), grid, "nearest", "zeros", align_corners=False).view(b, t, c, h, w)
+
+
+def cut_square(x: Tensor, rng: torch.Generator, side: int = 16) -> Tensor:
+    """A square of 16 pixels around a random one set to 0, in every frame."""
+    b, h, w = x.shape[0], x.shape[-2], x.shape[-1]
+    middle = torch.rand(2, b, generator=rng)
+    top, left = (middle[0] * h).floor() - side // 2, (middle[1] * w).floor() - side // 2
+    sides = torch.full((b,), side)
+    return x.masked_fill(_box(top, left, sides, sides, h, w)[:, None, None].to(x.device), 0)
+
+
+# ---- common ----------------------------------------------------------------------------------------------------------
+
+
+def _each(flags: Tensor, x: Tensor) -> Tensor:
+    """Flags ``[B]`` in a shape that broadcasts over x."""
+    return flags.view(-1, *[1] * (x.dim() - 1))
+
+
+def _box(top: Tensor, left: Tensor, height: Tensor, width: Tensor, h: int, w: int) -> Tensor:
+    """Which of the h x w pixels lie in each box, ``[B, h, w]``."""
+    ys, xs = torch.arange(h), torch.arange(w)
+    return (((ys >= top[:, None]) & (ys < (top + height)[:, None]))[:, :, None]
+            & ((xs >= left[:, None]) & (xs < (left + width)[:, None]))[:, None, :])
+
+
+AUGMENTATIONS = {
+    "none": lambda x, rng, size: x,
+    "cifar": paper_cifar,
+    "crop_flip": lambda x, rng, size: flip(crop(x, rng), rng),
+    "tinyimagenet": paper_tinyimagenet,
+    "cifar10dvs": paper_cifar10dvs,
+    "dvsgesture": paper_dvsgesture,
+}
+
+
+def pixels(x: Tensor, size: int | None = None) -> Tensor:
+    """What the network takes: pixels in [0, 1], channels last, or counts of events, of the given side."""
+    if size and x.shape[-1] != size:
+        x = resize(x, size)
+    if x.dim() == 5:
+        return x.float()
+    return (x.float() / 255).contiguous(memory_format=torch.channels_last)

@@ -1,81 +1,206 @@
-"""Data for training and evaluation. Small image sets live whole on the device, as uint8."""
+"""Data for training and evaluation, from local folders. Small sets live whole on the device, as uint8."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import pickle
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..catalog import Dataset
+from ..catalog import DATASETS, MODELS, Dataset
+from ..errors import ZooError
+from . import events, folders
+from .recipe import FOLDER, Recipe
 
 
-class DataError(ValueError):
-    """Data that is missing or unusable; the message says what to do."""
+class DataError(ZooError):
+    """Data that is missing or unusable; the message says which file, and what to do."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Images:
-    """x: uint8 ``[N, C, H, W]`` (or event counts ``[N, T, C, H, W]``); y: int64 ``[N]``."""
+    """x: uint8 ``[N, C, H, W]``, or event counts ``[N, T, C, H, W]``; y: int64 ``[N]``; label_names: one per class."""
 
     x: Tensor
     y: Tensor
+    label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def to(self, device) -> Images:
-        return Images(self.x.to(device), self.y.to(device))
+    def to(self, device: torch.device) -> Images:
+        """All of it on device, where that is sensible: sets above 4 GiB stay where they are and travel by batches."""
+        if self.x.nbytes > 4 * 2**30:
+            return self
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def __getitem__(self, rows: Tensor) -> Images:
-        return Images(self.x[rows], self.y[rows])
+        rows = rows.to(self.x.device)
+        return replace(self, x=self.x[rows], y=self.y[rows])
+
+    @property
+    def sha256(self) -> str:
+        """Of the exact rows, for the record."""
+        digest = hashlib.sha256(self.x.cpu().numpy())
+        digest.update(self.y.cpu().numpy())
+        return digest.hexdigest()
 
 
-def load(dataset: Dataset, root: str | Path, split: str) -> Images:
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on and is judged by.
+
+    Attributes:
+        size: pixels a side as the network sees them.
+        validation: what valid is, in words.
+    """
+
+    train: Images
+    valid: Images
+    size: int
+    validation: str
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.train.label_names
+
+
+def load_data(recipe: Recipe, root: str | Path) -> Data:
+    """Training and validation images of a recipe.
+
+    Without ``holdout`` validation is on the test set, as the paper's release does it; a folder of one's own that holds no
+    second split has a tenth of its images set aside.
+
+    Raises:
+        DataError: see :func:`load`.
+    """
+    model = MODELS[recipe.model]
+    if recipe.dataset == FOLDER:
+        channels, size, _ = model.input_size
+        train, valid = load_folder(root, channels, size)
+        n = recipe.holdout or (0 if valid is not None else max(1, len(train) // 10))
+        said = f"{root}: its own validation split"
+    else:
+        dataset = DATASETS[recipe.dataset]
+        size, n, said, valid = dataset.size, recipe.holdout, "test set", None
+        train = load(dataset, root, "train", recipe.final_steps)
+    if n:
+        if n >= len(train):
+            raise DataError(f"{root} holds {len(train)} training images: {n} cannot be set aside")
+        train, valid = hold_out(train, n, recipe.seed)
+        said = f"{n} training images held out"
+    elif valid is None:
+        valid = load(dataset, root, "test", recipe.final_steps)
+    return Data(train, valid, size, said)
+
+
+def load(dataset: Dataset, root: str | Path, split: str, time_steps: int | None = None) -> Images:
     """One split of a dataset from a local folder.
 
-    Looks for ``<split>.npz`` (x: uint8 [N, H, W, C], y: [N]) first, then for the official files.
+    Looks for ``<split>.npz`` first (x: uint8 [N, H, W, C], y: [N]; for events one row of all events, see
+    :mod:`~eisnn_zoo.training.events`), then for the official files.
 
     Args:
         split: "train" or "test".
+        time_steps: frames per recording of events; the dataset's own T where None.
     Raises:
-        DataError: nothing there, or something that does not fit the dataset.
+        DataError: nothing there, something damaged, or something that does not fit the dataset.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"there is no folder {root}: pass --data with the folder that holds {dataset.title}")
-    for name in (f"{split}.npz", f"{dataset.name}_{split}.npz"):
-        if (root / name).is_file():
-            return _npz(root / name, dataset)
-    reader = _OFFICIAL.get(dataset.name)
-    images = reader(root, split) if reader else None
-    if images is None:
-        raise DataError(f"{root} holds no {dataset.title}: {_FETCH.get(dataset.name, '')} "
-                        f"put {split}.npz (x: uint8 [N, H, W, C], y: [N]) there".replace(":  put", ": put"))
-    return images
+    steps = time_steps or dataset.time_steps
+    try:
+        for name in (f"{split}.npz", f"{dataset.name}_{split}.npz"):
+            if (root / name).is_file():
+                x, y = events.read_npz(root / name, dataset, steps) if dataset.event else _npz(root / name)
+                break
+        else:
+            found = _READERS[dataset.name](root, split, dataset, steps)
+            if found is None:
+                raise DataError(f"{root} holds no {dataset.title}: {_FETCH[dataset.name]}; or put {split}.npz there")
+            x, y = found
+    except folders.Damaged as error:
+        raise DataError(str(error)) from error
+    if not len(y):
+        raise DataError(f"{root} holds no {split} images of {dataset.title}")
+    if not 0 <= y.min() <= y.max() < dataset.num_classes:
+        raise DataError(f"{root}: labels run from {y.min()} to {y.max()}, {dataset.title} has {dataset.num_classes} classes")
+    if x.shape[-3] != dataset.channels:
+        raise DataError(f"{root}: {x.shape[-3]} channels, {dataset.title} has {dataset.channels}")
+    return Images(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), dataset.label_names)
 
 
-_FETCH = {
-    "cifar10": "unpack cifar-10-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there (folder cifar-10-batches-py), or",
-    "cifar100": "unpack cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there (folder cifar-100-python), or",
-    "mnist": "put the four idx files of MNIST into its folder MNIST/raw, or",
-}
+def load_folder(path: str | Path, channels: int, size: int) -> tuple[Images, Images | None]:
+    """One's own pictures: an ``.npz`` file, a folder of ``train.npz``, or an ImageFolder (``[train/]CLASS/*.png``).
+
+    Args:
+        channels, size: as the network sees them; pictures are converted, resized and cropped in the middle.
+    Returns:
+        Training images, and the split beside them named val, valid or test, where there is one.
+    """
+    path = Path(path)
+    try:
+        if path.is_file() or (path / "train.npz").is_file():
+            first = path if path.is_file() else path / "train.npz"
+            train = _own(first, channels, size)
+            others = [path / f"{s}.npz" for s in folders.VALIDATION if path.is_dir() and (path / f"{s}.npz").is_file()]
+            valid = _own(others[0], channels, size) if others else None
+        elif path.is_dir():
+            x, y, names, other = folders.image_folder(path, channels, size)
+            train = Images(torch.from_numpy(x), torch.from_numpy(y), names)
+            valid = Images(torch.from_numpy(other[0]), torch.from_numpy(other[1]), names) if other else None
+        else:
+            raise DataError(f"there is no folder or .npz file {path}")
+    except folders.Damaged as error:
+        raise DataError(str(error)) from error
+    if valid is not None and int(valid.y.max()) >= len(train.label_names):
+        raise DataError(f"{path}: the validation split has classes that the training split lacks")
+    return train, valid
 
 
-def _npz(path: Path, dataset: Dataset) -> Images:
+def _own(path: Path, channels: int, size: int) -> Images:
+    x, y = _npz(path)
+    if not len(y):
+        raise DataError(f"{path} holds no images")
+    if y.min() < 0 or y.max() >= 1000:
+        raise DataError(f"{path}: labels run from {y.min()} to {y.max()}; they must count from 0, to 999 at most")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            names = tuple(map(str, data["label_names"])) if "label_names" in data else ()
+    except ValueError as error:
+        raise DataError(f"{path}: label_names must be an array of texts: {error}") from error
+    names = names or tuple(f"class {i}" for i in range(int(y.max()) + 1))
+    if len(names) <= y.max():
+        raise DataError(f"{path}: {len(names)} label_names, but labels up to {y.max()}")
+    return Images(torch.from_numpy(folders.fit(x, channels, size, path)), torch.from_numpy(y.astype(np.int64)), names)
+
+
+def hold_out(images: Images, n: int, seed: int) -> tuple[Images, Images]:
+    """(the rest, n images set aside), by a seeded permutation."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images[order[n:]], images[order[:n]]
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as data:
             x, y = data["x"], data["y"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is no .npz file with x and y: {error}") from error
-    if x.dtype != np.uint8 or x.ndim != 4 or len(x) != len(y):
-        raise DataError(f"{path}: x must be uint8 [N, H, W, C] with a label each, got {x.dtype} {list(x.shape)}, {len(y)} labels")
-    if len(y) and not 0 <= y.min() <= y.max() < dataset.num_classes:
-        raise DataError(f"{path}: labels run from {y.min()} to {y.max()}, {dataset.title} has {dataset.num_classes} classes")
-    return Images(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(y.astype(np.int64)))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no sound .npz file with x and y: {error}") from error
+    if x.dtype != np.uint8 or x.ndim != 4 or y.shape != (len(x),) or y.dtype.kind not in "iu":
+        raise DataError(f"{path}: x must be uint8 [N, H, W, C] and y one whole number each, got {x.dtype} {list(x.shape)} "
+                        f"and {y.dtype} {list(y.shape)}")
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -87,7 +212,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a data file")
 
 
-def _cifar(root: Path, split: str, folder: str, files: dict[str, list[str]], label: bytes) -> Images | None:
+def _cifar(root: Path, split: str, folder: str, files: dict[str, list[str]], label: bytes):
     folder_path = root / folder if (root / folder).is_dir() else root
     paths = [folder_path / name for name in files[split]]
     if not any(p.is_file() for p in paths):
@@ -98,47 +223,56 @@ def _cifar(root: Path, split: str, folder: str, files: dict[str, list[str]], lab
             with open(path, "rb") as f:
                 batch = _PlainUnpickler(f, encoding="bytes").load()
             xs.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
-            ys.extend(batch[label])
-        except (OSError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+            ys.append(np.asarray(batch[label], np.int64).reshape(len(xs[-1])))
+        except (OSError, EOFError, pickle.UnpicklingError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             raise DataError(f"{path} is missing or damaged ({error}): unpack the official archive again") from error
-    return Images(torch.from_numpy(np.concatenate(xs)), torch.tensor(ys, dtype=torch.int64))
+    return np.concatenate(xs), np.concatenate(ys)
 
 
-def _cifar10(root: Path, split: str) -> Images | None:
+def _cifar10(root: Path, split: str, *_):
     files = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
     return _cifar(root, split, "cifar-10-batches-py", files, b"labels")
 
 
-def _cifar100(root: Path, split: str) -> Images | None:
+def _cifar100(root: Path, split: str, *_):
     return _cifar(root, split, "cifar-100-python", {"train": ["train"], "test": ["test"]}, b"fine_labels")
 
 
-def _mnist(root: Path, split: str) -> Images | None:
-    import gzip
-
+def _mnist(root: Path, split: str, *_):
     prefix = {"train": "train", "test": "t10k"}[split]
     for folder in (root / "MNIST" / "raw", root):
-        found = {}
-        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-            for suffix, opener in (("", open), (".gz", gzip.open)):
-                path = folder / f"{prefix}-{kind}{suffix}"
-                if path.is_file():
-                    with opener(path, "rb") as f:
-                        found[kind] = f.read()
-                    break
-        if len(found) == 2:
-            x = np.frombuffer(found["images-idx3-ubyte"], np.uint8, offset=16)
-            y = np.frombuffer(found["labels-idx1-ubyte"], np.uint8, offset=8)
-            if len(x) != len(y) * 784:
-                raise DataError(f"the {split} files of MNIST in {folder} are damaged: fetch them again")
-            return Images(torch.from_numpy(x.reshape(-1, 1, 28, 28).copy()), torch.from_numpy(y.astype(np.int64)))
+        x, y = _idx(folder / f"{prefix}-images-idx3-ubyte"), _idx(folder / f"{prefix}-labels-idx1-ubyte")
+        if x is not None and y is not None:
+            if x.ndim != 3 or y.shape != (len(x),):
+                raise DataError(f"the {split} files of MNIST in {folder} do not go together: fetch them again")
+            return x[:, None], y
     return None
 
 
-_OFFICIAL = {"cifar10": _cifar10, "cifar100": _cifar100, "mnist": _mnist}
+def _idx(path: Path) -> np.ndarray | None:
+    """An idx file of bytes, plain or gzipped: a magic number, the sizes (big-endian int32), the bytes."""
+    for file, opener in ((path, open), (path.with_name(f"{path.name}.gz"), gzip.open)):
+        if file.is_file():
+            try:
+                with opener(file, "rb") as f:
+                    raw = f.read()
+                shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
+                return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
+            except (OSError, EOFError, ValueError, IndexError) as error:
+                raise DataError(f"{file} is damaged ({error}): fetch it again") from error
+    return None
 
 
-def hold_out(images: Images, n: int, seed: int) -> tuple[Images, Images]:
-    """(the rest, n images set aside), by a seeded permutation."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images[order[n:]], images[order[:n]]
+_READERS = {"cifar10": _cifar10, "cifar100": _cifar100, "mnist": _mnist, "tinyimagenet200": folders.tiny_imagenet,
+            "nmnist": events.nmnist, "cifar10dvs": events.cifar10dvs, "dvsgesture": events.dvsgesture}
+_FETCH = {
+    "cifar10": "unpack cifar-10-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there (folder cifar-10-batches-py)",
+    "cifar100": "unpack cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there (folder cifar-100-python)",
+    "mnist": "put the four idx files of MNIST (plain or .gz) into its folder MNIST/raw",
+    "tinyimagenet200": "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there (folder tiny-imagenet-200)",
+    "nmnist": "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist there (folders Train, Test)",
+    "cifar10dvs": "put the archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into its folder download and "
+                  "let spikingjelly.datasets.CIFAR10DVS unpack them (folder events_np)",
+    "dvsgesture": "put DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ into its folder download and let "
+                  "spikingjelly.datasets.DVS128Gesture unpack it (folder events_np)",
+}

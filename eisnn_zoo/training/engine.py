@@ -1,60 +1,54 @@
 """The training loop.
 
 All randomness of iteration i comes from generators seeded by (seed, epoch) or (seed, i), so no random state needs saving:
-a run that was interrupted anywhere goes on from its checkpoint to the same weights, bit for bit, on the same device.
+a run that was interrupted anywhere goes on from its checkpoint to the same weights, bit for bit, on the same device. A batch
+is drawn and augmented the same way in every process, which then computes its own part of it: any number of processes sees
+the same batches.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import logging
 import math
-import sys
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..catalog import MODELS
-from ..ei import EILayer, EISynapses
-from ..initialize import initialize
-from ..networks import build
-from .augment import AUGMENTATIONS
-from .data import Images, hold_out, load
-from .optim import EIMuon, ProjectedSGD
+from ..config import Config
+from ..errors import ZooError
+from ..networks import SpikingNet
+from ..networks.base import Spiking
+from . import report
+from .augment import AUGMENTATIONS, pixels
+from .data import Images, load_data
+from .evaluation import Scores, evaluate
 from .recipe import Recipe
 from .run import Run, environment
+from .setup import faster_precision, keep_memory, make_model, make_optimizer, strict_arithmetic
+from .world import World
 
-log = logging.getLogger("eisnn_zoo.training")
 INIT_BATCH = 128
+NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
 
 
-def keep_memory() -> None:
-    """Keeps glibc from giving large blocks back: faulting activations in again costs half of a CPU training step."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+class Stopped(ZooError):
+    """Asked to stop, by a signal; everything is saved."""
+
+    exit_code = 130
 
 
-def faster_precision(device: torch.device) -> str:
-    """bf16 where this device multiplies matrices faster in it: measured, since a processor without it is far slower."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    seconds = {}
-    for kind in (torch.float32, torch.bfloat16):
-        a = torch.ones(512, 512, dtype=kind)
-        a @ a
-        start = time.perf_counter()
-        for _ in range(4):
-            a @ a
-        seconds[kind] = time.perf_counter() - start
-    return "bf16" if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else "fp32"
+class Diverged(ZooError):
+    """A loss or gradient that is not finite."""
 
 
 def warmup_cosine(step: int, total: int, warmup: int, peak: float, start: float) -> float:
@@ -64,58 +58,10 @@ def warmup_cosine(step: int, total: int, warmup: int, peak: float, start: float)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def make_model(recipe: Recipe, first: Tensor) -> nn.Module:
-    """The recipe's network, initialised on its first training images (pixels, float)."""
-    torch.manual_seed(recipe.seed)
-    model = build(recipe.model)
-    for module in model.modules():
-        if isinstance(module, EISynapses):
-            module.scale_w_ei_gradient = recipe.scale_w_ei_gradient
-        if isinstance(module, EILayer):
-            module.stabilisation = recipe.stabilisation
-    if recipe.init == "ei":
-        initialize(model, first, recipe.seed)
-    else:
-        for module in model.modules():
-            if isinstance(module, EISynapses):  # torch's default for a layer, its sign dropped: Dale's law and no more
-                for synapses in (module.ee, module.ie, module.ei):
-                    nn.init.kaiming_uniform_(synapses.weight.data, a=math.sqrt(5)).abs_()
-            if isinstance(module, EILayer):
-                nn.init.ones_(module.g_i)
-        if model.kind == "ei":
-            model.mark_initialised()
-    return model
-
-
-def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    if recipe.optimizer == "muon":
-        return EIMuon(model, lr=recipe.lr, momentum=recipe.momentum)
-    return ProjectedSGD(model, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-
-
-def pixels(x: Tensor) -> Tensor:
-    """uint8 in 0..255 to float in [0, 1], channels last; event counts stay counts."""
-    if x.dtype != torch.uint8 or x.dim() == 5:
-        return x.float()
-    return (x.float() / 255).contiguous(memory_format=torch.channels_last)
-
-
 def batches(n: int, size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Tensor]:
+    """Rows of each batch of an epoch, the last one partial, from the skip-th on."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
     yield from order.split(size)[skip:]
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, images: Images, batch_size: int = 250) -> tuple[float, float]:
-    """(mean cross-entropy, top-1 accuracy in %)."""
-    model.eval()
-    loss, right = 0.0, 0
-    for start in range(0, len(images), batch_size):
-        y = images.y[start : start + batch_size]
-        logits = model(pixels(images.x[start : start + batch_size])).float()
-        loss += F.cross_entropy(logits, y, reduction="sum").item()
-        right += (logits.argmax(1) == y).sum().item()
-    return loss / len(images), 100 * right / len(images)
 
 
 class Training:
@@ -127,81 +73,258 @@ class Training:
         output: the run folder; a checkpoint in it is gone on from.
         device: "cpu", "cuda", ...
         compile: torch.compile the training step's network.
+        report_to: names of :data:`~eisnn_zoo.training.report.TRACKERS`.
+        facts: what to record in environment.json besides what is known here.
+
+    Raises:
+        ZooError: data, run folder or checkpoint that cannot be used; see the modules of the parts.
     """
 
-    def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool = True):
+    def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool = True,
+                 report_to: Sequence[str] = (), facts: dict | None = None):
         keep_memory()
-        self.recipe, self.device = recipe, torch.device(device)
-        dataset = MODELS[recipe.model].dataset
-        train = load(dataset, data, "train")
-        if recipe.holdout:
-            self.train, self.valid = (part.to(self.device) for part in hold_out(train, recipe.holdout, recipe.seed))
-        else:
-            self.train, self.valid = train.to(self.device), load(dataset, data, "test").to(self.device)
-        self.precision = faster_precision(self.device) if recipe.precision == "auto" else recipe.precision
-        self.run = Run(output)
-        first = pixels(self.train.x[next(batches(len(self.train), INIT_BATCH, recipe.seed, 0)).to(self.device)])
-        self.model = make_model(recipe, first.cpu()).to(self.device)
-        self.compiled = torch.compile(self.model, dynamic=False) if compile else self.model
-        self.optimizer = make_optimizer(recipe, self.model)
+        strict_arithmetic()
+        self.run, self.world = Run(output), World.join(device)
+        self.device = self.world.device
+        if recipe.precision == "auto":  # what a run began with, it keeps
+            begun = self.run.recipe.precision if (self.run.folder / "recipe.yaml").is_file() else faster_precision(self.device)
+            recipe = recipe.model_copy(update={"precision": begun})
+        self.recipe = recipe
+        self.data = load_data(recipe, data)
+        self.train, self.valid = self.data.train.to(self.device), self.data.valid.to(self.device)
         self.per_epoch = math.ceil(len(self.train) / recipe.batch_size)
-        self.step, self.best = self.run.load_checkpoint(self.model, self.optimizer)
-        if not self.step:
-            self.run.start(recipe, {**environment(self.device, self.precision), "train_images": len(self.train),
-                                    "validation": "held out" if recipe.holdout else "test set"})
+        rows = next(batches(len(self.train), INIT_BATCH, recipe.seed, 0))
+        first = pixels(self.data.train[rows].x.cpu(), self.data.size)
+        self.model = make_model(recipe, self.data, first, draw=self.world.first).to(self.device)
+        self.network = self.parallel = self.model
+        if self.world.size > 1:  # sends the first process's weights to the others
+            self.network = self.parallel = DistributedDataParallel(self.model, broadcast_buffers=self.model.kind == "bn")
+        if compile:
+            self.network = torch.compile(self.network, dynamic=False)
+        self.optimizer = make_optimizer(recipe, self.model)
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
+        if self.world.first:
+            self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
+                                    "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
+                                    "validation": self.data.validation, "valid_images": len(self.valid), **(facts or {})})
+        self.world.wait()
+        progress = self.run.load_checkpoint(self._parts, self.optimizer) or {}
+        self.step, self.best, self.epoch_sums = progress.get("step", 0), progress.get("best", -1.0), progress.get("epoch", NOTHING[:])
+        self.hooks = [report.tracker(name, self.run.folder, recipe) for name in report_to] if self.world.first else []
+        self.stop = False
+
+    @property
+    def _parts(self) -> dict[str, nn.Module]:
+        return {"model": self.model} | ({"average": self.average} if self.average else {})
+
+    @property
+    def judged(self) -> SpikingNet:
+        """The network that is evaluated and saved: the averaged one where there is one."""
+        return self.average.module if self.average else self.model
 
     def autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def fit(self, save_every: float = 300.0) -> None:
-        """Trains to the recipe's last epoch; a checkpoint after every epoch and every save_every seconds."""
-        saved = time.monotonic()
-        for epoch in range(self.step // self.per_epoch, self.recipe.epochs):
-            steps = self.recipe.steps_at(epoch)
-            self.model.time_steps = steps
-            start, seen, total, right = time.monotonic(), 0, 0.0, 0.0
-            self.model.train()
-            for rows in batches(len(self.train), self.recipe.batch_size, self.recipe.seed, epoch, self.step % self.per_epoch):
-                loss, correct = self._iteration(self.train[rows.to(self.device)])
-                seen, total, right = seen + len(rows), total + loss * len(rows), right + correct
-                if time.monotonic() - saved > save_every:
-                    self.run.save_checkpoint(self.model, self.optimizer, self.step, self.best)
-                    saved = time.monotonic()
-            seconds = time.monotonic() - start
-            with self.autocast():
-                valid_loss, valid_top1 = evaluate(self.model, self.valid)
-            self.run.record({"epoch": epoch + 1, "time_steps": steps, "lr": f"{self.lr(self.step - 1):.3g}", "train_loss": round(total / seen, 4),
-                             "train_top1": round(100 * right / seen, 2), "valid_loss": round(valid_loss, 4),
-                             "valid_top1": round(valid_top1, 2), "images_per_s": round(seen / seconds, 1), "seconds": round(seconds, 1)})
-            log.info("%s", self.run.history[-1])
-            if steps == self.recipe.steps_at(self.recipe.epochs - 1) and valid_top1 > self.best:
-                self.best = valid_top1
-                self.run.save_weights(self.model, "best", {})
-            self.run.save_checkpoint(self.model, self.optimizer, self.step, self.best)
-        self.run.save_weights(self.model, "last", {})
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def lr(self, step: int) -> float:
         r = self.recipe
         return warmup_cosine(step, r.epochs * self.per_epoch, round(r.warmup_epochs * self.per_epoch), r.lr, r.warmup_lr)
 
-    def _iteration(self, batch: Images) -> tuple[float, float]:
-        rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        torch.manual_seed(self.recipe.seed * 1_000_033 + self.step)  # dropout
-        x = pixels(AUGMENTATIONS[self.recipe.augment](batch.x, rng))
+    # ---- the run -----------------------------------------------------------------------------------------------------
+
+    def fit(self, save_every: float = 300.0) -> None:
+        """Trains to the recipe's last epoch; a checkpoint after every epoch and every save_every seconds.
+
+        Raises:
+            Stopped: SIGINT or SIGTERM came; Diverged: the loss or a gradient is not finite. OSError: a file cannot be written.
+        """
+        total = self.recipe.epochs * self.per_epoch
+        with contextlib.ExitStack() as stack:
+            if self.world.first:
+                stack.enter_context(report.logging_to(self.run.folder / "log.txt"))
+            stack.enter_context(self._signals())
+            bar = report.Bar(total, self.step, self.world.first)
+            stack.callback(bar.close)
+            if self.step:
+                report.log.info("going on from iteration %d of %d", self.step, total)
+            self.saved = drawn = time.monotonic()
+            for epoch in range(len(self.run.history), self.recipe.epochs):
+                self._epoch(epoch, bar, save_every)
+                self._finish_epoch(epoch, bar)
+                if self.world.first and (time.monotonic() - drawn > 60 or epoch + 1 == self.recipe.epochs):
+                    self._draw()
+                    drawn = time.monotonic()
+
+    def _epoch(self, epoch: int, bar: report.Bar, save_every: float) -> None:
+        self.model.time_steps = self.judged.time_steps = self.recipe.steps_at(epoch)
+        self.model.train()
+        if self.recipe.freeze:
+            self.model.stages.eval()
+        done = self.step - epoch * self.per_epoch
+        for rows in batches(len(self.train), self.recipe.batch_size, self.recipe.seed, epoch, done):
+            start = time.monotonic()
+            loss, right = self._iteration(rows)
+            seen, loss_sum, right_sum, seconds = self.epoch_sums
+            self.epoch_sums = [seen + len(rows), loss_sum + loss * len(rows), right_sum + right,
+                               seconds + time.monotonic() - start]
+            seen, loss_sum, right_sum, seconds = self.epoch_sums
+            bar.update(self.step, f"epoch {epoch + 1}/{self.recipe.epochs}  loss {loss_sum / seen:.3f}  "
+                                  f"top-1 {100 * right_sum / seen:.1f} %  {seen / seconds:.0f} images/s")
+            if self.stop:
+                self._save()
+                raise self._stopped()
+            if time.monotonic() - self.saved >= save_every:
+                self._save()
+
+    def _finish_epoch(self, epoch: int, bar: report.Bar) -> None:
+        self._save()  # evaluation can be interrupted too
+
+        def each(done: int) -> None:
+            bar.update(self.step, f"epoch {epoch + 1}/{self.recipe.epochs}  evaluated {done}/{len(self.valid)}")
+            if self.stop:
+                raise self._stopped()
+
+        scores = self.evaluate(each)
+        seen, loss, right, seconds = self.epoch_sums
+        steps = self.model.time_steps
+        row = {"epoch": epoch + 1, "time_steps": steps, "lr": float(f"{self.lr(self.step - 1):.3g}"),
+               "train_loss": round(loss / seen, 4), "train_top1": round(100 * right / seen, 2),
+               "valid_loss": round(scores.loss, 4), "valid_top1": round(scores.top1, 2),
+               "images_per_s": round(seen / seconds, 1), "seconds": round(seconds, 1)}
+        self.epoch_sums = NOTHING[:]
+        best = steps == self.recipe.final_steps and scores.top1 > self.best
+        self.best = max(self.best, scores.top1) if best else self.best
+        if self.world.first:
+            for name in ("best", "last") if best else ("last",):
+                self.run.save_weights(name, self.judged, self.config(epoch + 1, scores.top1))
+            self.run.record(row)
+            for hook in self.hooks:
+                hook(row, self.step)
+        else:
+            self.run.history.append(row)
+        self._save()
+        text = (f"epoch {row['epoch']:>3}  T {steps}  loss {row['train_loss']:.4f}  top-1 {row['train_top1']:.2f} %  "
+                f"validation {row['valid_loss']:.4f}  {row['valid_top1']:.2f} %  {row['images_per_s']:.0f} images/s")
+        report.log.info("%s", text)
+        if self.world.first:
+            bar.say(text)
+
+    def evaluate(self, each=lambda done: None) -> Scores:
+        """Scores of the judged network on the validation images."""
+        with self.autocast():
+            return evaluate(self.judged, self.valid, self.data.size, world=self.world, each=each)
+
+    def config(self, epoch: int, top1: float) -> Config:
+        """What a weight file of this run says about itself."""
+        options = {**self.model.config, "time_steps": self.recipe.final_steps}
+        facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
+                 "top1": round(top1, 2), "measured_on": self.data.validation}
+        return Config(MODELS[self.recipe.model], options, self.data.label_names, self.run.folder.resolve().name, facts, self.data.size)
+
+    def _save(self) -> None:
+        if self.world.first:
+            self.run.save_checkpoint(self._parts, self.optimizer, {"step": self.step, "best": self.best, "epoch": self.epoch_sums})
+        self.saved = time.monotonic()
+
+    def _draw(self) -> None:
+        from .plots import curves
+
+        curves(self.run.history, self.run.folder / "curves.png", self.recipe.paper[0])
+
+    def _stopped(self) -> Stopped:
+        total = self.recipe.epochs * self.per_epoch
+        return Stopped(f"stopped at iteration {self.step} of {total}, all saved; go on with: eisnn-zoo train --resume {self.run.folder}")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run after the iteration; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(_number, _frame) -> None:
+            if self.stop:
+                raise KeyboardInterrupt
+            self.stop = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # ---- one iteration -----------------------------------------------------------------------------------------------
+
+    def _iteration(self, rows: Tensor) -> tuple[float, int]:
+        """One optimizer step. Returns the mean loss of the batch and the number of right answers."""
+        x, target, y = self._batch(rows)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr(self.step)
-        network = self.compiled if len(batch) == self.recipe.batch_size else self.model  # no compilation for one last batch
-        with self.autocast():
-            logits = network(x).float()
-        loss = F.cross_entropy(logits, batch.y, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
-        loss.backward()
+        full = len(rows) == self.recipe.batch_size  # no compilation for one last, smaller batch
+        parts = list(zip(*(t.tensor_split(self.recipe.accumulate) for t in (x, target, y))))
+        sums = torch.zeros(3, device=self.device)
+        for i, (part_x, part_target, part_y) in enumerate(parts):
+            waits = self.parallel.no_sync() if self.world.size > 1 and i + 1 < len(parts) else contextlib.nullcontext()
+            with waits:
+                with self.autocast():
+                    logits = (self.network if full else self.parallel)(part_x).float()
+                loss = F.cross_entropy(logits, part_target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+                (loss * (self.world.size / len(rows))).backward()  # processes are averaged
+            sums[0] += loss.detach()
+            sums[1] += (logits.argmax(1) == part_y).sum()
+        sums[2] = self.stop
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        loss_sum, right, stop = self.world.total(sums).tolist()
+        self.stop = stop > 0
+        if not math.isfinite(loss_sum) or not torch.isfinite(norm):
+            raise Diverged(f"the loss is {loss_sum / len(rows):.4g} and the gradient's norm {norm.item():.4g} at iteration "
+                           f"{self.step + 1}: {self._first_overflow(x)}; the last good checkpoint is {self.run.checkpoint}")
         if self.recipe.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+            clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, norm)
         self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.model)
         self.step += 1
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value} at iteration {self.step}; the last good checkpoint is "
-                                     f"{self.run.folder / 'checkpoint.safetensors'}")
-        return value, (logits.argmax(1) == batch.y).sum().item()
+        return loss_sum / len(rows), int(right)
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """This process's part of a batch: pixels, targets (classes, or their mixture), classes."""
+        rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        torch.manual_seed(self.recipe.seed * 1_000_033 + self.step)  # mixtures, dropout
+        batch: Images = self.train[rows]
+        x, y = batch.x.to(self.device), batch.y.to(self.device)
+        x, target = pixels(AUGMENTATIONS[self.recipe.augment](x, rng, self.data.size), self.data.size), y
+        if self.recipe.mixup or self.recipe.cutmix:
+            x, target = self._mixture(x, y)
+        part = self.world.part
+        return part(x), part(target), part(y)
+
+    def _mixture(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        from torchvision.transforms import v2
+
+        classes = len(self.data.label_names)
+        kinds = [kind(alpha=alpha, num_classes=classes)
+                 for kind, alpha in ((v2.MixUp, self.recipe.mixup), (v2.CutMix, self.recipe.cutmix)) if alpha]
+        return v2.RandomChoice(kinds)(x, y)
+
+    @torch.no_grad()
+    def _first_overflow(self, x: Tensor) -> str:
+        """Where a number stopped being finite first, in words."""
+        broken: list[str] = []
+
+        def look(name: str):
+            return lambda module, args, out: None if torch.isfinite(out).all() else broken.append(name)
+
+        hooks = [module.current.register_forward_hook(look(name)) for name, module in self.model.named_modules()
+                 if isinstance(module, Spiking)]
+        hooks.append(self.model.head.register_forward_hook(look("head")))
+        with self.autocast():
+            self.model(x)
+        for hook in hooks:
+            hook.remove()
+        if broken:
+            return f"the current of layer {broken[0]} overflowed first"
+        last = [name for name, p in self.model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+        return f"all currents are finite, the gradient overflowed first in {last[-1]}" if last else "no current overflowed"

@@ -3,121 +3,222 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import re
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..catalog import MODELS
+from ..catalog import DATASETS, MODELS
+from ..errors import UsageError
+
+FOLDER = "folder"  # the dataset is whatever --data holds
 
 
-class RecipeError(ValueError):
+class RecipeError(UsageError):
     """A recipe that cannot be used; the message is one sentence."""
 
 
 class Recipe(BaseModel):
     """Keys of a recipe. Rates are per iteration; epochs may be fractions for the warm-up."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     model: str
     about: str = ""
     paper_top1: float | None = Field(None, ge=0, le=100)  # the figure this reproduces, and
-    paper_source: str = ""  # where it stands
+    paper_source: str = ""  # where it stands; released checkpoints stand in the catalog, not here
 
-    epochs: int = Field(300, ge=1)
-    batch_size: int = Field(128, ge=1)
-    seed: int = Field(2025, ge=0)
+    dataset: str = ""  # the model's own where empty
     holdout: int = Field(0, ge=0)  # training images set aside, by seed, for every decision
-    augment: Literal["none", "cifar", "crop_flip"] = "cifar"
-    time_steps: int | dict[int, int] = 4  # T, or {first epoch: T}
+    augment: Literal["none", "cifar", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"] = "none"
+    mixup: float = Field(0.0, ge=0)  # alpha of its Beta distribution; 0: none
+    cutmix: float = Field(0.0, ge=0)  # with both, each batch takes one of them
+    time_steps: int | dict[int, int] = 0  # T, or {first epoch: T}; the dataset's where 0
+
+    weights: str = ""  # start from these weights, with a new output layer
+    freeze: bool = False  # train the output layer alone
+    epochs: int = Field(300, ge=1)
+    batch_size: int = Field(128, ge=1)  # of one optimizer step, whatever the number of processes
+    accumulate: int = Field(1, ge=1)  # parts in which a batch is computed, to save memory
+    seed: int = Field(2025, ge=0, lt=2**31)
 
     optimizer: Literal["sgd", "muon"] = "sgd"
     lr: float = Field(1e-3, gt=0)
     warmup_epochs: float = Field(0, ge=0)
     warmup_lr: float = Field(1e-7, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0)  # of SGD
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    clip_grad: float = Field(0.0, ge=0)  # 0: none
+    clip_grad: float = Field(0.0, ge=0)  # largest norm of the whole gradient; 0: any
+    ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights, which are then evaluated; 0: none
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
 
     init: Literal["ei", "default"] = "ei"  # the paper's four ablations: E-I Init,
     stabilisation: Literal["adaptive", "no_ste", "none"] = "adaptive"  # stabilisation and straight-through estimator,
     scale_w_ei_gradient: bool = True  # and the 1/d of E-I Prop
 
-    @field_validator("model")
+    @model_validator(mode="before")
     @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in MODELS:
-            near = difflib.get_close_matches(name, MODELS, 1)
-            raise ValueError(f"unknown model {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
-        return name
+    def _complete(cls, values: dict) -> dict:
+        """What follows from the model: its dataset, and the dataset's T."""
+        values = dict(values)
+        name = values.get("model")
+        if isinstance(name, str):
+            _known("model", name, MODELS)
+            model = MODELS[name]
+            if not values.get("dataset") and model.dataset is None:
+                raise _AtKey("dataset", f"{name} names no dataset: set dataset to one of {', '.join(DATASETS)}, or {FOLDER!r}")
+            values["dataset"] = values.get("dataset") or model.dataset.name
+            if isinstance(values["dataset"], str) and values["dataset"] != FOLDER:
+                _known("dataset", values["dataset"], DATASETS)
+            values["time_steps"] = values.get("time_steps") or model.options.get("time_steps", 4)
+        return values
 
-    @field_validator("time_steps")
-    @classmethod
-    def _schedule(cls, value):
-        schedule = value if isinstance(value, dict) else {0: value}
+    @model_validator(mode="after")
+    def _possible(self) -> Recipe:
+        schedule = self._schedule
         if 0 not in schedule or min(schedule) < 0 or min(schedule.values()) < 1:
-            raise ValueError("time_steps is a number of steps, or {epoch: steps} starting with epoch 0")
-        return value
+            raise _AtKey("time_steps", "a number of steps from 1, or {epoch: steps} that begins with epoch 0")
+        if self.dataset != FOLDER and DATASETS[self.dataset].event and len(schedule) > 1:
+            raise _AtKey("time_steps", "events come in a fixed number of frames: give one number")
+        if self.warmup_epochs >= self.epochs:
+            raise _AtKey("warmup_epochs", f"the warm-up must end before the last of {self.epochs} epochs")
+        if self.accumulate > self.batch_size:
+            raise _AtKey("accumulate", f"a batch of {self.batch_size} has no {self.accumulate} parts")
+        if self.freeze and not self.weights:
+            raise _AtKey("freeze", "only a network that starts from weights can be frozen: set weights")
+        return self
+
+    @property
+    def _schedule(self) -> dict[int, int]:
+        return self.time_steps if isinstance(self.time_steps, dict) else {0: self.time_steps}
 
     def steps_at(self, epoch: int) -> int:
         """T in this epoch."""
-        if isinstance(self.time_steps, int):
-            return self.time_steps
-        return self.time_steps[max(first for first in self.time_steps if first <= epoch)]
+        return self._schedule[max(first for first in self._schedule if first <= epoch)]
+
+    @property
+    def final_steps(self) -> int:
+        """T of the last epoch, with which the network is initialised, judged and published."""
+        return self.steps_at(self.epochs - 1)
+
+    @property
+    def ablates(self) -> bool:
+        """Whether a part of the method is left out."""
+        return self.init != "ei" or self.stabilisation != "adaptive" or not self.scale_w_ei_gradient
+
+    @property
+    def paper(self) -> tuple[float | None, str]:
+        """The figure to reproduce, in % top-1, and where it stands."""
+        released = MODELS[self.model].released_top1
+        if self.paper_top1 is None and released is not None and not self.ablates and self.dataset != FOLDER:
+            return released, "released checkpoint, best epoch on the test set"
+        return self.paper_top1, self.paper_source
 
     def dump(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True, width=120)
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.dump().encode()).hexdigest()
 
-def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
-    """Reads and checks a recipe; overrides are YAML texts by key.
+
+class _AtKey(ValueError):
+    """A value that does not go with the others, and the key to look at."""
+
+    def __init__(self, key: str, reason: str):
+        super().__init__(reason)
+        self.key = key
+
+
+def _known(key: str, name: str, names) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        raise _AtKey(key, f"unknown {key} {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 2e-3 as a text; people mean the number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def recipe_folder() -> Path:
+    """recipes/: inside the installed package, or at the root of a checkout."""
+    inside = Path(str(resources.files(__package__.rpartition(".")[0]))) / "recipes"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "recipes"
+
+
+def recipe_names() -> list[str]:
+    return sorted(p.stem for p in recipe_folder().glob("*.yaml"))
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe that is named or given as a path.
+
+    Raises:
+        RecipeError: there is none; the message has the nearest name.
+    """
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+        return Path(name)
+    path = recipe_folder() / f"{name}.yaml"
+    if "/" in str(name) or not path.is_file():
+        near = difflib.get_close_matches(str(name), recipe_names(), 1)
+        raise RecipeError(f"there is no recipe {str(name)!r}"
+                          + (f", did you mean {near[0]!r}?" if near else "; `eisnn-zoo recipes list` shows them all"))
+    return path
+
+
+def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
+    """Reads and checks a recipe by name or path; overrides are YAML texts by key.
 
     Raises:
         RecipeError: unreadable file, unknown key, wrong type or impossible value, with its line.
     """
-    path = Path(path)
+    path = find_recipe(name)
     try:
         text = path.read_text("utf-8")
-        values = yaml.safe_load(text)
+        root = yaml.compose(text, _Loader)
+        values = yaml.load(text, _Loader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read recipe {path}: {error}") from error
-    except yaml.YAMLError as error:
+        raise RecipeError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no 'key: value' lines")
+    lines: dict[str, int] = {}
+    for key, _ in root.value:
+        if key.value in lines:
+            raise RecipeError(f"{path}, line {key.start_mark.line + 1}: key {key.value!r} stands there twice")
+        lines[key.value] = key.start_mark.line + 1
     for key, value in (overrides or {}).items():
-        values[key] = yaml.load(value, _Numbers)
-    return check_recipe(values, str(path), text)
+        try:
+            values[key] = yaml.load(value, _Loader)
+        except yaml.YAMLError:
+            raise RecipeError(f"{key}={value}: the value is not YAML") from None
+        lines.pop(key, None)
+    return check_recipe(values, str(path), lines)
 
 
-class _Numbers(yaml.SafeLoader):
-    """YAML reads 2e-3 as a text; people mean the number."""
-
-
-def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode):
+def check_recipe(values: dict, where: str, lines: dict[str, int] | None = None) -> Recipe:
+    """A Recipe from its values; lines: where each key stands in the file, for the message. Raises RecipeError."""
     try:
-        return float(node.value)
-    except ValueError:
-        return node.value
-
-
-_Numbers.add_constructor("tag:yaml.org,2002:str", _number)
-
-
-def check_recipe(values: dict, where: str, text: str = "") -> Recipe:
-    try:
-        return Recipe(**values)
+        return Recipe(**{str(key): value for key, value in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else "recipe"
-        lines = [i for i, line in enumerate(text.splitlines(), 1) if line.startswith(f"{key}:")]
-        at = f"{where}, line {lines[0]}" if lines else where
+        cause = first.get("ctx", {}).get("error")
+        key = cause.key if isinstance(cause, _AtKey) else str(first["loc"][0])
+        at = f"{where}, line {lines[key]}" if lines and key in lines else where
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, Recipe.model_fields, 1)
+            near = difflib.get_close_matches(key, Recipe.model_fields, 1, 0.5)
             raise RecipeError(f"{at}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{at}: {key} = {first.get('input')!r}: {message}") from None
+        if first["type"] == "missing":
+            raise RecipeError(f"{at}: the key {key!r} is missing") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        given = values.get(key)
+        raise RecipeError(f"{at}: {key}" + ("" if given is None else f" = {given!r}") + f": {reason}") from None

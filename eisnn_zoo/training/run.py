@@ -1,87 +1,136 @@
-"""A run folder: the resolved recipe, the environment, the metrics, and a checkpoint from which a run goes on exactly."""
+"""A run folder: the resolved recipe, the environment, the metrics, and a checkpoint from which a run goes on exactly.
+
+    recipe.yaml, environment.json      what was asked for, and where it ran
+    metrics.csv, curves.png, log.txt   what happened
+    best/, last/                       config.json and model.safetensors, as every command of the zoo reads them
+    checkpoint.safetensors             network, optimizer, averaged weights and progress
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..config import Config
+from ..errors import UsageError, ZooError
 from ..files import write_atomic
 from .recipe import Recipe, load_recipe
 
+CHECKPOINT = "checkpoint.safetensors"
+
 
 class Run:
-    """Files of one training run, in ``folder``.
-
-    recipe.yaml, environment.json, metrics.csv, checkpoint.safetensors, and the weights last.safetensors, best.safetensors.
-    """
+    """Files of one training run, in ``folder``; history holds one row of metrics an epoch."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.history: list[dict] = []
 
+    @classmethod
+    def existing(cls, folder: str | Path) -> Run:
+        """A run that was begun. Raises UsageError where there is none."""
+        if not (Path(folder) / "recipe.yaml").is_file():
+            raise UsageError(f"{folder} is no run: it holds no recipe.yaml")
+        return cls(folder)
+
     def start(self, recipe: Recipe, environment: dict) -> None:
+        """Raises UsageError where another run lives in the folder."""
+        if (self.folder / "recipe.yaml").exists():
+            if self.recipe != recipe:
+                raise UsageError(f"{self.folder} holds a run of another recipe: choose another --output, or go on with it by "
+                                 f"--resume {self.folder}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / "recipe.yaml", recipe.dump())
-        write_atomic(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+        for name in ("recipe.yaml", "metrics.csv", "curves.png", CHECKPOINT, "*/config.json", "*/model.safetensors"):
+            parent, _, file = name.rpartition("/")
+            for leftover in self.folder.glob(f"{parent or '.'}/.{file}.*"):  # of a process that was killed in a write
+                leftover.unlink(missing_ok=True)
+        if not (self.folder / CHECKPOINT).exists():
+            write_atomic(self.folder / "recipe.yaml", recipe.dump())
+            write_atomic(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     @property
     def recipe(self) -> Recipe:
         return load_recipe(self.folder / "recipe.yaml")
 
-    def save_checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, best: float) -> None:
-        tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    @property
+    def environment(self) -> dict:
+        try:
+            return json.loads((self.folder / "environment.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ZooError(f"{self.folder / 'environment.json'} is missing or damaged: {error}") from error
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT
+
+    def save_checkpoint(self, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer, progress: dict) -> None:
+        """parts: modules by name. progress: whatever JSON holds."""
+        tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
         tensors |= {f"optimizer.{i}.{k}": v for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()
                     if isinstance(v, Tensor)}
-        progress = {"step": step, "best": best, "history": self.history}
-        _save(tensors, self.folder / "checkpoint.safetensors", {"progress": json.dumps(progress)})
+        _save(tensors, self.checkpoint, {"progress": json.dumps({**progress, "history": self.history})})
 
-    def load_checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-        """Restores model and optimizer; (iterations done, best accuracy), or (0, -1) where nothing was saved yet."""
-        path = self.folder / "checkpoint.safetensors"
-        if not path.exists():
-            return 0, -1.0
-        with safe_open(path, "pt") as f:
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-            progress = json.loads(f.metadata()["progress"])
-        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    def load_checkpoint(self, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict | None:
+        """Restores modules, optimizer and history; the progress saved with them, or None where nothing was saved yet."""
+        if not self.checkpoint.exists():
+            return None
+        try:
+            with safe_open(self.checkpoint, "pt") as f:
+                tensors = {k: f.get_tensor(k) for k in f.keys()}
+                progress = json.loads(f.metadata()["progress"])
+            for name, part in parts.items():
+                part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ZooError(f"{self.checkpoint} does not fit this run, or is damaged: {error}") from error
         state: dict[int, dict] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, index, key = name.split(".", 2)
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.history = progress["history"]
-        return progress["step"], progress["best"]
+        self.history = progress.pop("history")
+        return progress
 
     def record(self, row: dict) -> None:
         self.history.append(row)
         out = io.StringIO()
-        writer = csv.DictWriter(out, self.history[0].keys(), lineterminator="\n")
+        writer = csv.DictWriter(out, self.history[0].keys(), lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(self.history)
         write_atomic(self.folder / "metrics.csv", out.getvalue())
 
-    def save_weights(self, model: nn.Module, name: str, metadata: dict[str, str]) -> None:
-        _save(model.state_dict(), self.folder / f"{name}.safetensors", metadata)
+    def save_weights(self, name: str, model: nn.Module, config: Config) -> None:
+        """``name/``: weights and configuration, the configuration in the weight file's header too."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        text = json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n"
+        _save(model.state_dict(), folder / "model.safetensors", {"config": text})
+        write_atomic(folder / "config.json", text)
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_atomic(path, lambda beside: save_file(tensors, beside, {"format": "pt", **metadata}))
+    write: Callable[[Path], object] = lambda beside: save_file(tensors, beside, {"format": "pt", **metadata})  # noqa: E731
+    try:
+        write_atomic(path, write)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
-def environment(device: torch.device, precision: str) -> dict:
-    """Versions, device and commit, for the record."""
-    import numpy
+def environment(device: torch.device) -> dict:
+    """Versions, device, arithmetic and commit, for the record."""
+    from importlib.metadata import version
 
     from .. import __version__
 
@@ -90,14 +139,17 @@ def environment(device: torch.device, precision: str) -> dict:
                                 timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         commit = ""
-    return {"eisnn_zoo": __version__, "torch": torch.__version__, "numpy": numpy.__version__, "python": platform.python_version(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-            "threads": torch.get_num_threads(), "precision": precision, "commit": commit}
+    return {"eisnn_zoo": __version__, "torch": torch.__version__, **{name: version(name) for name in ("torchvision", "timm", "numpy")},
+            "python": platform.python_version(),
+            "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            "threads": torch.get_num_threads(), "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32, "commit": commit}
 
 
 def _processor() -> str:
     try:
-        models = [line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     except OSError:
         models = []
     return models[0] if models else platform.processor() or platform.machine()

@@ -1,0 +1,95 @@
+"""Pictures in folders, one folder per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ZooError
+from ..images import open_image, preprocess
+from ..inputs import SUFFIXES
+
+VALIDATION = ("val", "valid", "validation", "test")  # names of a second split
+
+
+class Damaged(ZooError):
+    """A file or folder that cannot be read as what it should be."""
+
+
+def _square(image, channels: int, size: int) -> np.ndarray:
+    """A Pillow image as uint8 ``[C, size, size]``, prepared exactly as for a prediction."""
+    return np.rint(preprocess(image, (channels, size, size)) * 255).astype(np.uint8)
+
+
+def fit(x: np.ndarray, channels: int, size: int, where: Path) -> np.ndarray:
+    """Arrays ``[N, C, H, W]`` with the network's channels and size."""
+    from PIL import Image
+
+    if x.shape[1:] == (channels, size, size):
+        return x
+    if x.shape[1] not in (1, 3):
+        raise Damaged(f"{where}: pictures of {x.shape[1]} channels; 1 (grey) or 3 (RGB) can be used")
+    rgb = np.repeat(x, 3, 1) if x.shape[1] == 1 else x
+    return np.stack([_square(Image.fromarray(image.transpose(1, 2, 0)), channels, size) for image in rgb])
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES - {".npy"})
+
+
+def _read(paths: list[Path], channels: int, size: int) -> np.ndarray:
+    return np.stack([_square(open_image(p), channels, size) for p in paths])
+
+
+def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    paths, labels = [], []
+    for label, name in enumerate(names):
+        here = _pictures(root / name) if (root / name).is_dir() else []
+        paths += here
+        labels += [label] * len(here)
+    return _read(paths, channels, size), np.array(labels, np.int64)
+
+
+def image_folder(root: Path, channels: int, size: int):
+    """Pictures in ``root/CLASS/`` or ``root/train/CLASS/``, and the split beside train where there is one.
+
+    Returns:
+        x ``[N, C, size, size]``, y ``[N]``, class names in alphabetical order, and (x, y) of the other split or None.
+    Raises:
+        Damaged: no pictures in class folders, more than 1000 classes, or a picture that cannot be read.
+    """
+    train = root / "train" if (root / "train").is_dir() else root
+    names = tuple(sorted(d.name for d in train.iterdir() if d.is_dir() and _pictures(d)))
+    if not names:
+        raise Damaged(f"{train} holds no pictures in one folder per class")
+    if len(names) > 1000:
+        raise Damaged(f"{train} holds {len(names)} classes, the most is 1000")
+    x, y = _split(train, names, channels, size)
+    other = next((root / s for s in VALIDATION if train != root and (root / s).is_dir()), None)
+    if other is None:
+        return x, y, names, None
+    strange = [d.name for d in other.iterdir() if d.is_dir() and d.name not in names and _pictures(d)]
+    if strange:
+        raise Damaged(f"{other / strange[0]} is a class that {train} does not have")
+    if not any((other / name).is_dir() and _pictures(other / name) for name in names):
+        raise Damaged(f"{other} holds no pictures in one folder per class")
+    return x, y, names, _split(other, names, channels, size)
+
+
+def tiny_imagenet(root: Path, split: str, dataset, _steps):
+    """The official folders: ``train/WNID/images/*.JPEG`` at 64 pixels; ``val`` (the test set), resized to 32."""
+    root = root / "tiny-imagenet-200" if (root / "tiny-imagenet-200").is_dir() else root
+    if not (root / "train").is_dir() or not (root / "val").is_dir():
+        return None
+    wnids = sorted(d.name for d in (root / "train").iterdir() if d.is_dir())
+    if split == "train":
+        paths = [(p, label) for label, wnid in enumerate(wnids) for p in _pictures(root / "train" / wnid / "images")]
+        return _read([p for p, _ in paths], 3, 64), np.array([label for _, label in paths])
+    table = root / "val" / "val_annotations.txt"
+    try:
+        rows = [line.split("\t") for line in table.read_text("utf-8").splitlines() if line.strip()]
+        paths = [(root / "val" / "images" / row[0], wnids.index(row[1])) for row in rows]
+    except (OSError, IndexError, ValueError) as error:
+        raise Damaged(f"{table} is missing or damaged ({error}): unpack the official archive again") from error
+    return _read([p for p, _ in paths], 3, dataset.size), np.array([label for _, label in paths])

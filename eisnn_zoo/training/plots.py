@@ -1,0 +1,55 @@
+"""Pictures of a run and of a network's errors."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..files import write_atomic
+
+
+def curves(history: list[dict], path: Path, paper: float | None = None) -> None:
+    """Loss and accuracy by epoch; paper: the figure to reproduce, as a line."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("cross-entropy", "top-1 accuracy, %")):
+        axes.plot(epochs, [row[f"train_{key}"] for row in history], label="training", color="#8c9fb1")
+        axes.plot(epochs, [row[f"valid_{key}"] for row in history], label="validation", color="#b5303a")
+        axes.set_xlabel("epoch")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+        if key == "top1" and paper is not None:
+            axes.axhline(paper, linestyle=":", color="black", label=f"paper: {paper:g}")
+        axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
+    """Share of each true class (row) that was given each class (column); ``[K, K]`` counts."""
+    k = len(label_names)
+    side = min(4 + 0.28 * k, 16)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    share = matrix.double() / matrix.sum(1, keepdim=True).clamp(min=1)
+    image = axes.imshow(share.numpy(), cmap="magma_r", vmin=0, vmax=1)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if k <= 50:
+        axes.set_xticks(range(k), label_names, rotation=90)
+        axes.set_yticks(range(k), label_names)
+    if k <= 12:
+        for i in range(k):
+            for j in range(k):
+                axes.text(j, i, int(matrix[i, j]), ha="center", va="center", fontsize=8,
+                          color="white" if share[i, j] > 0.5 else "black")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(out)
+    write_atomic(path, out.getvalue())

@@ -1,0 +1,89 @@
+"""What a person sees of a run while it goes on: a bar, a log, and the trackers of others where they are wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..errors import UsageError
+from .recipe import Recipe
+
+log = logging.getLogger("eisnn_zoo.training")
+Hook = Callable[[dict, int], object]  # metrics of an epoch, and iterations done
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """The training log, also into a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    level, log.level = log.level, logging.INFO
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
+
+
+class Bar:
+    """Progress on stderr: loss, accuracy, images a second, time left. Nothing where stderr is no terminal."""
+
+    def __init__(self, total: int, done: int, show: bool):
+        self.progress = None
+        if show and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.progress = Progress(TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(),
+                                     TimeRemainingColumn(), console=Console(stderr=True), refresh_per_second=2)
+            self.task = self.progress.add_task("", total=total, completed=done)
+            self.progress.start()
+
+    def update(self, done: int, text: str) -> None:
+        if self.progress:
+            self.progress.update(self.task, completed=done, description=text)
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self.progress:
+            self.progress.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.progress:
+            self.progress.stop()
+
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
+
+def tracker(name: str, folder: Path, recipe: Recipe) -> Hook:
+    """A hook that sends each epoch's metrics to TensorBoard, Weights & Biases or Trackio.
+
+    Raises:
+        UsageError: unknown name, or its package is not installed.
+    """
+    if name not in TRACKERS:
+        raise UsageError(f"cannot report to {name!r}; choose among {', '.join(TRACKERS)}")
+    try:
+        if name == "tensorboard":
+            writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(folder / "tensorboard"))
+
+            def write(row: dict, step: int) -> None:
+                for key, value in row.items():
+                    writer.add_scalar(key, float(value), step)
+                writer.flush()
+
+            return write
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"{name} is not installed: pip install {name}") from error
+    run = module.init(project="eisnn-zoo", name=folder.name, config=recipe.model_dump())
+    return lambda row, step: run.log(row, step=step)

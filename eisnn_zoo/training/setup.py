@@ -1,0 +1,120 @@
+"""Before the first step: the network a recipe asks for, its optimizer, and the machine's settings."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import sys
+import time
+
+import torch
+from torch import Tensor, nn
+
+from ..ei import EILayer, EISynapses
+from ..initialize import initialize
+from ..networks import SpikingNet, build
+from .data import Data, DataError
+from .optim import EIMuon, ProjectedSGD
+from .recipe import FOLDER, Recipe
+
+
+def keep_memory() -> None:
+    """Keeps glibc from giving large blocks back: faulting activations in again costs half of a CPU training step."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def strict_arithmetic() -> None:
+    """No TF32 and no choice of algorithms by timing: a rounding moved is a spike flipped, and another run."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+
+
+def faster_precision(device: torch.device) -> str:
+    """bf16 where this device multiplies matrices faster in it: measured, since a processor without it is far slower."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    seconds = {}
+    for kind in (torch.float32, torch.bfloat16):
+        a = torch.ones(512, 512, dtype=kind)
+        a @ a
+        start = time.perf_counter()
+        for _ in range(4):
+            a @ a
+        seconds[kind] = time.perf_counter() - start
+    return "bf16" if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else "fp32"
+
+
+def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> SpikingNet:
+    """The recipe's network, initialised on its first training images.
+
+    Args:
+        first: pixels or frames, as the network takes them.
+        draw: False leaves E-I Init to another process, which sends its weights.
+    Raises:
+        DataError: images on which E-I Init is impossible.
+    """
+    torch.manual_seed(recipe.seed)
+    model = _pretrained(recipe, data) if recipe.weights else _fresh(recipe, data)
+    model.time_steps = recipe.final_steps
+    if draw:
+        try:
+            _initialize(recipe, model, first)
+        except ValueError as error:
+            raise DataError(f"E-I Init on the training images: {error}") from error
+    if model.kind == "ei":
+        model.mark_initialised()
+    for module in model.modules():
+        if isinstance(module, EISynapses):
+            module.scale_w_ei_gradient = recipe.scale_w_ei_gradient
+        if isinstance(module, EILayer):
+            module.stabilisation = recipe.stabilisation
+    if recipe.freeze:
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+    return model
+
+
+def _fresh(recipe: Recipe, data: Data) -> SpikingNet:
+    if recipe.dataset != FOLDER:
+        return build(recipe.model)
+    return build(recipe.model, num_classes=len(data.label_names), in_chans=data.train.x.shape[-3])
+
+
+def _pretrained(recipe: Recipe, data: Data) -> SpikingNet:
+    from ..weights import load_network, locate
+
+    model = load_network(locate(recipe.weights))
+    model.reset_classifier(len(data.label_names))
+    return model
+
+
+def _initialize(recipe: Recipe, model: SpikingNet, first: Tensor) -> None:
+    """E-I Init of all layers, or of a new output layer alone; or torch's default, for the ablation."""
+    if recipe.weights:
+        if model.kind == "ei":
+            import numpy as np
+
+            model.eval()
+            with torch.no_grad():
+                features = model.pool(model.forward_steps(first).flatten(0, 1))
+                model.head.initialize(features, np.random.default_rng(recipe.seed))
+    elif recipe.init == "ei":
+        initialize(model, first, recipe.seed)
+    else:
+        for module in model.modules():
+            if isinstance(module, EISynapses):  # torch's default for a layer, its sign dropped: Dale's law and no more
+                for synapses in (module.ee, module.ie, module.ei):
+                    nn.init.kaiming_uniform_(synapses.weight.data, a=math.sqrt(5)).abs_()
+            if isinstance(module, EILayer):
+                nn.init.ones_(module.g_i)
+
+
+def make_optimizer(recipe: Recipe, model: SpikingNet) -> torch.optim.Optimizer:
+    if recipe.optimizer == "muon":
+        return EIMuon(model, lr=recipe.lr, momentum=recipe.momentum)
+    return ProjectedSGD(model, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)

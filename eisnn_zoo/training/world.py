@@ -1,0 +1,56 @@
+"""The processes that train together: those that torchrun started, or this one alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """rank: 0 writes the files; size: number of processes; device: this process's own."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, device: str) -> World:
+        """With torchrun's environment variables set, waits for the others: NCCL on GPUs, gloo on CPUs."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls(0, 1, torch.device(device))
+        chosen = torch.device(device)
+        if chosen.type == "cuda":
+            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(chosen)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), size, chosen)
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def part(self, x: Tensor) -> Tensor:
+        """This process's rows of a batch that all of them know."""
+        return x[self.rank :: self.size]
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over the processes, in float64."""
+        values = values.to(self.device, torch.float64)
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def leave(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
