@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..shapes import MLP_WIDTHS
 from .base import Cells, SpikingNet, split_time
-
-WIDTHS = {
-    2: (500,),
-    4: (500, 500, 300),
-    6: (500, 500, 300, 300, 300),
-    8: (500, 500, 300, 300, 300, 100, 100),
-    12: (500,) * 4 + (300,) * 4 + (100,) * 3,
-    16: (500,) * 5 + (300,) * 5 + (100,) * 5,
-}
-"""Widths of the hidden layers, by depth; the output layer is the last of the depth."""
 
 
 class Hidden(nn.Module):
@@ -44,7 +35,7 @@ class SpikingMLP(SpikingNet):
         self.config["input_size"] = self.input_size
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
-        widths = WIDTHS[self.depth]
+        widths = MLP_WIDTHS[self.depth]
         pixels = self.in_chans * self.input_size[0] * self.input_size[1]
         stages = nn.ModuleList(Hidden(cells, a, b) for a, b in zip((pixels, *widths), widths))
         # Levels: the image, the flattened image, then the hidden layers' rates.

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..shapes import RESNET_BLOCKS, RESNET_WIDTHS
 from .base import Cells, SpikingNet
-
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-WIDTHS = (64, 128, 256, 512)
 
 
 class SEWBlock(nn.Module):
@@ -63,7 +61,7 @@ class SpikingResNet(SpikingNet):
         bottleneck = self.depth >= 50
         stages, n_in = nn.ModuleList([cells.conv(self.in_chans, 64, 3)]), 64
         info = [{"num_chs": 64, "reduction": 1, "module": "stages.0"}]
-        for i, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[self.depth])):
+        for i, (width, blocks) in enumerate(zip(RESNET_WIDTHS, RESNET_BLOCKS[self.depth])):
             stages.append(SEWStage(cells, n_in, width, 1 if i == 0 else 2, blocks, bottleneck))
             n_in = width * 4 if bottleneck else width
             info.append({"num_chs": n_in, "reduction": 2**i, "module": f"stages.{i + 1}"})

@@ -5,15 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..shapes import VGG_WIDTHS
 from .base import Cells, SpikingNet
-
-WIDTHS = {
-    8: ((64,), (128,), (256,), (512,), (512,)),
-    11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),
-    16: ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
-    19: ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
-}
-"""Output channels of the convolutions between two pools, by depth."""
 
 
 class VGGStage(nn.Module):
@@ -38,7 +31,7 @@ class SpikingVGG(SpikingNet):
         super().__init__(kind, **options)
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
-        widths = WIDTHS[self.depth]
+        widths = VGG_WIDTHS[self.depth]
         inputs = (self.in_chans, *(w[-1] for w in widths))
         stages = nn.ModuleList(VGGStage(cells, n_in, w) for n_in, w in zip(inputs, widths))
         return stages, [{"num_chs": w[-1], "reduction": 2 ** (i + 1), "module": f"stages.{i}"} for i, w in enumerate(widths)]

@@ -1,0 +1,83 @@
+"""Images in, ranked classes out: one stream for every backend, constant in memory however many images there are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import Config
+from .images import ImageError, open_image, preprocess, read_frames
+from .inputs import content
+
+Network = Callable[[np.ndarray], np.ndarray]
+"""float32 ``[B, C, H, W]`` (or frames ``[B, T, C, H, W]``) to logits ``[B, classes]``."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One input's result: (label, probability) from the most probable down, or the reason why there is none."""
+
+    name: str
+    top: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+
+
+def read_input(name: str, config: Config, time_steps: int) -> np.ndarray:
+    """The array for one input: pixels ``[C, H, W]``, or event frames ``[T, C, H, W]`` from a .npy file.
+
+    Raises:
+        ImageError: it cannot be read, or is no event data where the network takes events.
+    """
+    channels, height, width = config.input_size
+    if not config.options.get("event_input"):
+        return preprocess(open_image(content(name), "stdin" if name == "-" else name), config.input_size)
+    if not name.endswith(".npy"):
+        raise ImageError(f"{name}: {config.model.name} takes event frames, a .npy file [{time_steps}, {channels}, {height}, {width}]")
+    frames = read_frames(name, channels)
+    if frames.shape != (time_steps, channels, height, width):
+        raise ImageError(f"{name}: {list(frames.shape)} instead of [{time_steps}, {channels}, {height}, {width}]")
+    return frames
+
+
+def classify(names: Iterable[str], network: Network, config: Config, time_steps: int, topk: int = 5, batch_size: int = 32,
+             workers: int = 4) -> Iterator[Prediction]:
+    """Predictions in the order of names. Files are decoded in threads, at most two batches ahead."""
+    waiting: deque[tuple[str, Future]] = deque()
+    stream = iter(names)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                while len(waiting) < 2 * batch_size and (name := next(stream, None)) is not None:
+                    waiting.append((name, pool.submit(read_input, name, config, time_steps)))
+                if not waiting:
+                    return
+                yield from _batch([waiting.popleft() for _ in range(min(batch_size, len(waiting)))], network, config, topk)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _batch(inputs: list[tuple[str, Future]], network: Network, config: Config, topk: int) -> Iterator[Prediction]:
+    arrays, errors = {}, {}
+    for i, (_, future) in enumerate(inputs):
+        try:
+            arrays[i] = future.result()
+        except ImageError as error:
+            errors[i] = str(error)
+    probabilities = dict(zip(arrays, softmax(network(np.stack(list(arrays.values())))))) if arrays else {}
+    for i, (name, _) in enumerate(inputs):
+        if i in errors:
+            yield Prediction(name, error=errors[i])
+        else:
+            best = np.argsort(-probabilities[i], kind="stable")[:topk]
+            yield Prediction(name, tuple((config.label_names[k], float(probabilities[i][k])) for k in best))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis, in float64."""
+    z = logits.astype(np.float64)
+    z = np.exp(z - z.max(-1, keepdims=True))
+    return z / z.sum(-1, keepdims=True)

@@ -1,0 +1,205 @@
+"""eisnn-zoo predict: what is in these images?"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..errors import UsageError, ZooError
+from .output import Format, is_terminal, note, plain, to_csv
+
+EPILOG = """[bold]Examples[/bold]
+
+  eisnn-zoo predict cat.png
+
+  eisnn-zoo predict photos/ --format csv --output labels.csv
+
+  cat cat.png | eisnn-zoo predict - --format json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("predict", epilog=EPILOG)(predict)
+
+
+def predict(
+    inputs: Annotated[Optional[list[str]], typer.Argument(
+        metavar="INPUT...", help="Image files, folders, patterns, http(s) addresses, or - for one image on stdin.", show_default=False)] = None,
+    model: Annotated[Optional[str], typer.Option(
+        "--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, or weight file. Default: the best that is here.")] = None,
+    topk: Annotated[int, typer.Option("--topk", "-k", min=1, help="Classes to show for each image.")] = 5,
+    format: Annotated[Optional[Format], typer.Option("--format", "-f", help="Default: table, or what --output ends in.")] = None,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write the results to this file.")] = None,
+    from_file: Annotated[Optional[str], typer.Option("--from-file", help="A file with one input a line; - for stdin.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 32,
+    time_steps: Annotated[Optional[int], typer.Option("--time-steps", "-T", min=1, help="Time steps of the network. Default: as trained.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
+) -> None:
+    """Classify images with a trained network."""
+    from ..classify import Prediction, classify
+    from ..inputs import expand, from_list
+
+    if not inputs and not from_file:
+        raise UsageError("name at least one image: eisnn-zoo predict photo.png")
+    if (inputs or []).count("-") + (from_file == "-") > 1:
+        raise UsageError("stdin can be read once: give - a single time")
+    format = format or _format_of(output)
+    names = _chain(expand(inputs or []), from_list(from_file) if from_file else ())
+    first = next(names)  # a pattern that matches nothing is said before a network is loaded
+    run, config, steps, where = _network(model, device, time_steps)
+    if not quiet:
+        note(f"{config.name}: T = {steps}, {_preprocessing(config)}, on {where}")
+
+    bar = _Bar(quiet)
+    failed = total = 0
+
+    def results() -> Iterator[Prediction]:
+        nonlocal failed, total
+        for prediction in classify(_chain([first], names), run, config, steps, topk, batch_size):
+            total += 1
+            bar.advance(total)
+            if prediction.error:
+                failed += 1
+                bar.clear()
+                note(f"Error: {prediction.error}")
+            yield prediction
+        bar.clear()
+
+    if output is None:
+        _write(results(), format, sys.stdout, chart=True)
+    else:
+        _to_file(output, lambda stream: _write(results(), format, stream, chart=False))
+        if not quiet:
+            note(f"wrote {total} results to {output}")
+    if failed:
+        if total > 1:
+            note(f"{failed} of {total} inputs could not be used")
+        raise typer.Exit(1)
+
+
+def _network(model: str | None, device: str, time_steps: int | None):
+    from ..backends import torch_network
+    from ..weights import default_weights, locate
+
+    located = locate(model or default_weights().name)
+    run, where = torch_network(located, device, time_steps)
+    return run, located.config, time_steps or located.config.options.get("time_steps", 4), where
+
+
+def _preprocessing(config) -> str:
+    channels, height, width = config.input_size
+    if config.options.get("event_input"):
+        return f"{channels} x {height} x {width} event frames"
+    return f"shorter side to {min(height, width)}, centre {height} x {width}, pixels in [0, 1]"
+
+
+def _chain(*parts: Iterable[str]) -> Iterator[str]:
+    for part in parts:
+        yield from part
+
+
+def _format_of(output: Path | None) -> Format:
+    suffix = output.suffix.lower().lstrip(".") if output else ""
+    return Format(suffix) if suffix in {f.value for f in Format} else Format.table
+
+
+def _row(prediction) -> dict:
+    """One flat row: path, the best class and its probability, then all classes shown."""
+    if prediction.error:
+        return {"path": prediction.name, "label": None, "probability": None, "top": [], "error": prediction.error}
+    label, p = prediction.top[0]
+    return {"path": prediction.name, "label": label, "probability": round(p, 6),
+            "top": [{"label": name, "probability": round(q, 6)} for name, q in prediction.top], "error": None}
+
+
+def _flat(row: dict) -> dict:
+    return {**row, "top": "; ".join(f"{t['label']} {t['probability']:.4f}" for t in row["top"]), "error": row["error"] or ""}
+
+
+def _write(predictions: Iterator, format: Format, stream, chart: bool) -> None:
+    """Row by row, as they come: memory does not grow with the number of images."""
+    if format is Format.table:
+        _write_table(predictions, stream, chart)
+        return
+    if format is Format.json:
+        stream.write("[")
+    for i, prediction in enumerate(predictions):
+        row = _row(prediction)
+        if format is Format.csv:
+            stream.write(to_csv([_flat(row)], header=i == 0))
+        elif format is Format.jsonl:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        else:
+            stream.write((",\n " if i else "\n ") + json.dumps(row, ensure_ascii=False))
+        stream.flush()
+    if format is Format.json:
+        stream.write("\n]\n")
+
+
+def _write_table(predictions: Iterator, stream, chart: bool) -> None:
+    first = next(predictions, None)
+    second = next(predictions, None)
+    if second is None and first is not None and first.top and chart:
+        stream.write(_bars(first) + "\n")
+        return
+    for prediction in _chain([p for p in (first, second) if p], predictions):
+        if prediction.top:
+            shown = "   ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.top)
+            stream.write(f"{prediction.name}  {shown}\n")
+            stream.flush()
+
+
+def _bars(prediction) -> str:
+    """A small bar chart of one image's classes."""
+    wide = max(len(label) for label, _ in prediction.top)
+    full, block = 30, "#" if plain() else "█"
+    lines = [prediction.name]
+    for label, p in prediction.top:
+        lines.append(f"  {label.ljust(wide)} {100 * p:5.1f} %  {block * round(full * p)}".rstrip())
+    return "\n".join(lines)
+
+
+def _to_file(path: Path, write) -> None:
+    from ..files import write_atomic
+
+    if path.is_dir():
+        raise UsageError(f"--output {path} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--output {path}: there is no folder {path.parent}")
+
+    def at(beside: Path) -> None:
+        with beside.open("w", encoding="utf-8", newline="") as stream:
+            write(stream)
+
+    try:
+        write_atomic(path, at)
+    except OSError as error:
+        raise ZooError(f"cannot write {path}: {error.strerror}") from error
+
+
+class _Bar:
+    """A count on stderr once it takes long; nothing where stderr is no terminal."""
+
+    def __init__(self, quiet: bool):
+        self.on = not quiet and is_terminal(sys.stderr) and "NO_COLOR" not in os.environ
+        self.start = self.last = time.monotonic()
+        self.shown = False
+
+    def advance(self, done: int) -> None:
+        now = time.monotonic()
+        if self.on and now - self.start > 2 and now - self.last > 0.2:
+            self.last, self.shown = now, True
+            print(f"\r{done} images, {done / (now - self.start):.0f} a second", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self.shown = False

@@ -1,0 +1,96 @@
+"""Parameters and multiply-accumulates of a model from its shape alone, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .catalog import Model
+from .shapes import MLP_WIDTHS, RESNET_BLOCKS, RESNET_WIDTHS, VGG_WIDTHS
+
+EI_RATIO = 4
+
+
+@dataclass
+class Count:
+    """Totals of a network.
+
+    Attributes:
+        params: trainable parameters.
+        first, rest: multiply-accumulates of one evaluation of the first layer, and of all later ones. A static image's
+            first layer is evaluated once, the later ones T times; frames evaluate both T times.
+    """
+
+    kind: str
+    event: bool
+    params: int = 0
+    first: int = 0
+    rest: int = 0
+
+    def macs(self, time_steps: int) -> int:
+        """Of one inference: W_EE - W_EI W_IE folded, W_IE, and the divisor's product."""
+        return self.first * (time_steps if self.event else 1) + self.rest * time_steps
+
+    def layer(self, n_in: int, n_out: int, kernel: int, positions: int) -> None:
+        d, n_i = n_in * kernel * kernel, max(1, n_out // EI_RATIO)
+        if self.kind == "ei":
+            self.params += (n_out + n_i) * d + n_out * n_i + n_i + 2 * n_out
+            macs = ((n_out + n_i) * d + n_out * n_i) * positions
+        else:
+            self.params += n_out * d + 2 * n_out
+            macs = n_out * d * positions
+        if self.first:
+            self.rest += macs
+        else:
+            self.first = macs
+
+    def readout(self, n_in: int, classes: int) -> None:
+        n_i = max(1, classes // EI_RATIO)
+        self.params += (classes + n_i) * n_in + classes * n_i if self.kind == "ei" else classes * n_in + classes
+        self.rest += classes * n_in
+
+
+def count(model: Model) -> Count:
+    """Of a catalog entry with its own number of classes and input size."""
+    channels, side, _ = model.input_size
+    total = Count(model.kind, bool(model.options.get("event_input")))
+    width = {"vgg": _vgg, "resnet": _resnet, "mlp": _mlp}[model.family](total, model.depth, channels, side)
+    total.readout(width, model.options["num_classes"])
+    return total
+
+
+def _vgg(total: Count, depth: int, channels: int, side: int) -> int:
+    for stage in VGG_WIDTHS[depth]:
+        for width in stage:
+            total.layer(channels, width, 3, side * side)
+            channels = width
+        side //= 2
+    return channels
+
+
+def _resnet(total: Count, depth: int, channels: int, side: int) -> int:
+    total.layer(channels, 64, 3, side * side)
+    channels, bottleneck = 64, depth >= 50
+    for i, (width, blocks) in enumerate(zip(RESNET_WIDTHS, RESNET_BLOCKS[depth])):
+        out = width * 4 if bottleneck else width
+        for j in range(blocks):
+            stride = 2 if i and not j else 1
+            small = -(-side // stride)
+            if bottleneck:
+                total.layer(channels, width, 1, side * side)
+                total.layer(width, width, 3, small * small)
+                total.layer(width, out, 1, small * small)
+            else:
+                total.layer(channels, width, 3, small * small)
+                total.layer(width, width, 3, small * small)
+            if stride != 1 or channels != out:
+                total.layer(channels, out, 1, small * small)
+            channels, side = out, small
+    return channels
+
+
+def _mlp(total: Count, depth: int, channels: int, side: int) -> int:
+    n = channels * side * side
+    for width in MLP_WIDTHS[depth]:
+        total.layer(n, width, 1, 1)
+        n = width
+    return n

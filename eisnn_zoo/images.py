@@ -1,0 +1,125 @@
+"""From a file to the array a network takes, with Pillow and numpy alone.
+
+Resize so that the shorter side fits (bilinear), crop the centre, scale to [0, 1]: the same pixels, bit for bit, as timm's
+evaluation transform for our configurations.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import ZooError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 2**27  # 134 million: more is taken for a decompression bomb
+
+
+class ImageError(ZooError):
+    """A file that is no readable image; the message names it and says why."""
+
+
+def open_image(source: str | Path | bytes, name: str | None = None) -> Image.Image:
+    """An upright RGB image from anything Pillow reads: transparency over white, 16 bits scaled to 8, first frame.
+
+    Args:
+        source: a path, or the file's bytes.
+        name: what to call it in errors.
+    Raises:
+        ImageError: missing, unreadable, empty, not an image, truncated, or absurdly large.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    name = name or str(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+    if not data:
+        raise ImageError(f"{name}: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(f"{name}: {image.width} x {image.height} pixels are more than is safe to decode")
+                image.load()
+                return to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not an image") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: more pixels than is safe to decode") from error
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise all kinds on damaged data
+        raise ImageError(f"{name}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder"
+    return (error.strerror or str(error)).lower()
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any of Pillow's modes as RGB."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, np.float64)
+        if image.mode == "F":
+            scale = 255.0 if values.size and values.max() <= 1 else 1.0
+        else:  # 16 bits, or 16 bits in a 32-bit image
+            scale = 1 / 257 if values.size and values.max() > 255 else 1.0
+        image = Image.fromarray(np.clip(np.round(values * scale), 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def preprocess(image: Image.Image, input_size: tuple[int, int, int]) -> np.ndarray:
+    """float32 ``[C, H, W]`` in [0, 1].
+
+    Args:
+        input_size: (channels, height, width); 1 channel is luminance.
+    """
+    from PIL import Image
+
+    channels, height, width = input_size
+    if channels == 1:
+        image = image.convert("L")
+    w, h = image.size
+    short = min(height, width)
+    if min(w, h) != short:
+        # The longer side is truncated, not rounded: torchvision's rule, which timm's transform follows.
+        size = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    w, h = image.size
+    if w < width or h < height:  # a non-square network and a narrow picture
+        canvas = Image.new(image.mode, (max(w, width), max(h, height)))
+        canvas.paste(image, ((canvas.width - w) // 2, (canvas.height - h) // 2))
+        image, (w, h) = canvas, canvas.size
+    left, top = round((w - width) / 2), round((h - height) / 2)
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / np.float32(255)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def read_frames(path: str | Path, channels: int) -> np.ndarray:
+    """Event frames from a .npy file: float32 ``[T, C, H, W]``. Raises ImageError."""
+    try:
+        frames = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ImageError(f"{path}: no array of event frames ({error})") from error
+    if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[1] != channels or frames.dtype.kind not in "iuf":
+        raise ImageError(f"{path}: event frames are numbers [T, {channels}, H, W]")
+    return frames.astype(np.float32)

@@ -1,0 +1,87 @@
+"""What to predict on: files, folders, patterns, addresses and stdin, as a stream that never holds more than it needs."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .errors import UsageError
+from .images import ImageError
+
+MAX_DOWNLOAD = 64 * 2**20
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+            ".pnm", ".ico", ".avif", ".jp2", ".tga", ".npy"}
+"""Of the files taken from a folder; a file named by itself is tried whatever its name."""
+
+
+def expand(arguments: Iterable[str]) -> Iterator[str]:
+    """Names of single inputs, in order: folders recursively and sorted, patterns expanded, "-" and addresses as they are.
+
+    Raises:
+        UsageError: a pattern or folder without an image.
+    """
+    for argument in arguments:
+        if argument == "-" or is_url(argument):
+            yield argument
+        elif Path(argument).is_dir():
+            yield from _some(_walk(Path(argument)), f"the folder {argument} holds no image")
+        elif not Path(argument).exists() and glob.has_magic(argument):
+            matches = (m for m in sorted(glob.iglob(argument, recursive=True)) if not Path(m).is_dir())
+            yield from _some(matches, f"nothing matches {argument}")
+        else:
+            yield argument
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            yield from _walk(entry)
+        elif entry.suffix.lower() in SUFFIXES:
+            yield str(entry)
+
+
+def _some(names: Iterator[str], otherwise: str) -> Iterator[str]:
+    first = next(names, None)
+    if first is None:
+        raise UsageError(otherwise)
+    yield first
+    yield from names
+
+
+def from_list(path: str) -> Iterator[str]:
+    """One input a line; "-" reads the list from stdin. Raises UsageError where there is no such file."""
+    if path == "-":
+        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        return
+    try:
+        with Path(path).open(encoding="utf-8", errors="surrogateescape") as lines:
+            yield from (line.rstrip("\r\n") for line in lines if line.strip())
+    except OSError as error:
+        raise UsageError(f"cannot read the list {path}: {error.strerror}") from error
+
+
+def is_url(name: str) -> bool:
+    return name.startswith(("http://", "https://"))
+
+
+def content(name: str) -> str | bytes:
+    """What :func:`~eisnn_zoo.images.open_image` takes for this name. Raises ImageError."""
+    if name == "-":
+        return sys.stdin.buffer.read()
+    return _download(name) if is_url(name) else name
+
+
+def _download(url: str) -> bytes:
+    from urllib.error import URLError
+    from urllib.request import Request, urlopen
+
+    try:
+        with urlopen(Request(url, headers={"User-Agent": "eisnn-zoo"}), timeout=30) as answer:
+            data = answer.read(MAX_DOWNLOAD + 1)
+    except (URLError, OSError, ValueError) as error:
+        raise ImageError(f"{url}: could not be fetched ({getattr(error, 'reason', error)})") from error
+    if len(data) > MAX_DOWNLOAD:
+        raise ImageError(f"{url}: larger than {MAX_DOWNLOAD // 2**20} MB")
+    return data

@@ -1,0 +1,24 @@
+"""Widths and depths of the architectures, as numbers that both the networks and the listings read."""
+
+VGG_WIDTHS = {
+    8: ((64,), (128,), (256,), (512,), (512,)),
+    11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),
+    16: ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
+    19: ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
+}
+"""Output channels of the 3x3 convolutions between two pools, by depth."""
+
+RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+"""Residual blocks in each stage, by depth; from 50 on they are bottlenecks of 4 times the width."""
+
+RESNET_WIDTHS = (64, 128, 256, 512)
+
+MLP_WIDTHS = {
+    2: (500,),
+    4: (500, 500, 300),
+    6: (500, 500, 300, 300, 300),
+    8: (500, 500, 300, 300, 300, 100, 100),
+    12: (500,) * 4 + (300,) * 4 + (100,) * 3,
+    16: (500,) * 5 + (300,) * 5 + (100,) * 5,
+}
+"""Hidden widths, by depth; the output layer is the last of the depth."""
