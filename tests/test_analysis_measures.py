@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from eisnn_zoo.analysis import stream
-from eisnn_zoo.analysis.gain import at_contrast, exponent, gain_rows
+from eisnn_zoo.analysis.gain import Modulation, at_contrast, exponent, gain_rows
 from eisnn_zoo.analysis.measures import Balance, FiringRates, Moments, SpikeTrains, ZeroDivisors
 from eisnn_zoo.analysis.parameters import bimodality_coefficient, histogram, parameter_rows
 from eisnn_zoo.analysis.similarity import cka, unbiased_hsic
 from eisnn_zoo.ei import EILinear
+from eisnn_zoo.networks import build
 from eisnn_zoo.networks.base import Spiking
 from eisnn_zoo.neuron import LIF
 
@@ -107,15 +108,27 @@ def test_moments_in_parts_are_those_of_the_whole():
 
 
 def test_a_layer_without_bias_has_perfect_gain_control():
+    weights = [[2.0, 1.0], [1.0, 3.0], [0.0, 0.5]], [[0.5, 0.5]], [[1.0], [1.0], [1.0]]
     x = torch.tensor([[0.3, 0.8], [0.9, 0.1]])
-    rows = gain_rows(One(*NET), [x], levels=(0.1, 0.5))
+    rows = gain_rows(One(*weights), [x], levels=(0.1, 0.5))
     assert [r["contrast"] for r in rows] == [0.1, 0.5, 1.0]
     assert [r["before_division"] for r in rows] == pytest.approx([0.1, 0.5, 1.0])
     assert [r["after_division"] for r in rows] == pytest.approx([1.0, 1.0, 1.0])
     assert exponent(rows, "only", "before_division") == pytest.approx(1.0)
     assert exponent(rows, "only", "after_division") == pytest.approx(0.0, abs=1e-6)
-    with_bias = gain_rows(One(*NET, b_e=[0.5, 0.5, 0.5]), [x], levels=(0.1, 0.5))
-    assert [r["after_division"] for r in with_bias] == pytest.approx([1.0, 1.0, 1.0])  # the bias is not evoked
+    with_bias = gain_rows(One(*weights, b_e=[0.5, 0.5, 0.5]), [x], levels=(0.1, 0.5))
+    assert [r["after_division"] for r in with_bias] == pytest.approx([1.0, 1.0, 1.0])  # the bias is no modulation
+    modulation = Modulation()
+    stream(One(*NET), [torch.tensor([[1.0, 0.0], [0.0, 3.0]])], modulation)  # I_EE - I_sub of the images: 1.5, 4.5 for cell 1
+    before, _ = modulation.rms()["only"]
+    assert before == pytest.approx(math.sqrt((1.5**2 + 0.5**2 + 0.25**2) / 3))
+
+
+def test_gain_of_a_batch_norm_network_follows_the_input():
+    torch.manual_seed(0)
+    rows = gain_rows(build("bn_mlp2_mnist"), [torch.rand(4, 1, 28, 28)], levels=(0.1, 0.5))
+    assert [r["before_division"] for r in rows] == [None] * 3
+    assert [r["after_division"] for r in rows] == pytest.approx([0.1, 0.5, 1.0])
 
 
 def test_contrast():

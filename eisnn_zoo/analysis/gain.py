@@ -31,25 +31,39 @@ def at_contrast(x: Tensor, level: float, about: str = "black") -> Tensor:
     return mean + (x - mean) * level
 
 
-class Drive:
-    """Collects each layer's root mean square of I_EE - I_sub, before the division, and of I - b_E, after it."""
+class Modulation:
+    """Collects each layer's modulation before the division, of I_EE - I_sub, and after it, of I.
+
+    Modulation is the root mean square of a current's deviation from its channel's mean over images, positions and steps of
+    a batch: what the images do to the current. The bias b_E, the same for all of them, is no part of it.
+    """
 
     def __init__(self):
-        self._moments: dict[str, Moments] = {}
+        self._before: dict[str, Moments] = {}
+        self._after: dict[str, Moments] = {}
 
     def see(self, activity: Activity) -> None:
-        net = activity["I_EE"] - activity["I_sub"]
-        b = activity.layer.current.b_e.detach()
-        evoked = activity["I"] - (b[:, None, None] if net.dim() == 5 else b)
-        self._moments.setdefault(activity.name, Moments(2)).add(net, evoked)
+        if activity.literal is not None:
+            _add_modulation(self._before, activity.name, activity["I_EE"] - activity["I_sub"])
+        _add_modulation(self._after, activity.name, activity["I"])
 
-    def rms(self) -> dict[str, tuple[float, float]]:
-        return {name: tuple((m.covariance.diag() + m.mean.square()).sqrt().tolist()) for name, m in self._moments.items()}
+    def rms(self) -> dict[str, tuple[float | None, float]]:
+        def of(moments: Moments) -> float:
+            return math.sqrt(moments.covariance.item() + moments.mean.item() ** 2)
+
+        return {name: (of(self._before[name]) if name in self._before else None, of(m)) for name, m in self._after.items()}
+
+
+def _add_modulation(moments: dict[str, Moments], name: str, current: Tensor) -> None:
+    mean = current.mean((0, 1, *range(3, current.dim())), keepdim=True)
+    moments.setdefault(name, Moments(1)).add(current - mean)
 
 
 def gain_rows(model: nn.Module, batches: Iterable[Tensor], levels: Iterable[float] = LEVELS, about: str = "black",
               literal: nn.Module | None = None) -> list[dict]:
-    """One row for each level and layer: RMS of the current before and after the division, in parts of that at level 1.
+    """One row for each level and layer: modulation before and after the division, in parts of that at level 1.
+
+    A network without E-I layers has nothing before the division (None): its current is what counts as after.
 
     Args:
         batches: is run through once for every level, so not a generator.
@@ -57,9 +71,9 @@ def gain_rows(model: nn.Module, batches: Iterable[Tensor], levels: Iterable[floa
     """
     measured = {}
     for level in dict.fromkeys([*levels, 1.0]):
-        drive = Drive()
-        stream(model, (at_contrast(x, level, about) for x in batches), drive, literal=literal)
-        measured[level] = drive.rms()
+        modulation = Modulation()
+        stream(model, (at_contrast(x, level, about) for x in batches), modulation, literal=literal)
+        measured[level] = modulation.rms()
     rows = []
     for level in sorted(measured):
         for layer, (before, after) in measured[level].items():

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..convolution import conv2d
 from ..ei import EILayer, stabilise
-from ..fold import FoldedEI
+from ..fold import FoldedEI, FoldedLIF
 from ..networks.base import Spiking, SpikingNet
 
 QUANTITIES = ("input", "I_EE", "I_IE", "I_sub", "I_div", "D", "I", "membrane", "spikes")
@@ -27,13 +26,15 @@ QUANTITIES = ("input", "I_EE", "I_IE", "I_sub", "I_div", "D", "I", "membrane", "
 
 
 def spiking_layers(model: nn.Module) -> dict[str, Spiking]:
-    """The layers of spiking neurons by module name, in the order in which they run."""
-    return {name: module for name, module in unwrapped(model).named_modules() if isinstance(module, Spiking)}
+    """The layers of spiking neurons by module name, in the order in which they run.
+
+    A layer has the same name in the network as it was trained, folded, and compiled.
+    """
+    return {".".join(part for part in name.split(".") if part not in _WRAPPERS): module
+            for name, module in model.named_modules() if isinstance(module, Spiking)}
 
 
-def unwrapped(model: nn.Module) -> SpikingNet:
-    """The network inside a compiled one; any other as it is."""
-    return getattr(model, "_orig_mod", model)
+_WRAPPERS = {"_orig_mod", "stage"}  # what torch.compile and a folded network's pieces add to a name
 
 
 class Activity:
@@ -44,13 +45,14 @@ class Activity:
     Attributes:
         name: of the layer. layer: the module itself.
         merged_input: as the layer got it, ``[steps_in * B, ...]``; time_steps: T; steps_in: T, or 1 for what is held.
+        literal: the E-I layer whose formula gives the currents; None where there is none.
     """
 
     def __init__(self, name: str, layer: Spiking, x: Tensor, current: Tensor, spikes: Tensor, time_steps: int, steps_in: int,
                  literal: EILayer | None):
         self.name, self.layer, self.time_steps, self.steps_in = name, layer, time_steps, steps_in
         self.merged_input, self._current, self._spikes = x, current, spikes
-        self._literal = literal
+        self.literal = layer.current if isinstance(layer.current, EILayer) else literal
         self._currents: dict[str, Tensor] | None = None
 
     @torch.no_grad()
@@ -91,30 +93,26 @@ class Activity:
         return self._currents[quantity]
 
     def _all_ei_currents(self) -> dict[str, Tensor]:
-        source = self._literal or self.layer.current
-        if isinstance(source, EILayer):
-            return source.currents(self.merged_input.to(source.g_i.dtype))
-        if isinstance(source, FoldedEI):
-            return _folded_currents(source, self.merged_input.to(source.b_e.dtype))
+        if self.literal is not None:
+            return self.literal.currents(self.merged_input.to(self.literal.g_i.dtype))
+        if isinstance(self.layer.current, FoldedEI):
+            return _folded_currents(self.layer.current, self.merged_input.to(self.layer.current.b_e.dtype))
         return {}
 
 
 def _folded_currents(layer: FoldedEI, x: Tensor) -> dict[str, Tensor]:
     """What folding leaves: I_EE and I_sub are one sum by then."""
-    w_ie = layer.weight[layer.sizes[0] :]
-    if layer.convolves:
-        i_ie = conv2d(x, w_ie, layer.stride, layer.padding)
-        i_div = F.conv2d(i_ie, layer.mix)
-    else:
-        i_ie = F.linear(x, w_ie)
-        i_div = F.linear(i_ie, layer.mix)
-    return {"I_IE": i_ie, "I_div": i_div, "D": stabilise(i_div)}
+    _, i_ie = layer.synaptic(x).split(layer.sizes, -1)
+    i_ie, i_div = (i.movedim(-1, 1) for i in (i_ie, F.linear(i_ie, layer.mix)))
+    return {"I_IE": i_ie, "I_div": i_div, "D": stabilise(i_div, layer.stabilisation)}
 
 
 @contextmanager
 def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[str] | None = None,
           literal: SpikingNet | None = None) -> Iterator[None]:
     """While open, every forward of model calls ``see(activity)`` after each layer.
+
+    A network folded for speed goes through a batch in pieces: see is called once for each, in the order of the images.
 
     Args:
         model: plain, folded or compiled. A compiled network runs uncompiled while a probe is open: compiled code has no
@@ -134,9 +132,10 @@ def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[st
 
     def hooks_of(name: str, layer: Spiking):
         source = sources[name].current if name in sources else None
+        overwritten = isinstance(layer.lif, FoldedLIF)  # it works in its input's memory
 
         def keep_current(_module, _args, output: Tensor) -> None:
-            currents[name] = output
+            currents[name] = output.clone() if overwritten else output
 
         def hand_over(_module, args, output: Tensor) -> None:
             x, time_steps, steps_in = args
@@ -145,7 +144,8 @@ def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[st
         return layer.current.register_forward_hook(keep_current), layer.register_forward_hook(hand_over)
 
     handles = [handle for name in chosen for handle in hooks_of(name, present[name])]
-    eager = torch.compiler.set_stance("force_eager") if unwrapped(model) is not model else nullcontext()
+    compiled = any(hasattr(m, "_orig_mod") for m in model.modules())
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     try:
         with eager:
             yield
@@ -158,14 +158,17 @@ def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[st
 def record(model: nn.Module, x: Tensor, quantities: Iterable[str], layers: Iterable[str] | None = None,
            literal: SpikingNet | None = None) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
     """One batch: (logits, {layer: {quantity: ``[T, B, ...]``}}); see :func:`probe` for the arguments."""
-    quantities, recorded = list(quantities), {}
+    recorded: dict[str, dict[str, list[Tensor]]] = {}
+    quantities = list(quantities)
 
     def see(activity: Activity) -> None:
-        recorded[activity.name] = {q: activity[q].clone() for q in quantities}
+        kept = recorded.setdefault(activity.name, {q: [] for q in quantities})
+        for q in quantities:
+            kept[q].append(activity[q].clone())
 
     with probe(model, see, layers, literal):
         logits = model(x)
-    return logits, recorded
+    return logits, {name: {q: torch.cat(pieces, 1) for q, pieces in kept.items()} for name, kept in recorded.items()}
 
 
 class Collector(Protocol):
