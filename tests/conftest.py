@@ -1,0 +1,61 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a network by accident
+sys.path.insert(0, str(Path(__file__).parent / "golden"))
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Runs the command line in this process: cli("list", "--format", "json") -> (exit code, stdout, stderr)."""
+
+    def run(*arguments: object, stdin: bytes | None = None):
+        import io
+
+        from eisnn_zoo.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["eisnn-zoo", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    """A published-model folder with an untrained but initialised network: model_folder("ei_vgg8_cifar10")."""
+    from safetensors.torch import save_file
+
+    def make(name: str, tag: str = "test", folder: Path | None = None, **options) -> Path:
+        import json
+
+        import torch
+
+        from eisnn_zoo.config import Config, base_config, find_model
+        from eisnn_zoo.networks import build
+
+        torch.manual_seed(1)
+        network = build(name, **options)
+        if network.kind == "ei":
+            network.mark_initialised()
+        base = base_config(find_model(name), tag)
+        config = Config(base.model, {**base.options, **options}, base.label_names, tag).to_json()
+        folder = folder or tmp_path / f"{name}.{tag}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file(network.state_dict(), folder / "model.safetensors", {"format": "pt", "config": json.dumps(config)})
+        return folder
+
+    return make
