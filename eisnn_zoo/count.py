@@ -16,8 +16,9 @@ class Count:
 
     Attributes:
         params: trainable parameters.
-        first, rest: multiply-accumulates of one evaluation of the first layer, and of all later ones. A static image's
-            first layer is evaluated once, the later ones T times; frames evaluate both T times.
+        first, rest, head: multiply-accumulates of one evaluation of the first layer, of all later hidden ones, and of the
+            output layer. A static image's first layer is evaluated once, the later ones T times; frames evaluate both T
+            times. The output layer is linear, so once, on the mean over time, is enough.
     """
 
     kind: str
@@ -25,10 +26,11 @@ class Count:
     params: int = 0
     first: int = 0
     rest: int = 0
+    head: int = 0
 
     def macs(self, time_steps: int) -> int:
         """Of one inference: W_EE - W_EI W_IE folded, W_IE, and the divisor's product."""
-        return self.first * (time_steps if self.event else 1) + self.rest * time_steps
+        return self.first * (time_steps if self.event else 1) + self.rest * time_steps + self.head
 
     def layer(self, n_in: int, n_out: int, kernel: int, positions: int) -> None:
         d, n_i = n_in * kernel * kernel, max(1, n_out // EI_RATIO)
@@ -46,7 +48,7 @@ class Count:
     def readout(self, n_in: int, classes: int) -> None:
         n_i = max(1, classes // EI_RATIO)
         self.params += (classes + n_i) * n_in + classes * n_i if self.kind == "ei" else classes * n_in + classes
-        self.rest += classes * n_in
+        self.head = classes * n_in
 
 
 def count(model: Model) -> Count:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor, nn
 
 from .ei import EISynapses
@@ -103,7 +104,7 @@ def from_release(model: SpikingNet, state: dict[str, Tensor]) -> dict[str, Tenso
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise ValueError("the checkpoint does not fit the model: " + "; ".join(problems[:4]) + more)
-    return {**converted, "initialised": own["initialised"].new_ones(())}
+    return {**converted, "initialised": torch.ones((), dtype=torch.bool)}
 
 
 def to_release(model: SpikingNet, like: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,225 @@
+import logging
+
+import pytest
+import torch
+
+import eisnn_zoo
+from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.count import count
+from eisnn_zoo.ei import EISynapses
+from eisnn_zoo.networks import SpikingMLP, SpikingNet, SpikingResNet, SpikingVGG, build
+
+SMALL = ["ei_vgg8", "bn_vgg8", "ei_resnet18", "bn_resnet18", "ei_mlp2", "bn_mlp2"]
+
+
+def ready(name: str, **options) -> SpikingNet:
+    torch.manual_seed(3)
+    net = build(name, **options)
+    if net.kind == "ei":
+        c, h, w = MODELS[name].input_size
+        eisnn_zoo.initialize(net, torch.rand(8, c, h, w), 3)
+    return net.eval()
+
+
+def images(name: str, n: int = 2) -> torch.Tensor:
+    return torch.rand(n, *MODELS[name].input_size)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_the_counted_size(name):
+    net = build(name, device="meta")
+    assert sum(p.numel() for p in net.parameters()) == count(MODELS[name]).params
+    assert all(t.device.type == "meta" for t in (*net.parameters(), *net.buffers()))
+
+
+@pytest.mark.parametrize("name", ["bn_vgg8", "bn_resnet50", "bn_mlp4"])
+def test_counted_macs_are_what_torch_counts(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = build(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(images(name, 1))
+    assert counter.get_total_flops() // 2 == count(MODELS[name]).macs(4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_forward_is_pure(name):
+    net = ready(name)
+    x, other = images(name), images(name, 5)
+    with torch.no_grad():
+        first = net(x)
+        net(other)
+        again = net(x)
+    assert torch.equal(first, again) and first.shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["ei_vgg8", "ei_resnet18", "ei_mlp2"])
+def test_same_code_in_training_and_evaluation(name):
+    net, x = ready(name), images(name)
+    with torch.no_grad():
+        assert torch.equal(net.train()(x), net.eval()(x))
+
+
+@pytest.mark.parametrize("name", ["ei_vgg8", "ei_resnet18", "ei_mlp2", "bn_vgg8"])
+def test_a_static_image_is_the_image_shown_t_times(name):
+    net, x = ready(name).double(), images(name).double()
+    with torch.no_grad():
+        shown = x[:, None].expand(-1, 4, -1, -1, -1)
+        torch.testing.assert_close(net(x), net(shown), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["ei_vgg8", "ei_resnet18", "ei_mlp2", "bn_vgg8"])
+def test_folded_network_gives_the_same_logits(name):
+    net, x = ready(name).double(), images(name).double()
+    x[0, :, :12] = 0
+    x[1] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(eisnn_zoo.fold(net)(x), net(x), rtol=1e-9, atol=1e-9)
+
+
+def test_time_steps_change_at_inference():
+    net, x = ready("ei_vgg8").double(), images("ei_vgg8").double()
+    with torch.no_grad():
+        evidence = net.forward_evidence(x)
+        torch.testing.assert_close(evidence.mean(0), net(x))
+        net.time_steps = 2  # the first two of four steps: a network never sees its future
+        torch.testing.assert_close(net(x), evidence[:2].mean(0))
+
+
+def test_event_frames():
+    net = build("ei_vgg8_cifar10dvs")
+    assert net.event_input and net.time_steps == 10
+    frames = torch.poisson(torch.full((2, 10, 2, 48, 48), 0.3))
+    frames[0, 0] = 0
+    eisnn_zoo.initialize(net, frames, 0)
+    net.eval()
+    with torch.no_grad():
+        assert torch.isfinite(net(frames)).all()
+        with pytest.raises(ValueError, match="time_steps"):
+            net(frames[:, :7])
+        net.time_steps = 7
+        assert net(frames[:, :7]).shape == (2, 10)
+
+
+def test_options_round_trip_through_the_configuration():
+    options = dict(num_classes=3, in_chans=1, time_steps=2, ei_ratio=8, tau=3.0, threshold=0.5, surrogate="arctan", alpha=2.0,
+                   reset="hard", drop_rate=0.1, global_pool="max", event_input=True)
+    net = build("ei_vgg8", **options)
+    assert net.config == options
+    again = build("ei_vgg8", **net.config)
+    assert again.config == options
+    assert again.stages[0].layers[0].current.n_i == 8 and again.stages[0].layers[0].lif.tau == 3.0
+
+
+@pytest.mark.parametrize("wrong, word", [({"ei_ratio": 0}, "ei_ratio"), ({"global_pool": "mean"}, "global_pool"), ({"tau": 0.5}, "tau"),
+                                         ({"drop_rate": 1.0}, "drop_rate"), ({"time_steps": 0}, "time_steps")])
+def test_impossible_options(wrong, word):
+    with pytest.raises(ValueError, match=word):
+        build("ei_vgg8", **wrong)
+    with pytest.raises(TypeError):
+        build("ei_vgg8", no_such_option=1)
+
+
+def test_all_trainable_parameters_get_a_gradient():
+    for name in SMALL:
+        net = ready(name).train()
+        net(images(name)).square().sum().backward()
+        assert not [n for n, p in net.named_parameters() if p.grad is None], name
+
+
+def test_gradient_checkpointing_changes_nothing():
+    grads = []
+    for on in (False, True):
+        net = ready("ei_vgg8").train()
+        net.set_grad_checkpointing(on)
+        torch.manual_seed(9)
+        net(torch.rand(2, 3, 32, 32)).square().sum().backward()
+        grads.append([p.grad for p in net.parameters()])
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b)
+
+
+def test_network_that_saw_no_data_warns_once_and_says_what_to_do(caplog):
+    net, x = SpikingVGG(8).eval(), torch.rand(1, 3, 32, 32)
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"), torch.no_grad():
+        assert torch.isfinite(net(x)).all()
+        net(x)
+    assert [r.message for r in caplog.records if "initialize(" in r.message] and len(caplog.records) == 1
+
+
+def test_first_training_forward_is_e_i_init():
+    torch.manual_seed(11)
+    net = SpikingMLP(4).train()
+    before = net.stages[0].layers[0].current.ee.weight.clone()
+    x = torch.rand(16, 1, 28, 28)
+    net(x)
+    assert net.initialised and not torch.equal(before, net.stages[0].layers[0].current.ee.weight)
+    other = SpikingMLP(4)
+    eisnn_zoo.initialize(other, x, seed=11)
+    for (name, a), b in zip(net.named_parameters(), other.parameters()):
+        assert torch.equal(a, b), name
+    after = net.head.ee.weight.clone()
+    net(x)
+    assert torch.equal(after, net.head.ee.weight)
+
+
+def test_automatic_init_on_normalised_pixels_says_so_and_goes_on(caplog):
+    net = SpikingMLP(2).train()
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"):
+        assert torch.isfinite(net(torch.randn(4, 1, 28, 28))).all()
+    assert "non-negative" in caplog.text
+    with pytest.raises(ValueError, match="non-negative"):
+        eisnn_zoo.initialize(net, torch.randn(4, 1, 28, 28), 0)
+
+
+def test_initialised_is_saved_with_the_weights(caplog):
+    net = ready("ei_mlp2")
+    other = SpikingMLP(2).eval()
+    other.load_state_dict(net.state_dict())
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"), torch.no_grad():
+        other(torch.rand(1, 1, 28, 28))
+    assert not caplog.records
+
+
+def test_initialised_network_fires_in_every_layer():
+    from eisnn_zoo.neuron import LIF
+
+    net, rates = SpikingResNet(18), []
+    for m in net.modules():
+        if isinstance(m, LIF):
+            m.register_forward_hook(lambda m, a, s: rates.append(s.mean().item()))
+    eisnn_zoo.initialize(net, torch.rand(8, 3, 32, 32), 0)
+    assert len(rates) == 20 and 0.02 < min(rates) and max(rates) < 0.7
+
+
+def test_dales_law_after_project():
+    net = ready("ei_vgg8")
+    with torch.no_grad():
+        for p in net.parameters():
+            p.sub_(0.02)
+    net.project_()
+    layers = [m for m in net.modules() if isinstance(m, EISynapses)]
+    assert len(layers) == 6
+    for layer in layers:
+        assert all((p >= 0).all() for n, p in layer.named_parameters() if n != "b_e")
+
+
+@pytest.mark.parametrize("classes", [1, 2, 1000])
+def test_reset_classifier(classes):
+    net = ready("ei_vgg8").double()
+    net.reset_classifier(classes)
+    assert net(images("ei_vgg8").double()).shape == (2, classes)
+    assert net.head.ee.weight.dtype == torch.float64 and not net.head.training
+    assert net.config["num_classes"] == classes
+
+
+def test_the_whole_graph_compiles():
+    """No break in the graph, forward and backward, and the compiled network gives the same logits."""
+    net, x = ready("ei_mlp2"), images("ei_mlp2", 3)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), net(x), rtol=1e-5, atol=1e-5)
+    compiled(x).sum().backward()
+    assert net.stages[0].layers[0].current.ee.weight.grad.abs().sum() > 0
+    for name in ("ei_vgg8", "bn_vgg8"):
+        with torch.no_grad():
+            torch.compile(ready(name), fullgraph=True, backend="eager")(images(name))

@@ -1,0 +1,142 @@
+"""timm's contract, as its users meet it. timm's own test file runs beside these (see .ci/run)."""
+
+import json
+import subprocess
+import sys
+
+import eisnn_zoo  # noqa: F401  before timm on purpose: either order registers the models
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from eisnn_zoo.catalog import MODELS
+
+
+def test_every_model_is_registered_once():
+    assert set(timm.list_models(module="eisnn")) == set(MODELS)
+    assert {m for m in timm.list_models("ei_*")} == {m for m in MODELS if m.startswith("ei_")}
+    assert timm.is_model("bn_resnet18_cifar10")
+
+
+@pytest.mark.parametrize("order", ["import eisnn_zoo, timm", "import timm, eisnn_zoo", "import timm.data, eisnn_zoo, timm.models"])
+def test_either_import_order(order):
+    code = f"{order}; print(type(timm.create_model('ei_mlp2_mnist')).__name__)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "SpikingMLP"
+
+
+def test_importing_the_package_imports_neither_torch_nor_timm():
+    code = "import eisnn_zoo, sys; print(sorted({'torch', 'timm', 'torchvision', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_configuration_is_ours_and_not_imagenets():
+    cfg = timm.create_model("ei_vgg8_cifar10").pretrained_cfg
+    assert cfg["mean"] == (0, 0, 0) and cfg["std"] == (1, 1, 1) and cfg["crop_pct"] == 1.0
+    assert cfg["input_size"] == (3, 32, 32) and cfg["label_names"][3] == "cat" and cfg["num_classes"] == 10
+    data = timm.data.resolve_model_data_config(timm.create_model("ei_vgg8_cifar10"))
+    assert data["mean"] == (0, 0, 0) and data["crop_pct"] == 1.0
+
+
+@pytest.mark.parametrize("name", [m for m, model in MODELS.items() if model.released_top1])
+def test_the_released_checkpoints_are_tags(name):
+    cfg = timm.get_pretrained_cfg(f"{name}.paper")
+    assert cfg.hf_hub_id == "vwOvOwv/DeepEISNN" and cfg.hf_hub_filename.endswith("/model.safetensors")
+    assert f"{name}.paper" in timm.list_models("ei_*", pretrained=True)
+
+
+def test_unknown_tag_and_missing_weights():
+    with pytest.raises(RuntimeError, match="Invalid pretrained tag"):
+        timm.create_model("ei_vgg8_cifar10.nonsense")
+    with pytest.raises(Exception, match="no trained weights"):
+        timm.create_model("ei_resnet34", pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["ei_vgg8_cifar10", "bn_vgg8_cifar10", "ei_mlp2_mnist"])
+def test_local_dir(name, model_folder):
+    folder = model_folder(name, time_steps=2)
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert model.time_steps == 2
+    for key, value in load_file(folder / "model.safetensors").items():
+        assert torch.equal(model.state_dict()[key], value), key
+    assert timm.create_model(f"local-dir:{folder}", pretrained=True, time_steps=5).time_steps == 5
+
+
+@pytest.mark.parametrize("name", ["ei_vgg8_cifar10", "bn_vgg8_cifar10", "ei_mlp2_mnist"])
+def test_other_channels_and_classes_from_trained_weights(name, model_folder):
+    folder = model_folder(name)
+    trained = load_file(folder / "model.safetensors")
+    chans = 1 if name != "ei_mlp2_mnist" else 3
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True, in_chans=chans, num_classes=5).eval()
+    x = torch.rand(2, chans, *MODELS[name].input_size[1:])
+    assert model(x).shape == (2, 5)
+    key = next(k for k in trained if "stages.0" in k and k.endswith("weight") and "bn" not in k)
+    if name == "ei_vgg8_cifar10":  # a grey image gives what its three equal planes gave
+        torch.testing.assert_close(model.state_dict()[key], trained[key].sum(1, keepdim=True))
+    if name == "ei_mlp2_mnist":
+        full = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        grey = torch.rand(2, 1, 28, 28)
+        torch.testing.assert_close(model.forward_features(grey.expand(-1, 3, -1, -1)), full.forward_features(grey))
+    body = [k for k in trained if not k.startswith(("head", "stages.0"))]
+    assert all(torch.equal(model.state_dict()[k], trained[k]) for k in body)
+    features = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    assert features(torch.rand(2, *MODELS[name].input_size)).shape == (2, features.num_features)
+
+
+def test_half_precision_files_load_into_float32(model_folder):
+    folder = model_folder("ei_mlp2_mnist")
+    path = folder / "model.safetensors"
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in load_file(path).items()}, path)
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert model.head.ee.weight.dtype == torch.float32
+
+
+def test_negative_weights_are_refused(model_folder):
+    folder = model_folder("ei_mlp2_mnist")
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    state["head.ee.weight"][0, 0] = -1.0
+    save_file(state, path)
+    with pytest.raises(Exception, match="Dale"):
+        timm.create_model(f"local-dir:{folder}", pretrained=True)
+
+
+def test_feature_extraction():
+    x = torch.rand(2, 3, 32, 32)
+    model = timm.create_model("ei_resnet18", features_only=True, out_indices=(1, 3, 4)).eval()
+    assert [tuple(f.shape) for f in model(x)] == [(2, 64, 32, 32), (2, 256, 8, 8), (2, 512, 4, 4)]
+    assert model.feature_info.channels() == [64, 256, 512] and model.feature_info.reduction() == [1, 4, 8]
+    full = timm.create_model("ei_vgg8").eval()
+    last, levels = full.forward_intermediates(x)
+    torch.testing.assert_close(last, full.forward_features(x))
+    assert len(levels) == 5
+    torch.testing.assert_close(full.forward_head(last), full(x))
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_pruning_keeps_the_levels(index):
+    """timm prunes for features_only: the level stays, what follows it goes, and nothing unused is left to train."""
+    model = timm.create_model("ei_vgg8").eval()
+    model._ready = True
+    x = torch.rand(2, 3, 32, 32)
+    level = model.forward_intermediates(x, indices=[index], stop_early=True, intermediates_only=True)[0].detach()
+    taken = model.prune_intermediate_layers([index])
+    again = model.train().forward_intermediates(x, indices=taken, intermediates_only=True)
+    torch.testing.assert_close(again[0], level)
+    again[0].sum().backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None]
+    assert model.num_features == level.shape[1]
+
+
+def test_train_py_options_are_accepted():
+    assert timm.create_model("ei_vgg8", drop_rate=0.2).drop_rate == 0.2
+    with pytest.raises(TypeError):
+        timm.create_model("ei_vgg8", not_an_option=1)
+
+
+def test_config_json_is_timms(model_folder):
+    raw = json.loads((model_folder("ei_vgg8_cifar10") / "config.json").read_text())
+    assert raw["architecture"] == "ei_vgg8_cifar10" and raw["pretrained_cfg"]["label_names"][0] == "airplane"
+    from timm.models import generate_default_cfgs
+
+    assert generate_default_cfgs({"x": raw["pretrained_cfg"]})

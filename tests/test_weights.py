@@ -1,0 +1,198 @@
+import json
+from pathlib import Path
+
+import draw
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import eisnn_zoo
+from eisnn_zoo import hub_client
+from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.networks import build
+from eisnn_zoo.release import from_release, load_release_state, to_release
+from eisnn_zoo.weights import default_weights, list_weights, load_network, locate, sha256
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+def released(name: str) -> dict[str, torch.Tensor]:
+    g = json.loads((FOLDER / f"{name}.json").read_text())
+    return {k: torch.from_numpy(v).float() for k, v in draw.state(g).items()}
+
+
+@pytest.fixture
+def release_on_the_hub(tmp_path, monkeypatch):
+    """The release's layout, as if it lay in the local cache."""
+
+    def put(name: str, **changed) -> Path:
+        model = MODELS[name]
+        folder = tmp_path / model.release_folder
+        folder.mkdir(exist_ok=True)
+        save_file(released(name), folder / "model.safetensors")
+        config = {"type": "EI-SNN", "arch": {"vgg": "VGG", "resnet": "ResNet"}[model.family], "num_layers": model.depth,
+                  "dataset": model.dataset.release, "T": 4, "ei_ratio": 4, "neuron": {"tau": 2.0}, **changed}
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    monkeypatch.setattr(hub_client, "cached", lambda repo, file, revision=None: p if (p := tmp_path / file).exists() else None)
+    monkeypatch.setattr(hub_client, "fetch", lambda repo, file, revision=None: tmp_path / file)
+    return put
+
+
+@pytest.mark.parametrize("name", ["ei_vgg8_cifar10", "ei_resnet18_cifar10"])
+def test_released_checkpoint_by_its_tag(name, release_on_the_hub):
+    import timm
+
+    folder = release_on_the_hub(name)
+    ours = eisnn_zoo.create_model(f"{name}.paper")
+    through_timm = timm.create_model(f"{name}.paper", pretrained=True)
+    other_head = timm.create_model(f"{name}.paper", pretrained=True, num_classes=3, in_chans=1)
+    direct = build(name)
+    load_release_state(direct, released(name))
+    for key, value in direct.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value) and torch.equal(through_timm.state_dict()[key], value), key
+    assert other_head.num_classes == 3 and bool(ours.initialised)
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("changed, word", [({"num_layers": 11}, "num_layers"), ({"dataset": "CIFAR100"}, "CIFAR100"), ({"type": "BN-SNN"}, "type")])
+def test_released_config_that_contradicts_the_name(changed, word, release_on_the_hub):
+    release_on_the_hub("ei_vgg8_cifar10", **changed)
+    with pytest.raises(ZooError, match=word):
+        eisnn_zoo.create_model("ei_vgg8_cifar10.paper")
+
+
+def test_release_time_steps_travel(release_on_the_hub):
+    release_on_the_hub("ei_vgg8_cifar10", T=6, neuron={"tau": 3.0})
+    model = eisnn_zoo.create_model("ei_vgg8_cifar10.paper")
+    assert model.time_steps == 6 and model.stages[0].layers[0].lif.tau == 3.0
+
+
+def test_release_loading_accounts_for_every_name():
+    state = released("ei_vgg8_cifar10")
+    model = build("ei_vgg8_cifar10")
+    for broken, word in (
+        ({k: v for k, v in state.items() if k != "layers.10.gain_e"}, "missing layers.10.gain_e"),
+        ({**state, "layers.99.extra": torch.zeros(1)}, "unexpected layers.99.extra"),
+        ({**state, "layers.10.gain_e": torch.zeros(7, 1, 1)}, "layers.10.gain_e"),
+        ({k: v for k, v in state.items() if not k.startswith("layers.30")}, "5 layers"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            load_release_state(model, broken)
+
+
+@pytest.mark.parametrize("name", ["ei_vgg8_cifar10", "ei_resnet18_cifar10", "ei_mlp4_mnist", "bn_resnet18_cifar10", "bn_vgg16_cifar10"])
+def test_release_layout_and_back_is_bit_exact(name):
+    state = released(name)
+    model = build(name)
+    load_release_state(model, state)
+    back = to_release(model, state)
+    assert back.keys() == state.keys()
+    for key in state:
+        assert torch.equal(back[key].float(), state[key]), key
+
+
+def test_release_state_in_float64():
+    state = {k: v.double() + 1e-12 for k, v in released("ei_vgg8_cifar10").items()}
+    model = build("ei_vgg8_cifar10", dtype=torch.float64)
+    assert from_release(model, state)["head.ee.weight"].dtype == torch.float64
+    load_release_state(model, state)
+    assert torch.equal(model.head.ee.weight, state["layers.38.weight_ee"])
+
+
+def test_every_row_of_the_table_is_true():
+    names = [w.name for w in list_weights()]
+    assert len(names) == len(set(names)) and len([n for n in names if n.endswith(".paper")]) == 11
+    for w in list_weights():
+        assert 0 < w.top1 <= 100 and w.license and w.obtained
+        if w.folder:
+            assert w.local, f"{w.name} is in the table and not in hub/"
+            assert sha256(w.local) == w.sha256 and w.local.stat().st_size == w.size
+            network = load_network(locate(w.name))
+            assert network.initialised
+
+
+def test_default_is_the_most_accurate_that_is_here():
+    best = default_weights()
+    assert best.local and best.top1 == max(w.top1 for w in list_weights() if w.local and w.model.input_size[0] == 3)
+
+
+@pytest.mark.parametrize("spec, word", [
+    ("ei_vgg9_cifar10", "did you mean .*ei_vgg8_cifar10"), ("ei_vgg8_cifar10.nonsense", "its tags"), ("ei_resnet34", "no trained weights"),
+    ("nobody/here", "hf-hub:nobody/here"), ("local-dir:/no/such", "no folder"), ("missing.safetensors", "cannot read"),
+])
+def test_what_cannot_be_meant(spec, word):
+    with pytest.raises(ZooError, match=word):
+        locate(spec)
+
+
+def test_the_hub_out_of_reach_is_one_sentence():
+    with pytest.raises(ZooError, match="HF_HUB_OFFLINE"):
+        locate("hf-hub:nobody/nothing")
+    with pytest.raises(UsageError, match="organisation/name"):
+        hub_client.fetch("a/b/c", "x")
+
+
+def test_a_lone_file_carries_its_configuration(model_folder, tmp_path):
+    folder = model_folder("ei_mlp2_mnist", time_steps=3)
+    lone = tmp_path / "elsewhere.safetensors"
+    lone.write_bytes((folder / "model.safetensors").read_bytes())
+    assert load_network(locate(str(lone))).time_steps == 3
+    bare = tmp_path / "bare" / "model.safetensors"
+    bare.parent.mkdir()
+    save_file(build("ei_mlp2_mnist").state_dict(), bare)
+    with pytest.raises(ZooError, match="carries no configuration"):
+        locate(str(bare))
+
+
+def test_pickles_are_never_read(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(UsageError, match="never read"):
+        locate(str(path))
+
+
+@pytest.mark.parametrize("change, word", [
+    (lambda c: c.update(num_classes=7), "do not agree"), (lambda c: c.update(label_names=["a"]), "do not agree"),
+    (lambda c: c.update(architecture="resnet50"), "no model"), (lambda c: c.pop("architecture"), "no architecture"),
+    (lambda c: c["model_args"].update(nonsense=1), "nonsense"), (lambda c: c["model_args"].update(tau=0), "tau"),
+    (lambda c: c["pretrained_cfg"].update(input_size=[3, 10**9, 1]), "input_size"), (lambda c: c.update(model_args=[1]), "objects"),
+    (lambda c: c["model_args"].update(ei_ratio=2), "does not hold the weights"),
+])
+def test_a_configuration_that_lies(change, word, model_folder):
+    folder = model_folder("ei_mlp2_mnist")
+    raw = json.loads((folder / "config.json").read_text())
+    change(raw)
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ZooError, match=word):
+        load_network(locate(str(folder)))
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:1000], lambda b: b"", lambda b: b"\xff" * 8 + b[8:], lambda b: b[:8] + b"{" + b[9:-1],
+                                    lambda b: b[:-100], lambda b: b + b"\0" * 100])
+def test_a_damaged_weight_file(damage, model_folder):
+    folder = model_folder("ei_mlp2_mnist")
+    path = folder / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ZooError, match="safetensors"):
+        load_network(locate(str(folder)))
+
+
+@pytest.mark.parametrize("text, word", [("{", "not JSON"), ("[" * 100_000, "not JSON"), ("[]", "no architecture"), ("x" * 2**21, "bytes")])
+def test_a_damaged_configuration(text, word, model_folder):
+    folder = model_folder("ei_mlp2_mnist")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ZooError, match=word):
+        locate(str(folder))
+
+
+def test_values_that_are_not_finite(model_folder):
+    folder = model_folder("ei_mlp2_mnist")
+    net = load_network(locate(str(folder)))
+    state = net.state_dict()
+    state["stages.0.layers.0.current.b_e"][3] = float("nan")
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ZooError, match="not finite"):
+        load_network(locate(str(folder)))
