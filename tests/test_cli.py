@@ -1,0 +1,65 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from eisnn_zoo.catalog import DATASETS, MODELS
+
+HEAVY = "{'torch', 'timm', 'torchvision', 'onnxruntime', 'matplotlib'}"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["list", "--pretrained"], ["info", "ei_resnet18_cifar10"], ["predict", "--help"]])
+def test_light_commands_import_nothing_heavy(arguments):
+    code = ("import sys\nfrom eisnn_zoo.cli import main\nsys.argv = ['eisnn-zoo', *%r]\ntry:\n    main()\nexcept SystemExit as stop:\n"
+            "    assert not stop.code\nprint('HEAVY', sorted(%s & set(sys.modules)))" % (arguments, HEAVY))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("HEAVY []")
+
+
+def test_list_filters(cli):
+    rows = json.loads(cli("list", "--format", "json")[1])
+    assert [r["model"] for r in rows] == list(MODELS)
+    rows = json.loads(cli("list", "ei_*", "--dataset", "cifar10", "--sort", "params", "--format", "json")[1])
+    assert rows and all(r["dataset"] == "CIFAR-10" for r in rows)
+    assert [r["params_m"] for r in rows] == sorted(r["params_m"] for r in rows)
+    rows = json.loads(cli("list", "--min-acc", 91, "--format", "json")[1])
+    assert {r["model"] for r in rows} >= {"ei_resnet18_cifar10.paper", "ei_vgg19_cifar10.paper"} and all(r["top1"] >= 91 for r in rows)
+    rows = json.loads(cli("list", "--max-params", 6, "--format", "json")[1])
+    assert rows and max(r["params_m"] for r in rows) <= 6
+    tops = [r["top1"] for r in json.loads(cli("list", "--pretrained", "--sort", "top1", "--format", "json")[1])]
+    assert tops == sorted(tops, reverse=True)
+
+
+@pytest.mark.parametrize("arguments, word", [(["list", "--dataset", "imagenet"], "cifar10"), (["list", "zzz"], "no model fits"),
+                                             (["info", "ei_vgg88"], "did you mean"), (["info", "ei_vgg8_cifar10.x"], "its tags")])
+def test_wrong_requests(arguments, word, cli):
+    code, out, err = cli(*arguments)
+    assert code == 2 and out == "" and word in err
+
+
+def test_info_says_what_there_is_to_know(cli):
+    code, out, _ = cli("info", "ei_resnet18_cifar10")
+    assert code == 0
+    for word in ("14,401,204", "2,851 million", "92.06", "CIFAR-10", "airplane", "vwOvOwv/DeepEISNN", "2509.23253"):
+        assert word in out, word
+    facts = json.loads(cli("info", "ei_resnet18_cifar10", "--format", "json")[1])
+    assert facts["parameters"] == 14_401_204 and facts["weights"][-1]["tag"] == "paper"
+
+
+def test_info_of_every_model(cli):
+    for name in MODELS:
+        assert cli("info", name)[0] == 0
+
+
+def test_no_command_shows_the_help(cli):
+    code, out, err = cli()
+    assert "predict" in out + err and code in (0, 2)
+    assert cli("--version")[1].strip().count(".") == 2
+    assert cli("predct", "x.png")[0] == 2
+
+
+def test_label_lists_fit_their_datasets():
+    for dataset in DATASETS.values():
+        assert len(dataset.label_names) == len(set(dataset.label_names)) == dataset.num_classes

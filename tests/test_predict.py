@@ -1,0 +1,200 @@
+"""predict through the real command line, on real images; accuracy tests use the weights that come with the package."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eisnn_zoo.classify import classify, softmax
+from eisnn_zoo.config import base_config, find_model
+from eisnn_zoo.weights import default_weights, load_network, locate
+
+IMAGES = Path(__file__).parent / "data" / "cifar10"
+FILES = sorted(IMAGES.glob("*.png"))
+
+
+def truth(path) -> str:
+    return Path(path).stem.rpartition("_")[0]
+
+
+def test_the_main_job(cli):
+    """Most of twenty real test images get their right class, offline, with nothing but a folder named."""
+    code, out, err = cli("predict", IMAGES, "--format", "jsonl")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [r["path"] for r in rows] == [str(p) for p in FILES]
+    right = sum(r["label"] == truth(r["path"]) for r in rows)
+    assert right >= 14, f"{right} of {len(rows)}"
+    assert all(abs(sum(t["probability"] for t in r["top"]) - 1) < 1 for r in rows)
+    for word in (default_weights().name, "T = ", "32", "[0, 1]"):
+        assert word in err
+
+
+def test_one_image_gets_a_chart(cli):
+    code, out, _ = cli("predict", FILES[0], "--topk", 3)
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == str(FILES[0]) and len(lines) == 4 and "%" in lines[1]
+
+
+def test_formats_agree(cli, tmp_path):
+    _, as_json, _ = cli("predict", IMAGES, "--format", "json", "-q")
+    _, as_csv, err = cli("predict", IMAGES, "--format", "csv", "-q")
+    rows, table = json.loads(as_json), list(csv.DictReader(io.StringIO(as_csv)))
+    assert err == "" and len(rows) == len(table) == len(FILES)
+    assert [(r["path"], r["label"], f"{r['probability']:.6g}") for r in rows] == [(t["path"], t["label"], f"{float(t['probability']):.6g}") for t in table]
+    out = tmp_path / "results.csv"
+    assert cli("predict", IMAGES, "--output", out)[0] == 0
+    assert out.read_text() == as_csv
+
+
+def test_logits_are_those_of_the_network(cli):
+    located = locate(default_weights().name)
+    net = load_network(located)
+    from PIL import Image
+
+    x = np.stack([np.asarray(Image.open(p), np.float32).transpose(2, 0, 1) / np.float32(255) for p in FILES])
+    with torch.no_grad():
+        expected = softmax(net(torch.from_numpy(x)).numpy())
+    rows = [json.loads(line) for line in cli("predict", IMAGES, "-f", "jsonl", "-k", 10, "-q", "--batch-size", 7)[1].splitlines()]
+    names = located.config.label_names
+    got = np.array([[dict((t["label"], t["probability"]) for t in r["top"])[n] for n in names] for r in rows])
+    np.testing.assert_allclose(got, expected, atol=0.05)  # single spikes may flip between batch sizes
+    assert (got.argmax(1) == expected.argmax(1)).mean() >= 0.9
+
+
+def test_bad_files_are_named_and_the_others_go_on(cli, tmp_path):
+    (tmp_path / "a.png").write_bytes(FILES[0].read_bytes())
+    (tmp_path / "b.png").write_text("no image")
+    (tmp_path / "c.png").write_bytes(b"")
+    (tmp_path / "d.png").write_bytes(FILES[1].read_bytes()[:300])
+    (tmp_path / "e.jpg").write_bytes(FILES[2].read_bytes())
+    code, out, err = cli("predict", tmp_path, tmp_path / "gone.png", "-f", "json")
+    rows = json.loads(out)
+    assert code == 1 and [bool(r["error"]) for r in rows] == [False, True, True, True, False, True]
+    for name, why in (("b.png", "not an image"), ("c.png", "empty"), ("d.png", "damaged"), ("gone.png", "no such file")):
+        assert any(name in line and why in line for line in err.splitlines())
+    assert "Traceback" not in err and "4 of 6" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions")
+def test_an_unreadable_file(cli, tmp_path):
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    code, _, err = cli("predict", loop)
+    assert code == 1 and "loop.png" in err and "Traceback" not in err
+
+
+def test_stdin_list_and_pattern(cli, tmp_path):
+    _, out, _ = cli("predict", "-", "-f", "json", stdin=FILES[3].read_bytes())
+    assert json.loads(out)[0]["path"] == "-"
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{FILES[4]}\n\n{FILES[5]}\n")
+    rows = json.loads(cli("predict", str(IMAGES / "cat_*.png"), "--from-file", listed, "-f", "json")[1])
+    assert [Path(r["path"]).name for r in rows] == ["cat_0.png", "cat_8.png", FILES[4].name, FILES[5].name]
+
+
+def test_over_http(cli):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            found = self.path == "/a.png"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(FILES[0].read_bytes() if found else b"")
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    code, out, err = cli("predict", f"{base}/a.png", f"{base}/b.png", "-f", "json")
+    server.shutdown()
+    rows = json.loads(out)
+    assert code == 1 and rows[0]["label"] and "could not be fetched" in rows[1]["error"]
+
+
+@pytest.mark.parametrize("arguments, code, words", [
+    ([], 2, ["at least one image"]),
+    (["x.png", "-m", "ei_vgg9_cifar10"], 2, ["did you mean", "ei_vgg8_cifar10"]),
+    (["x.png", "-m", "ei_vgg8_cifar10.nonsense"], 2, ["its tags"]),
+    (["x.png", "-m", "ei_resnet34"], 2, ["no trained weights"]),
+    (["x.png", "-m", "hf-hub:nobody/none"], 1, ["HF_HUB_OFFLINE"]),
+    (["nothing/*.png"], 2, ["nothing matches"]),
+    (["x.png", "--device", "quantum"], 2, ["quantum"]),
+    (["x.png", "--output", "no/such/folder/x.csv"], 2, ["no folder"]),
+    (["-", "-"], 2, ["once"]),
+    (["--from-file", "gone.txt"], 2, ["gone.txt"]),
+])
+def test_wrong_requests(arguments, code, words, cli):
+    got, out, err = cli("predict", *arguments)
+    assert got == code and out == "" and "Traceback" not in err
+    assert all(w in err for w in words), err
+
+
+def test_a_mistyped_option_exits_with_2(cli):
+    assert cli("predict", "x.png", "--modell", "y")[0] == 2
+
+
+def test_cuda_without_a_gpu_says_so(cli):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    code, _, err = cli("predict", FILES[0], "--device", "cuda")
+    assert code == 2 and "--device cpu" in err
+
+
+def test_a_failed_write_leaves_the_old_file(cli, tmp_path, monkeypatch):
+    out = tmp_path / "results.csv"
+    out.write_text("before")
+    import os
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    code, _, err = cli("predict", FILES[0], "--output", out)
+    assert code == 1 and "No space left" in err and out.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_event_model(cli, model_folder, tmp_path):
+    folder = model_folder("ei_vgg8_cifar10dvs", time_steps=3)
+    np.save(tmp_path / "frames.npy", np.random.default_rng(0).poisson(0.3, (3, 2, 48, 48)))
+    np.save(tmp_path / "short.npy", np.zeros((2, 2, 48, 48)))
+    code, out, err = cli("predict", tmp_path / "frames.npy", tmp_path / "short.npy", FILES[0], "-m", folder, "-f", "json")
+    rows = json.loads(out)
+    assert code == 1 and rows[0]["label"] in base_config(find_model("ei_vgg8_cifar10dvs")).label_names
+    assert "instead of" in rows[1]["error"] and "event frames" in rows[2]["error"]
+
+
+def test_time_steps_change(cli):
+    one = json.loads(cli("predict", FILES[0], "-T", 1, "-f", "json")[1])
+    four = json.loads(cli("predict", FILES[0], "-T", 4, "-f", "json")[1])
+    assert one[0]["top"] != four[0]["top"]
+
+
+def test_reading_ahead_is_bounded():
+    """A hundred thousand names need no more memory than a hundred: the stream is never more than a few batches ahead."""
+    taken = 0
+
+    def names():
+        nonlocal taken
+        for _ in range(100_000):
+            taken += 1
+            yield str(FILES[0])
+
+    config = base_config(find_model("ei_vgg8_cifar10"))
+    results = classify(names(), lambda x: np.zeros((len(x), 10), np.float32), config, 4, batch_size=8)
+    for done in range(1, 101):
+        next(results)
+        assert taken <= done + 3 * 8
+    results.close()
+
+
+def test_interrupted_output_pipe_is_quiet():
+    command = f"{sys.executable} -m eisnn_zoo predict {IMAGES} -f jsonl -q --batch-size 1 | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and done.stdout.count("\n") == 1
