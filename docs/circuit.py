@@ -4,6 +4,9 @@ from pathlib import Path
 
 E, I, INK, SOFT = "#0072B2", "#D55E00", "#1f2430", "#8a92a3"  # colour-blind safe: blue excites, vermilion inhibits
 
+CAPTION = ("Every weight and gain is non-negative (Dale\u2019s law). No normalisation layer anywhere: inhibition keeps the activity "
+           "in range.")
+
 
 def circle(x, y, r, colour, label, dy=6):
     return (f'<circle cx="{x}" cy="{y}" r="{r}" fill="{colour}" fill-opacity=".14" stroke="{colour}" stroke-width="2.5"/>'
@@ -57,13 +60,13 @@ def draw() -> str:
         text(537, 198, "\u00f7", 34, INK, weight="700"),
         f'<path d="M560 189H668" stroke="{INK}" stroke-width="2.5" marker-end="url(#tip-e)"/>',
         text(612, 178, f"\u00d7 {sub('g', 'E')}, + {sub('b', 'E')}", 16, INK),
-        circle(722, 189, 44, E, "LIF"), text(722, 258, "leaky integrate-and-fire:", 13, SOFT), text(722, 275, "v \u2190 v/2 + I, spike at v \u2265 1", 13, SOFT),
+        circle(722, 189, 44, E, "LIF"), text(722, 258, "leaky integrate-and-fire:", 13, SOFT),
+        text(722, 275, "v \u2190 v/2 + I, spike at v \u2265 1", 13, SOFT),
         f'<path d="M768 189H840" stroke="{E}" stroke-width="2.5" marker-end="url(#tip-e)"/>',
         "".join(f'<path d="M{862 + 13 * i} {205 if up else 197}V{170 if up else 193}" stroke="{E if up else SOFT}" stroke-width="3"/>'
                 for i, up in enumerate((0, 1, 0, 0, 1, 1, 0, 1))),
         text(907, 232, "spikes over T steps", 13, SOFT),
-        text(480, 396, "Every weight and gain is non-negative (Dale\u2019s law). No normalisation layer anywhere: inhibition keeps the "
-                       "activity in range.", 15, INK),
+        text(480, 396, CAPTION, 15, INK),
     ]
     return ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 990 420" font-family="Inter, Segoe UI, Helvetica, Arial, sans-serif" '
             'role="img" aria-label="One excitatory-inhibitory layer"><rect width="990" height="420" rx="14" fill="#ffffff"/>'

@@ -11,9 +11,12 @@ from .catalog import ARXIV, MODELS, PAPER, Model
 from .errors import UsageError, ZooError
 
 MAX_BYTES = 2**20  # of a config.json: real ones have 10 KB
+
+
 # Pixels go in as they are, in [0, 1]: excitatory input is non-negative, so nothing may be subtracted.
-PREPROCESSING = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear", "crop_pct": 1.0,
-                 "crop_mode": "center"}
+def preprocessing(channels: int) -> dict:
+    """timm's fields for it."""
+    return {"mean": (0.0,) * channels, "std": (1.0,) * channels, "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
 
 
 def find_model(name: str) -> Model:
@@ -36,14 +39,13 @@ def feature_size(model: Model) -> int:
 def timm_cfg(model: Model) -> dict:
     """timm's PretrainedCfg of a model, without a weight source."""
     first = {"vgg": "stages.0.layers.0.current", "resnet": "stages.0.current", "mlp": "stages.0.layers.0.current"}[model.family]
-    if model.kind == "ei":
-        stem, head = (f"{first}.ee", f"{first}.ie"), ("head.ee", "head.ie", "head.ei")
-    else:
+    stem: tuple[str, ...] | str = (f"{first}.ee", f"{first}.ie")
+    head: tuple[str, ...] | str = ("head.ee", "head.ie", "head.ei")
+    if model.kind == "bn":
         stem, head = f"{first}.{'linear' if model.family == 'mlp' else 'conv'}", "head"
     channels = model.input_size[0]
     labels = {"label_names": list(model.dataset.label_names)} if model.dataset else {}
-    return {**PREPROCESSING, "mean": PREPROCESSING["mean"][:1] * channels, "std": PREPROCESSING["std"][:1] * channels,
-            "input_size": model.input_size, "num_classes": model.options["num_classes"],
+    return {**preprocessing(channels), "input_size": model.input_size, "num_classes": model.options["num_classes"],
             "pool_size": (feature_size(model),) * 2, "first_conv": stem, "classifier": head,
             "paper_ids": f"arXiv:{ARXIV}", "paper_name": PAPER, **labels}
 
@@ -80,9 +82,8 @@ class Config:
     def to_json(self) -> dict:
         """timm's config.json, with our facts under one more top-level key, which timm ignores."""
         cfg = timm_cfg(self.model)
-        channels = self.input_size[0]
-        cfg |= {"tag": self.tag, "input_size": self.input_size, "num_classes": len(self.label_names),
-                "label_names": list(self.label_names), "mean": cfg["mean"][:1] * channels, "std": cfg["std"][:1] * channels}
+        cfg |= {**preprocessing(self.input_size[0]), "tag": self.tag, "input_size": self.input_size, "num_classes": len(self.label_names),
+                "label_names": list(self.label_names)}
         return json.loads(json.dumps({
             "architecture": self.model.name, "num_classes": len(self.label_names), "label_names": list(self.label_names),
             "global_pool": self.options.get("global_pool", "avg"), "model_args": self.options, "pretrained_cfg": cfg,

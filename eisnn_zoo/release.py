@@ -80,8 +80,8 @@ def _matched(model: SpikingNet, state: dict) -> tuple[dict[str, str], list[str]]
 
 def is_release_state(state: dict) -> bool:
     """Whether these names are the release's."""
-    return any(name.endswith((".weight_ei", ".gain_i")) or re.search(r"\.(conv|linear|bn)\.weight$", name)
-               and name.startswith(("layers.", "layer1.", "conv1.", "fc.")) for name in state)
+    return any(name.endswith((".weight_ei", ".gain_i")) or (re.search(r"\.(conv|linear|bn)\.weight$", name)
+               and name.startswith(("layers.", "layer1.", "conv1.", "fc."))) for name in state)
 
 
 def from_release(model: SpikingNet, state: dict[str, Tensor]) -> dict[str, Tensor]:

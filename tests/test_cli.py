@@ -11,8 +11,8 @@ HEAVY = "{'torch', 'timm', 'torchvision', 'onnxruntime', 'matplotlib'}"
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["list", "--pretrained"], ["info", "ei_resnet18_cifar10"], ["predict", "--help"]])
 def test_light_commands_import_nothing_heavy(arguments):
-    code = ("import sys\nfrom eisnn_zoo.cli import main\nsys.argv = ['eisnn-zoo', *%r]\ntry:\n    main()\nexcept SystemExit as stop:\n"
-            "    assert not stop.code\nprint('HEAVY', sorted(%s & set(sys.modules)))" % (arguments, HEAVY))
+    code = (f"import sys\nfrom eisnn_zoo.cli import main\nsys.argv = ['eisnn-zoo', *{arguments!r}]\ntry:\n    main()\nexcept SystemExit as stop:\n"
+            f"    assert not stop.code\nprint('HEAVY', sorted({HEAVY} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("HEAVY []")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import eisnn_zoo
 from eisnn_zoo.networks import FAMILIES
 from eisnn_zoo.neuron import LIF
-from eisnn_zoo.release import release_names, _numbers
+from eisnn_zoo.release import _numbers, release_names
 
 FOLDER = Path(__file__).parent / "golden"
 FORWARD = sorted(p.stem for p in FOLDER.glob("*.json") if not p.stem.startswith("init_"))
@@ -80,7 +80,7 @@ def test_init_from_a_seed(name):
     which way a sum rounds depends on the width of the processor's vectors: the goldens were made with AVX2."""
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the goldens were computed with AVX2")
-    code = "import json, test_golden; print(json.dumps(test_golden.init_errors(%r)))" % name
+    code = f"import json, test_golden; print(json.dumps(test_golden.init_errors({name!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
                           env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": f"{FOLDER}{os.pathsep}{FOLDER.parent}"})
     assert done.returncode == 0, done.stderr

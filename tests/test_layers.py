@@ -29,10 +29,10 @@ def half_black(*shape):
 
 def literal(m, x):
     """Paper Eq. 14-18 with nothing folded, and the straight-through divisor by hand."""
-    conv = lambda w: F.conv2d(x, w, padding=1)  # noqa: E731
+    conv = lambda w: F.conv2d(x, w, padding=1)
     i_ee, i_ie = conv(m.ee.weight), conv(m.ie.weight)
     w_ei = m.ei.weight
-    through = lambda i: torch.einsum("ei,bihw->behw", w_ei, i)  # noqa: E731
+    through = lambda i: torch.einsum("ei,bihw->behw", w_ei, i)
     i_div = through(m.g_i[:, None, None] * i_ie)
     divisor = i_div.detach().clone()
     for one in divisor:

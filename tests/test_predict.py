@@ -114,7 +114,7 @@ def test_over_http(cli):
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"
-    code, out, err = cli("predict", f"{base}/a.png", f"{base}/b.png", "-f", "json")
+    code, out, _ = cli("predict", f"{base}/a.png", f"{base}/b.png", "-f", "json")
     server.shutdown()
     rows = json.loads(out)
     assert code == 1 and rows[0]["label"] and "could not be fetched" in rows[1]["error"]
@@ -164,7 +164,7 @@ def test_event_model(cli, model_folder, tmp_path):
     folder = model_folder("ei_vgg8_cifar10dvs", time_steps=3)
     np.save(tmp_path / "frames.npy", np.random.default_rng(0).poisson(0.3, (3, 2, 48, 48)))
     np.save(tmp_path / "short.npy", np.zeros((2, 2, 48, 48)))
-    code, out, err = cli("predict", tmp_path / "frames.npy", tmp_path / "short.npy", FILES[0], "-m", folder, "-f", "json")
+    code, out, _ = cli("predict", tmp_path / "frames.npy", tmp_path / "short.npy", FILES[0], "-m", folder, "-f", "json")
     rows = json.loads(out)
     assert code == 1 and rows[0]["label"] in base_config(find_model("ei_vgg8_cifar10dvs")).label_names
     assert "instead of" in rows[1]["error"] and "event frames" in rows[2]["error"]

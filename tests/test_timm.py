@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 
-import eisnn_zoo  # noqa: F401  before timm on purpose: either order registers the models
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+import eisnn_zoo  # noqa: F401  before timm on purpose: either order registers the models
 from eisnn_zoo.catalog import MODELS
 
 
@@ -140,3 +140,12 @@ def test_config_json_is_timms(model_folder):
     from timm.models import generate_default_cfgs
 
     assert generate_default_cfgs({"x": raw["pretrained_cfg"]})
+
+
+def test_timms_scripts_run_with_our_models(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import sys, timm\nprint(type(timm.create_model(sys.argv[1])).__name__)\n")
+    command = [sys.executable, "-m", "eisnn_zoo.timm_run"]
+    done = subprocess.run([*command, str(script), "ei_mlp2_mnist"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "SpikingMLP"
+    assert "usage" in subprocess.run([*command, "gone.py"], capture_output=True, text=True).stderr

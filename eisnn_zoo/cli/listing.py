@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from enum import Enum
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -35,11 +35,11 @@ def register(app: typer.Typer) -> None:
 
 
 def list_models(
-    pattern: Annotated[Optional[str], typer.Argument(help='Part of a name, or a pattern such as "ei_vgg*".', show_default=False)] = None,
-    dataset: Annotated[Optional[str], typer.Option("--dataset", "-d", help=f"One of {', '.join(DATASETS)}.")] = None,
+    pattern: Annotated[str | None, typer.Argument(help='Part of a name, or a pattern such as "ei_vgg*".', show_default=False)] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help=f"One of {', '.join(DATASETS)}.")] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", "-p", help="Only models with trained weights, one row for each.")] = False,
-    min_acc: Annotated[Optional[float], typer.Option("--min-acc", help="Only weights of at least this top-1 accuracy, in %.")] = None,
-    max_params: Annotated[Optional[float], typer.Option("--max-params", help="Only models of at most so many million parameters.")] = None,
+    min_acc: Annotated[float | None, typer.Option("--min-acc", help="Only weights of at least this top-1 accuracy, in %.")] = None,
+    max_params: Annotated[float | None, typer.Option("--max-params", help="Only models of at most so many million parameters.")] = None,
     sort: Annotated[Sort, typer.Option("--sort", "-s", help="Order of the rows.")] = Sort.name,
     format: Annotated[Format, typer.Option("--format", "-f")] = Format.table,
 ) -> None:
@@ -104,7 +104,7 @@ def info(
         "macs_per_inference": counted.macs(steps),
         "time_steps": steps,
         "classes": entry.options["num_classes"],
-        "labels": ", ".join(entry.dataset.label_names[:10]) + (", ..." if entry.dataset.num_classes > 10 else "") if entry.dataset else None,
+        "labels": _few(entry.dataset.label_names) if entry.dataset else None,
         "input": f"{steps} event frames of {channels} x {height} x {width}" if entry.options.get("event_input")
                  else f"{channels} x {height} x {width}, pixels in [0, 1], no mean or std",
         "preprocessing": None if entry.options.get("event_input") else f"shorter side to {height} (bilinear), centre crop",
@@ -117,9 +117,14 @@ def info(
         print(json.dumps({**facts, "weights": rows}, indent=2, ensure_ascii=False))
         return
     shown = {**facts, "parameters": f"{counted.params:,}", "macs_per_inference": f"{counted.macs(steps) / 1e6:,.0f} million"}
-    print(table([{"key": k.replace("_", " "), "value": v} for k, v in shown.items() if v is not None], {"key": "", "value": ""}).lstrip("\n "))
+    lines = [{"key": k.replace("_", " "), "value": v} for k, v in shown.items() if v is not None]
+    print(table(lines, {"key": "", "value": ""}).lstrip("\n "))
     if not rows:
         print("\nno trained weights yet")
     for row in rows:
-        print("\nweights " + entry.name + "." + row["tag"])
+        print(f"\nweights {entry.name}.{row['tag']}")
         print("\n".join(f"  {k.replace('_', ' '):9} {v}" for k, v in row.items() if v is not None and k != "tag"))
+
+
+def _few(labels: tuple[str, ...], most: int = 10) -> str:
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

@@ -6,9 +6,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -30,17 +31,17 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    inputs: Annotated[Optional[list[str]], typer.Argument(
-        metavar="INPUT...", help="Image files, folders, patterns, http(s) addresses, or - for one image on stdin.", show_default=False)] = None,
-    model: Annotated[Optional[str], typer.Option(
+    inputs: Annotated[list[str] | None, typer.Argument(
+        metavar="INPUT...", help="Image files, folders, patterns, http(s) addresses, or - (stdin).", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(
         "--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, or weight file. Default: the best that is here.")] = None,
     topk: Annotated[int, typer.Option("--topk", "-k", min=1, help="Classes to show for each image.")] = 5,
-    format: Annotated[Optional[Format], typer.Option("--format", "-f", help="Default: table, or what --output ends in.")] = None,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write the results to this file.")] = None,
-    from_file: Annotated[Optional[str], typer.Option("--from-file", help="A file with one input a line; - for stdin.")] = None,
+    format: Annotated[Format | None, typer.Option("--format", "-f", help="Default: table, or what --output ends in.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this file.")] = None,
+    from_file: Annotated[str | None, typer.Option("--from-file", help="A file with one input a line; - for stdin.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 32,
-    time_steps: Annotated[Optional[int], typer.Option("--time-steps", "-T", min=1, help="Time steps of the network. Default: as trained.")] = None,
+    time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Time steps. Default: as trained.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
 ) -> None:
     """Classify images with a trained network."""
@@ -52,7 +53,7 @@ def predict(
     if (inputs or []).count("-") + (from_file == "-") > 1:
         raise UsageError("stdin can be read once: give - a single time")
     format = format or _format_of(output)
-    names = _chain(expand(inputs or []), from_list(from_file) if from_file else ())
+    names = chain(expand(inputs or []), from_list(from_file) if from_file else ())
     first = next(names)  # a pattern that matches nothing is said before a network is loaded
     run, config, steps, where = _network(model, device, time_steps)
     if not quiet:
@@ -63,7 +64,7 @@ def predict(
 
     def results() -> Iterator[Prediction]:
         nonlocal failed, total
-        for prediction in classify(_chain([first], names), run, config, steps, topk, batch_size):
+        for prediction in classify(chain([first], names), run, config, steps, topk, batch_size):
             total += 1
             bar.advance(total)
             if prediction.error:
@@ -99,11 +100,6 @@ def _preprocessing(config) -> str:
     if config.options.get("event_input"):
         return f"{channels} x {height} x {width} event frames"
     return f"shorter side to {min(height, width)}, centre {height} x {width}, pixels in [0, 1]"
-
-
-def _chain(*parts: Iterable[str]) -> Iterator[str]:
-    for part in parts:
-        yield from part
 
 
 def _format_of(output: Path | None) -> Format:
@@ -150,7 +146,7 @@ def _write_table(predictions: Iterator, stream, chart: bool) -> None:
     if second is None and first is not None and first.top and chart:
         stream.write(_bars(first) + "\n")
         return
-    for prediction in _chain([p for p in (first, second) if p], predictions):
+    for prediction in chain((p for p in (first, second) if p), predictions):
         if prediction.top:
             shown = "   ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.top)
             stream.write(f"{prediction.name}  {shown}\n")
