@@ -1,0 +1,42 @@
+"""Writes the table of results into README.md, from the table of weights: python docs/results_table.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.files import write_atomic
+from eisnn_zoo.weights import weights_of
+
+README = Path(__file__).parent.parent / "README.md"
+START, END = "<!-- results: written by docs/results_table.py -->", "<!-- end of results -->"
+
+
+def rows() -> list[tuple[str, ...]]:
+    out = []
+    for model in MODELS.values():
+        weights = weights_of(model.name)
+        if not weights:
+            continue
+        ours = [w for w in weights if w.folder]
+        released = f"{model.released_top1:.2f}" if model.released_top1 is not None else "none released"
+        mine = "<br>".join(f"**{w.top1:.2f}** (`{w.tag}`)" for w in ours) or "not measured"
+        how = "<br>".join(f"{w.obtained}; {w.trained}" if w.trained else w.obtained for w in ours)
+        out.append((f"`{model.name}`", model.dataset.title if model.dataset else "", released, mine, how))
+    return out
+
+
+def table() -> str:
+    head = ("model", "dataset", "authors' checkpoint", "ours", "how ours was obtained")
+    lines = [head, ("---", "---", "---:", "---:", "---"), *rows()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def updated(readme: str) -> str:
+    before, _, rest = readme.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n\n{table()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    write_atomic(README, updated(README.read_text("utf-8")))
