@@ -198,3 +198,26 @@ def test_interrupted_output_pipe_is_quiet():
     command = f"{sys.executable} -m eisnn_zoo predict {IMAGES} -f jsonl -q --batch-size 1 | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr and done.stdout.count("\n") == 1
+
+
+def test_the_onnx_file_gives_the_same_answers_without_torch():
+    code = (f"import sys\nfrom eisnn_zoo.cli import main\nsys.argv = ['eisnn-zoo', 'predict', {str(IMAGES)!r}, '-f', 'jsonl', '--backend', 'onnx']\n"
+            "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\nprint(sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *lines, heavy = done.stdout.splitlines()
+    assert heavy == "[]" and "onnxruntime on cpu" in done.stderr
+    onnx = [json.loads(line) for line in lines]
+    done = subprocess.run([sys.executable, "-m", "eisnn_zoo", "predict", str(IMAGES), "-f", "jsonl", "--backend", "torch"], capture_output=True, text=True)
+    torch_ = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "torch on cpu" in done.stderr
+    assert np.mean([a["label"] == b["label"] for a, b in zip(onnx, torch_)]) >= 0.9
+    close = [abs(a["probability"] - b["probability"]) < 1e-3 for a, b in zip(onnx, torch_)]
+    assert np.mean(close) >= 0.8
+
+
+@pytest.mark.parametrize("arguments, words", [(["--backend", "tensorflow"], ["choose one of"]), (["-m", "gone.onnx"], ["gone.onnx"]),
+                                              (["-m", "x.onnx", "--backend", "torch"], ["--backend torch"])])
+def test_wrong_backends(arguments, words, cli):
+    code, out, err = cli("predict", FILES[0], *arguments)
+    assert code == 2 and out == "" and all(w in err for w in words), err

@@ -34,17 +34,19 @@ def predict(
     inputs: Annotated[list[str] | None, typer.Argument(
         metavar="INPUT...", help="Image files, folders, patterns, http(s) addresses, or - (stdin).", show_default=False)] = None,
     model: Annotated[str | None, typer.Option(
-        "--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, or weight file. Default: the best that is here.")] = None,
+        "--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, .safetensors or .onnx file. Default: the best here.")] = None,
     topk: Annotated[int, typer.Option("--topk", "-k", min=1, help="Classes to show for each image.")] = 5,
     format: Annotated[Format | None, typer.Option("--format", "-f", help="Default: table, or what --output ends in.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this file.")] = None,
     from_file: Annotated[str | None, typer.Option("--from-file", help="A file with one input a line; - for stdin.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", help="auto, torch or onnx. auto needs no torch where it can do without.")] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 32,
     time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Time steps. Default: as trained.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
 ) -> None:
     """Classify images with a trained network."""
+    from ..backends import open_network
     from ..classify import Prediction, classify
     from ..inputs import expand, from_list
 
@@ -55,16 +57,17 @@ def predict(
     format = format or _format_of(output)
     names = chain(expand(inputs or []), from_list(from_file) if from_file else ())
     first = next(names)  # a pattern that matches nothing is said before a network is loaded
-    run, config, steps, where = _network(model, device, time_steps)
+    network = open_network(model, backend, device, time_steps)
+    config = network.config
     if not quiet:
-        note(f"{config.name}: T = {steps}, {_preprocessing(config)}, on {where}")
+        note(f"{config.name}: T = {network.time_steps}, {_preprocessing(config)}, {network.where}")
 
     bar = _Bar(quiet)
     failed = total = 0
 
     def results() -> Iterator[Prediction]:
         nonlocal failed, total
-        for prediction in classify(chain([first], names), run, config, steps, topk, batch_size):
+        for prediction in classify(chain([first], names), network.run, config, network.time_steps, topk, batch_size):
             total += 1
             bar.advance(total)
             if prediction.error:
@@ -84,15 +87,6 @@ def predict(
         if total > 1:
             note(f"{failed} of {total} inputs could not be used")
         raise typer.Exit(1)
-
-
-def _network(model: str | None, device: str, time_steps: int | None):
-    from ..backends import torch_network
-    from ..weights import default_weights, locate
-
-    located = locate(model or default_weights().name)
-    run, where = torch_network(located, device, time_steps)
-    return run, located.config, time_steps or located.config.options.get("time_steps", 4), where
 
 
 def _preprocessing(config) -> str:
