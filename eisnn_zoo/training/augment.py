@@ -23,8 +23,8 @@ def crop(x: Tensor, rng: torch.Generator, padding: int = 4) -> Tensor:
     dy, dx = (torch.randint(2 * padding + 1, (b, 1), generator=rng).to(x.device) for _ in range(2))
     rows = (torch.arange(h, device=x.device) + dy)[:, None, :, None]
     columns = (torch.arange(w, device=x.device) + dx)[:, None, None, :]
-    return padded[torch.arange(b, device=x.device)[:, None, None, None], torch.arange(x.shape[1], device=x.device)[:, None, None],
-                  rows, columns]
+    image, channel = torch.arange(b, device=x.device), torch.arange(x.shape[1], device=x.device)
+    return padded[image[:, None, None, None], channel[:, None, None], rows, columns]
 
 
 def flip(x: Tensor, rng: torch.Generator) -> Tensor:

@@ -18,6 +18,8 @@ from ..errors import ZooError
 from . import events, folders
 from .recipe import FOLDER, Recipe
 
+TEST_SET = "test set"  # what validation is where nothing was held out
+
 
 class DataError(ZooError):
     """Data that is missing or unusable; the message says which file, and what to do."""
@@ -82,13 +84,15 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
     """
     model = MODELS[recipe.model]
     if recipe.dataset == FOLDER:
+        if model.options.get("event_input"):
+            raise DataError(f"{model.name} takes frames of events, not pictures: choose another model")
         channels, size, _ = model.input_size
         train, valid = load_folder(root, channels, size)
         n = recipe.holdout or (0 if valid is not None else max(1, len(train) // 10))
         said = f"{root}: its own validation split"
     else:
         dataset = DATASETS[recipe.dataset]
-        size, n, said, valid = dataset.size, recipe.holdout, "test set", None
+        size, n, said, valid = dataset.size, recipe.holdout, TEST_SET, None
         train = load(dataset, root, "train", recipe.final_steps)
     if n:
         if n >= len(train):
@@ -203,11 +207,14 @@ def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y
 
 
+_ARRAYS = {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """The official CIFAR files are pickles of arrays: nothing else is let in."""
 
     def find_class(self, module: str, name: str):
-        if (module.split(".")[0], name) in {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}:
+        if (module.split(".")[0], name) in _ARRAYS:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a data file")
 
@@ -220,11 +227,11 @@ def _cifar(root: Path, split: str, folder: str, files: dict[str, list[str]], lab
     xs, ys = [], []
     for path in paths:
         try:
-            with open(path, "rb") as f:
+            with path.open("rb") as f:
                 batch = _PlainUnpickler(f, encoding="bytes").load()
             xs.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
             ys.append(np.asarray(batch[label], np.int64).reshape(len(xs[-1])))
-        except (OSError, EOFError, pickle.UnpicklingError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        except (OSError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is missing or damaged ({error}): unpack the official archive again") from error
     return np.concatenate(xs), np.concatenate(ys)
 
@@ -266,13 +273,13 @@ def _idx(path: Path) -> np.ndarray | None:
 _READERS = {"cifar10": _cifar10, "cifar100": _cifar100, "mnist": _mnist, "tinyimagenet200": folders.tiny_imagenet,
             "nmnist": events.nmnist, "cifar10dvs": events.cifar10dvs, "dvsgesture": events.dvsgesture}
 _FETCH = {
-    "cifar10": "unpack cifar-10-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there (folder cifar-10-batches-py)",
-    "cifar100": "unpack cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there (folder cifar-100-python)",
+    "cifar10": "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there (folder cifar-10-batches-py)",
+    "cifar100": "unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz there (folder cifar-100-python)",
     "mnist": "put the four idx files of MNIST (plain or .gz) into its folder MNIST/raw",
     "tinyimagenet200": "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there (folder tiny-imagenet-200)",
     "nmnist": "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist there (folders Train, Test)",
-    "cifar10dvs": "put the archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into its folder download and "
-                  "let spikingjelly.datasets.CIFAR10DVS unpack them (folder events_np)",
+    "cifar10dvs": "put the archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into its folder download "
+                  "and let spikingjelly.datasets.CIFAR10DVS unpack them (folder events_np)",
     "dvsgesture": "put DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ into its folder download and let "
                   "spikingjelly.datasets.DVS128Gesture unpack it (folder events_np)",
 }

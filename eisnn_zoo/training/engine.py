@@ -27,13 +27,14 @@ from ..catalog import MODELS
 from ..config import Config
 from ..errors import ZooError
 from ..networks import SpikingNet
-from ..networks.base import Spiking
 from . import report
 from .augment import AUGMENTATIONS, pixels
 from .data import Images, load_data
+from .diagnose import first_overflow
 from .evaluation import Scores, evaluate
 from .recipe import Recipe
 from .run import Run, environment
+from .schedule import batches, warmup_cosine
 from .setup import faster_precision, keep_memory, make_model, make_optimizer, strict_arithmetic
 from .world import World
 
@@ -49,19 +50,6 @@ class Stopped(ZooError):
 
 class Diverged(ZooError):
     """A loss or gradient that is not finite."""
-
-
-def warmup_cosine(step: int, total: int, warmup: int, peak: float, start: float) -> float:
-    """Linear from start to peak over the warm-up iterations, then cosine to 0."""
-    if step < warmup:
-        return start + (peak - start) * step / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-def batches(n: int, size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Tensor]:
-    """Rows of each batch of an epoch, the last one partial, from the skip-th on."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
-    yield from order.split(size)[skip:]
 
 
 class Training:
@@ -102,14 +90,17 @@ class Training:
         if compile:
             self.network = torch.compile(self.network, dynamic=False)
         self.optimizer = make_optimizer(recipe, self.model)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
+        self.average = None
+        if recipe.ema:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         if self.world.first:
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
                                     "validation": self.data.validation, "valid_images": len(self.valid), **(facts or {})})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.optimizer) or {}
-        self.step, self.best, self.epoch_sums = progress.get("step", 0), progress.get("best", -1.0), progress.get("epoch", NOTHING[:])
+        self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
+        self.epoch_sums = progress.get("epoch", NOTHING[:])
         self.hooks = [report.tracker(name, self.run.folder, recipe) for name in report_to] if self.world.first else []
         self.stop = False
 
@@ -218,11 +209,13 @@ class Training:
         options = {**self.model.config, "time_steps": self.recipe.final_steps}
         facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
                  "top1": round(top1, 2), "measured_on": self.data.validation}
-        return Config(MODELS[self.recipe.model], options, self.data.label_names, self.run.folder.resolve().name, facts, self.data.size)
+        name = self.run.folder.resolve().name
+        return Config(MODELS[self.recipe.model], options, self.data.label_names, name, facts, self.data.size)
 
     def _save(self) -> None:
         if self.world.first:
-            self.run.save_checkpoint(self._parts, self.optimizer, {"step": self.step, "best": self.best, "epoch": self.epoch_sums})
+            progress = {"step": self.step, "best": self.best, "epoch": self.epoch_sums}
+            self.run.save_checkpoint(self._parts, self.optimizer, progress)
         self.saved = time.monotonic()
 
     def _draw(self) -> None:
@@ -232,7 +225,8 @@ class Training:
 
     def _stopped(self) -> Stopped:
         total = self.recipe.epochs * self.per_epoch
-        return Stopped(f"stopped at iteration {self.step} of {total}, all saved; go on with: eisnn-zoo train --resume {self.run.folder}")
+        return Stopped(f"stopped at iteration {self.step} of {total}, all saved; go on with: "
+                       f"eisnn-zoo train --resume {self.run.folder}")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -280,7 +274,7 @@ class Training:
         self.stop = stop > 0
         if not math.isfinite(loss_sum) or not torch.isfinite(norm):
             raise Diverged(f"the loss is {loss_sum / len(rows):.4g} and the gradient's norm {norm.item():.4g} at iteration "
-                           f"{self.step + 1}: {self._first_overflow(x)}; the last good checkpoint is {self.run.checkpoint}")
+                           f"{self.step + 1}: {self._overflow(x)}; the last good checkpoint is {self.run.checkpoint}")
         if self.recipe.clip_grad:
             clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, norm)
         self.optimizer.step()
@@ -309,22 +303,6 @@ class Training:
                  for kind, alpha in ((v2.MixUp, self.recipe.mixup), (v2.CutMix, self.recipe.cutmix)) if alpha]
         return v2.RandomChoice(kinds)(x, y)
 
-    @torch.no_grad()
-    def _first_overflow(self, x: Tensor) -> str:
-        """Where a number stopped being finite first, in words."""
-        broken: list[str] = []
-
-        def look(name: str):
-            return lambda module, args, out: None if torch.isfinite(out).all() else broken.append(name)
-
-        hooks = [module.current.register_forward_hook(look(name)) for name, module in self.model.named_modules()
-                 if isinstance(module, Spiking)]
-        hooks.append(self.model.head.register_forward_hook(look("head")))
+    def _overflow(self, x: Tensor) -> str:
         with self.autocast():
-            self.model(x)
-        for hook in hooks:
-            hook.remove()
-        if broken:
-            return f"the current of layer {broken[0]} overflowed first"
-        last = [name for name, p in self.model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
-        return f"all currents are finite, the gradient overflowed first in {last[-1]}" if last else "no current overflowed"
+            return first_overflow(self.model, x)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..catalog import DATASETS, Dataset
+from ..config import Config
+from ..errors import UsageError
+from ..weights import Located
 from .augment import pixels
-from .data import Images
+from .data import TEST_SET, DataError, Images, load, load_folder
+from .recipe import FOLDER
 from .world import World
 
 
@@ -75,3 +81,54 @@ def evaluate(model: nn.Module, images: Images, size: int | None = None, batch_si
     seconds = time.perf_counter() - start
     return Scores(loss / len(images), 100 * top5 / len(images),
                   torch.tensor(confusion, dtype=torch.int64).view(classes, classes), seconds)
+
+
+def _title(dataset: Dataset) -> str:
+    return f"{dataset.title} test"
+
+
+def test_images(config: Config, root: Path, dataset: str | None, time_steps: int) -> tuple[Images, str]:
+    """The labelled images on which to measure a network, with its class names, and what they are.
+
+    Args:
+        dataset: of the catalog; "folder" for one's own pictures, whose classes are matched by name; None for the model's.
+    Raises:
+        UsageError: no such dataset, or one whose classes are not the network's. DataError: see :func:`load`.
+    """
+    own = config.model.dataset
+    if dataset is None:
+        if own is None or config.label_names != own.label_names:
+            raise UsageError(f"{config.name} belongs to no dataset of the zoo: say --dataset {FOLDER} for your own pictures")
+        dataset = own.name
+    if dataset != FOLDER:
+        if dataset not in DATASETS:
+            raise UsageError(f"there is no dataset {dataset!r}: choose one of {', '.join(DATASETS)}, or {FOLDER}")
+        images, title = load(DATASETS[dataset], root, "test", time_steps), _title(DATASETS[dataset])
+        if len(images.label_names) != len(config.label_names):
+            raise UsageError(f"{config.name} has {len(config.label_names)} classes, {DATASETS[dataset].title} has "
+                             f"{len(images.label_names)}")
+        return images, title
+    train, valid = load_folder(root, *config.input_size[:2])
+    images = train if valid is None else valid
+    title = f"{root}" if valid is None else f"{root}, its validation split"
+    if set(images.label_names) <= set(config.label_names):
+        order = torch.tensor([config.label_names.index(name) for name in images.label_names])
+        return replace(images, y=order[images.y], label_names=config.label_names), title
+    if len(images.label_names) != len(config.label_names) or not images.label_names[0].startswith("class "):
+        strange = next(name for name in images.label_names if name not in config.label_names)
+        raise DataError(f"{root} holds a class {strange!r} that {config.name} does not know")
+    return replace(images, label_names=config.label_names), title
+
+
+def compare(located: Located, title: str, scores: Scores, time_steps: int) -> dict:
+    """What was measured, and what the weights' own record says should be."""
+    config, row = located.config, located.table
+    facts = config.facts or {}
+    expected, source = (row.top1, row.obtained) if row else (facts.get("top1"), facts.get("measured_on"))
+    own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)
+    same = bool(own) and expected is not None and time_steps == config.options.get("time_steps")
+    return {"model": config.name, "data": title, "images": scores.images, "time_steps": time_steps,
+            "top1": round(scores.top1, 2), "top5": round(scores.top5, 2), "loss": round(scores.loss, 4),
+            "expected_top1": expected if same else None, "expected_from": source if same else None,
+            "difference": round(scores.top1 - expected, 2) if same else None,
+            "images_per_s": round(scores.images / scores.seconds, 1)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def read_npz(path: Path, dataset: Dataset, time_steps: int) -> tuple[np.ndarray,
     x, y, p = _checked(x, y, p, size, path)
     if len(offset) != len(label) + 1 or offset[0] != 0 or offset[-1] != len(x) or (np.diff(offset) < 0).any():
         raise Damaged(f"{path}: offset does not cut {len(x)} events into {len(label)} recordings")
-    made = [frames(x[a:b], y[a:b], p[a:b], time_steps, size) for a, b in zip(offset, offset[1:])]
+    made = [frames(x[a:b], y[a:b], p[a:b], time_steps, size) for a, b in pairwise(offset)]
     return np.stack(made), label
 
 

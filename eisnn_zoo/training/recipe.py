@@ -197,12 +197,17 @@ def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Re
             raise RecipeError(f"{path}, line {key.start_mark.line + 1}: key {key.value!r} stands there twice")
         lines[key.value] = key.start_mark.line + 1
     for key, value in (overrides or {}).items():
-        try:
-            values[key] = yaml.load(value, _Loader)
-        except yaml.YAMLError:
-            raise RecipeError(f"{key}={value}: the value is not YAML") from None
+        values[key] = parse_value(key, value)
         lines.pop(key, None)
     return check_recipe(values, str(path), lines)
+
+
+def parse_value(key: str, text: str) -> object:
+    """A value given as YAML text, as in --set. Raises RecipeError."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise RecipeError(f"{key}={text}: the value is not YAML") from None
 
 
 def check_recipe(values: dict, where: str, lines: dict[str, int] | None = None) -> Recipe:

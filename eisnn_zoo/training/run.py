@@ -46,10 +46,9 @@ class Run:
 
     def start(self, recipe: Recipe, environment: dict) -> None:
         """Raises UsageError where another run lives in the folder."""
-        if (self.folder / "recipe.yaml").exists():
-            if self.recipe != recipe:
-                raise UsageError(f"{self.folder} holds a run of another recipe: choose another --output, or go on with it by "
-                                 f"--resume {self.folder}")
+        if (self.folder / "recipe.yaml").exists() and self.recipe != recipe:
+            raise UsageError(f"{self.folder} holds a run of another recipe: choose another --output, or go on with it by "
+                             f"--resume {self.folder}")
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("recipe.yaml", "metrics.csv", "curves.png", CHECKPOINT, "*/config.json", "*/model.safetensors"):
             parent, _, file = name.rpartition("/")
@@ -87,7 +86,7 @@ class Run:
             return None
         try:
             with safe_open(self.checkpoint, "pt") as f:
-                tensors = {k: f.get_tensor(k) for k in f.keys()}
+                tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
                 progress = json.loads(f.metadata()["progress"])
             for name, part in parts.items():
                 part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
@@ -124,8 +123,9 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
     write: Callable[[Path], object] = lambda beside: save_file(tensors, beside, {"format": "pt", **metadata})  # noqa: E731
     try:
         write_atomic(path, write)
-    except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise ZooError(f"{path} cannot be written ({error}); what was there before is whole: make room, then go on with "
+                       f"eisnn-zoo train --resume {path.parent}") from error
 
 
 def environment(device: torch.device) -> dict:
@@ -139,8 +139,8 @@ def environment(device: torch.device) -> dict:
                                 timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         commit = ""
-    return {"eisnn_zoo": __version__, "torch": torch.__version__, **{name: version(name) for name in ("torchvision", "timm", "numpy")},
-            "python": platform.python_version(),
+    versions = {name: version(name) for name in ("torchvision", "timm", "numpy")}
+    return {"eisnn_zoo": __version__, "torch": torch.__version__, **versions, "python": platform.python_version(),
             "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             "threads": torch.get_num_threads(), "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32, "commit": commit}

@@ -1,0 +1,301 @@
+"""eisnn-zoo train, reproduce, finetune, eval and recipes."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError, ZooError
+from .output import Format, note, render, table
+
+Data = Annotated[Path, typer.Option("--data", help="Folder of the data; what must lie in it is said where it does not.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder. Default: runs/NAME.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")]
+Compile = Annotated[bool | None, typer.Option(
+    "--compile/--no-compile", help="torch.compile the network. Default: where it can be.")]
+Report = Annotated[list[str] | None, typer.Option("--report-to", help="tensorboard, wandb or trackio; may be repeated.")]
+
+TRAIN = """[bold]Examples[/bold]
+
+  eisnn-zoo train ei_vgg8_cifar10 --data cifar/
+
+  eisnn-zoo train ei_vgg8_cifar10 --data cifar/ --set epochs=30 --set lr=2e-3
+
+  eisnn-zoo train --resume runs/ei_vgg8_cifar10
+
+  torchrun --no-python --nproc-per-node 4 eisnn-zoo train ei_resnet18_cifar10 --data cifar/ --device cuda
+"""
+FINETUNE = """[bold]Examples[/bold]
+
+  eisnn-zoo finetune --model ei_vgg8_cifar10 --data flowers/
+
+  eisnn-zoo predict new.png --model runs/flowers
+"""
+REPRODUCE = """[bold]Example[/bold]
+
+  eisnn-zoo reproduce ei_resnet18_cifar10 --data cifar/
+"""
+EVAL = """[bold]Examples[/bold]
+
+  eisnn-zoo eval ei_resnet18_cifar10 --data cifar/
+
+  eisnn-zoo eval runs/flowers --data flowers/ --dataset folder --output report/
+"""
+RECIPES = """[bold]Examples[/bold]
+
+  eisnn-zoo recipes list
+
+  eisnn-zoo recipes show zoo_vgg8_cifar10 > mine.yaml
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train", epilog=TRAIN)(train)
+    app.command("reproduce", epilog=REPRODUCE)(reproduce)
+    app.command("finetune", epilog=FINETUNE)(finetune)
+    app.command("eval", epilog=EVAL)(evaluate)
+    recipes = typer.Typer(help="The training recipes.", no_args_is_help=True, epilog=RECIPES)
+    recipes.command("list")(list_recipes)
+    recipes.command("show")(show_recipe)
+    app.add_typer(recipes, name="recipes")
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a .yaml file.", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option(
+        "--data", help="Folder of the data; what must lie in it is said where it does not.")] = None,
+    output: Output = None,
+    device: Device = "auto",
+    set_: Set = None,
+    resume: Annotated[Path | None, typer.Option(
+        "--resume", help="Go on with this run; all else comes from the run itself.")] = None,
+    compile: Compile = None,
+    report_to: Report = None,
+    save_every: Annotated[float, typer.Option(
+        "--save-every", min=0, help="Seconds between checkpoints within an epoch.")] = 300,
+) -> None:
+    """Train a network by a recipe; interrupted at any moment, it can be gone on with."""
+    _needs_training()
+    if resume is not None:
+        if recipe or set_ or output:
+            raise UsageError("--resume takes the recipe and the folder from the run: leave out RECIPE, --set and --output")
+        _resume(resume, data, device, save_every)
+        return
+    if recipe is None or data is None:
+        raise UsageError("name a recipe and its data: eisnn-zoo train ei_vgg8_cifar10 --data FOLDER")
+    from ..training.recipe import load_recipe
+
+    run = output or Path("runs") / Path(recipe).stem
+    _fit(load_recipe(recipe, _settings(set_)), data, run, device, compile, report_to, save_every)
+
+
+def reproduce(
+    model: Annotated[str, typer.Argument(help="Name of a recipe: ei_vgg8_cifar10, zoo_vgg8_cifar10 ...")],
+    data: Data,
+    output: Output = None,
+    device: Device = "auto",
+    set_: Set = None,
+    compile: Compile = None,
+    report_to: Report = None,
+    results: Annotated[Path, typer.Option(
+        "--results", help="Table to which the measurement is added.")] = Path("results/results.csv"),
+) -> None:
+    """Train by a recipe, evaluate on the test images, compare with the paper, and record the result.
+
+    Where the run folder holds an unfinished run of the recipe, it is gone on with.
+    """
+    _needs_training()
+    from ..catalog import DATASETS
+    from ..training.data import load
+    from ..training.recipe import FOLDER, load_recipe
+    from ..training.results import append, measure
+
+    name = Path(model).stem
+    recipe = load_recipe(model, _settings(set_))
+    if recipe.dataset == FOLDER:
+        raise UsageError(f"the recipe {name} trains on one's own pictures: use `eisnn-zoo train`")
+    test = load(DATASETS[recipe.dataset], data, "test", recipe.final_steps)  # missing data is said before hours of training
+    training = _fit(recipe, data, output or Path("runs") / name, device, compile, report_to)
+    if not training.world.first:
+        return
+    row = measure(training.run, name, test, training.device)
+    append(row, results)
+    paper, source = training.recipe.paper
+    figures = [{"": "last epoch", "top-1 (%)": row["top1_last"]}, {"": "best epoch", "top-1 (%)": row["top1_best"]}]
+    figures.append({"": f"paper ({source})" if source else "paper", "top-1 (%)": paper})
+    print(table(figures))
+    note(f"\n{name}: {recipe.epochs} epochs, judged by: {row['validation']}. Added to {results}.")
+
+
+def finetune(
+    model: Annotated[str, typer.Option("--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, or weight file.")],
+    data: Annotated[Path, typer.Option(
+        "--data", help="Pictures in one folder per class, or an .npz file (x: uint8 [N, H, W, C], y).")],
+    output: Output = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Train the new output layer alone.")] = False,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: 10.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Step size, relative to each weight's own size.")] = None,
+    device: Device = "auto",
+    set_: Set = None,
+    report_to: Report = None,
+) -> None:
+    """Train a trained network on your own pictures: 1 to 1000 classes, Dale's law kept."""
+    _needs_training()
+    from ..training.finetune import finetune_recipe
+    from ..training.recipe import parse_value
+
+    overrides = {key: parse_value(key, value) for key, value in _settings(set_).items()}
+    overrides |= {key: value for key, value in (("epochs", epochs), ("lr", lr)) if value is not None}
+    recipe = finetune_recipe(model, freeze, overrides)
+    run = output or Path("runs") / (data.stem or "finetuned")
+    training = _fit(recipe, data, run, device, False, report_to)
+    if training.world.first:
+        note(f"now: eisnn-zoo predict PICTURE --model {run}")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Name, name.tag, hf-hub:org/name, folder, or weight file.")],
+    data: Data,
+    dataset: Annotated[str | None, typer.Option(
+        "--dataset", "-d", help="Default: the model's own. folder: one's own pictures.")] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 250,
+    time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")] = None,
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", help="Write confusion.png and evaluation.json into this folder.")] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="table or json.")] = Format.table,
+) -> None:
+    """Measure a network on labelled images, in float32, and compare with what it should reach."""
+    _needs_training()
+    from ..fold import fold
+    from ..training.evaluation import compare, evaluate, test_images
+    from ..training.setup import strict_arithmetic
+    from ..weights import load_network, locate
+
+    located = locate(model)
+    steps = time_steps or located.config.options.get("time_steps", 4)
+    images, title = test_images(located.config, data, dataset, steps)
+    strict_arithmetic()
+    network = fold(load_network(located, time_steps=steps)).to(_device(device))
+    note(f"{located.config.name}: T = {steps}, {len(images)} images of {title}")
+    scores = evaluate(network, images, located.config.input_size[1], batch_size)
+    facts = compare(located, title, scores, steps)
+    per_class = [{"class": name, "images": int(n), "top1": None if a is None else round(a, 2)}
+                 for name, n, a in zip(images.label_names, scores.confusion.sum(1), scores.per_class)]
+    if output:
+        from ..files import write_atomic
+        from ..training.plots import confusion
+
+        output.mkdir(parents=True, exist_ok=True)
+        confusion(scores.confusion, images.label_names, output / "confusion.png")
+        everything = {**facts, "per_class": per_class, "confusion": scores.confusion.tolist()}
+        write_atomic(output / "evaluation.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
+        note(f"wrote {output / 'confusion.png'} and evaluation.json")
+    if format is Format.json:
+        print(json.dumps({**facts, "per_class": per_class}, indent=2, ensure_ascii=False))
+        return
+    shown = [{"key": k.replace("_", " "), "value": v} for k, v in facts.items() if v is not None]
+    print(table(shown, {"key": "", "value": ""}).lstrip("\n "))
+    print()
+    print(render(per_class, format, {"class": "class", "images": "images", "top1": "top-1 (%)"}))
+
+
+def list_recipes(format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
+    """Show the recipes and the figures they are to reproduce."""
+    _needs_training()
+    from ..training.recipe import load_recipe, recipe_names
+
+    rows = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        rows.append({"recipe": name, "model": recipe.model, "time_steps": recipe.final_steps, "epochs": recipe.epochs,
+                     "paper_top1": recipe.paper[0], "about": recipe.about})
+    columns = {"recipe": "recipe", "time_steps": "T", "epochs": "epochs", "paper_top1": "paper (%)", "about": "about"}
+    print(render(rows, format, columns))
+
+
+def show_recipe(
+    name: Annotated[str, typer.Argument(help="Name of a recipe, or a .yaml file.")],
+    set_: Set = None,
+) -> None:
+    """Print a recipe with every key, ready to be changed and trained."""
+    _needs_training()
+    from ..training.recipe import load_recipe
+
+    print(load_recipe(name, _settings(set_)).dump(), end="")
+
+
+# ---- common ----------------------------------------------------------------------------------------------------------
+
+
+def _needs_training() -> None:
+    missing = [package for package, module in (("pydantic", "pydantic"), ("pyyaml", "yaml"), ("matplotlib", "matplotlib"))
+               if find_spec(module) is None]
+    if missing:
+        raise ZooError(f"this command needs {', '.join(missing)}: pip install 'eisnn-zoo[train]'")
+
+
+def _settings(pairs: list[str] | None) -> dict[str, str]:
+    settings = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not (equals and key.strip() and value.strip()):
+            raise UsageError(f"--set {pair}: write key=value, as in --set lr=2e-3")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: torch has no such device here; use --device cpu") from error
+    return name
+
+
+def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, report_to: list[str] | None,
+         save_every: float = 300):
+    """Trains, and returns the finished training."""
+    import shutil
+
+    from ..training.engine import Training
+
+    device = _device(device)
+    if compile is None:  # on a CPU torch.compile calls a C++ compiler
+        compile = device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++"))
+    training = Training(recipe, data, run, device, compile, report_to or ())
+    if training.world.first:
+        going_on = f", going on from iteration {training.step}" if training.step else ""
+        note(f"{run}: {recipe.model}, {len(training.train)} images, {training.recipe.precision}, "
+             f"validation: {training.data.validation}{going_on}")
+    training.fit(save_every)
+    training.world.leave()
+    return training
+
+
+def _resume(folder: Path, data: Path | None, device: str, save_every: float) -> None:
+    import torch
+
+    from ..training.run import Run
+
+    run = Run.existing(folder)
+    begun = run.environment
+    try:
+        where = data or Path(begun["data"])
+        device = begun["device"] if device == "auto" else device
+        compile, report_to = begun["compile"], begun["report_to"]
+    except KeyError as error:
+        raise ZooError(f"{folder / 'environment.json'} lacks {error}: this run cannot be gone on with") from error
+    if begun.get("threads") not in (None, torch.get_num_threads()):
+        note(f"this run began with {begun['threads']} threads and goes on with {torch.get_num_threads()}: sums are rounded in "
+             f"another order (OMP_NUM_THREADS={begun['threads']} keeps it exact)")
+    _fit(run.recipe, where, folder, device, compile, report_to, save_every)

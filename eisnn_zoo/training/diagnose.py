@@ -1,0 +1,31 @@
+"""Finding where a training run stopped making sense."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..networks import SpikingNet
+from ..networks.base import Spiking
+
+
+@torch.no_grad()
+def first_overflow(model: SpikingNet, x: Tensor) -> str:
+    """Where a number stopped being finite first, in words: a current in the forward pass of x, else a gradient."""
+    broken: list[str] = []
+
+    def look(name: str):
+        return lambda module, args, out: None if torch.isfinite(out).all() else broken.append(name)
+
+    hooks = [module.current.register_forward_hook(look(name)) for name, module in model.named_modules()
+             if isinstance(module, Spiking)]
+    hooks.append(model.head.register_forward_hook(look("head")))
+    try:
+        model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if broken:
+        return f"the current of layer {broken[0]} overflowed first"
+    last = [name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+    return f"all currents are finite, the gradient overflowed first in {last[-1]}" if last else "no current overflowed"

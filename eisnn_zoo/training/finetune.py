@@ -1,0 +1,33 @@
+"""Fine-tuning as a recipe: trained weights, a new output layer, one's own pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UsageError
+from ..weights import locate
+from .recipe import FOLDER, Recipe, check_recipe
+
+DEFAULTS = {"epochs": 10, "batch_size": 64, "optimizer": "muon", "lr": 4e-3, "momentum": 0.95, "label_smoothing": 0.1,
+            "precision": "auto"}
+
+
+def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
+    """The recipe that fine-tunes these weights on a folder of pictures.
+
+    Args:
+        weights: a name, address or path, see :func:`eisnn_zoo.weights.locate`.
+        freeze: train the new output layer alone.
+        overrides: values by key.
+    Raises:
+        ZooError: weights that cannot be had, or that take events; an impossible value.
+    """
+    config = locate(weights).config
+    if config.options.get("event_input"):
+        raise UsageError(f"{config.name} takes frames of events, not pictures: choose another model")
+    if Path(weights).exists():
+        weights = str(Path(weights).resolve())
+    values = {"model": config.model.name, "about": f"fine-tuned from {config.name}", "dataset": FOLDER, "weights": weights,
+              "freeze": freeze, "augment": "crop_flip" if config.input_size[0] == 3 else "none",
+              "time_steps": config.options.get("time_steps", 4), **DEFAULTS, **overrides}
+    return check_recipe(values, f"fine-tuning {config.name}")

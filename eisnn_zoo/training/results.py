@@ -1,0 +1,80 @@
+"""The table of results: one row a measurement, written by commands only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import resource
+import statistics
+from pathlib import Path
+
+import torch
+
+from ..catalog import MODELS
+from ..errors import ZooError
+from ..files import write_atomic
+from ..fold import fold
+from ..weights import WEIGHTS, load_network, locate, sha256
+from .data import Images
+from .evaluation import Scores, evaluate
+from .run import Run
+
+COLUMNS = ("model", "recipe", "weights_sha256", "dataset", "test_rows", "test_sha256", "train_rows", "validation", "time_steps",
+           "precision", "top1_last", "top1_best", "top5_last", "paper_top1", "paper_source", "seed", "epochs", "recipe_sha256",
+           "commit", "eisnn_zoo", "torch", "device", "threads", "training_seconds", "images_per_s", "peak_memory_mb")
+
+
+def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
+    """A row: the run's last and best weights on the test images, in float32, beside the paper's figure.
+
+    Best is the epoch that did best on the run's validation images; where those are the test images, as in the paper's
+    release, that figure is the better for it.
+    """
+    recipe, environment = run.recipe, run.environment
+    scores: dict[str, Scores] = {}
+    for which in ("last", "best"):
+        network = fold(load_network(locate(str(run.folder / which)))).to(device)
+        scores[which] = evaluate(network, test, MODELS[recipe.model].input_size[1])
+    history = run.history
+    speed = [row["images_per_s"] for row in history if row["time_steps"] == recipe.final_steps]
+    paper, source = recipe.paper
+    values = (
+        recipe.model, name, sha256(run.folder / "last" / WEIGHTS), recipe.dataset, len(test), test.sha256,
+        environment["train_images"], environment["validation"], recipe.final_steps, recipe.precision,
+        round(scores["last"].top1, 2), round(scores["best"].top1, 2), round(scores["last"].top5, 2), paper, source, recipe.seed,
+        recipe.epochs, recipe.sha256, environment["commit"], environment["eisnn_zoo"], environment["torch"],
+        environment["device_name"], environment["threads"], round(sum(row["seconds"] for row in history)),
+        round(statistics.median(speed), 1), peak_memory(device))
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory this process has held, in MB: on the GPU where it runs on one."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+
+
+def append(row: dict, path: Path) -> None:
+    """Adds a row to the table; a row of the same weights and test images is replaced.
+
+    Raises:
+        ZooError: the file is another table.
+    """
+    rows: list[dict] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as f:
+            reader = csv.DictReader(f)
+            rows = list(reader)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ZooError(f"{path} is no table of results: its columns are not those of one; name another file")
+    key = ("weights_sha256", "test_sha256")
+    rows = [r for r in rows if tuple(r[k] for k in key) != tuple(row[k] for k in key)]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*rows, row])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, out.getvalue())

@@ -1,0 +1,168 @@
+"""Interrupted at any moment, a run goes on to the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+
+from eisnn_zoo.errors import ZooError
+from eisnn_zoo.training.engine import Diverged, Stopped, Training
+from training_helpers import digits, recipe, same, start, weights
+
+# Everything that holds state: averaged weights, a mixture of images, T grown on the way, a partial last batch.
+VALUES = {"epochs": 3, "ema": 0.9, "mixup": 0.2, "time_steps": {0: 1, 1: 2}, "batch_size": 60, "label_smoothing": 0.1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run that nobody interrupted."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    Training(recipe(**VALUES), data, folder, compile=False).fit()
+    return folder
+
+
+def table(run):
+    """metrics.csv without what depends on the clock."""
+    return [line.rsplit(",", 2)[0] for line in (run / "metrics.csv").read_text().splitlines()]
+
+
+def test_same_seed_same_weights_another_seed_others(data, whole, tmp_path):
+    for seed, equal in ((2025, True), (7, False)):
+        Training(recipe(**VALUES, seed=seed), data, tmp_path / str(seed), compile=False).fit()
+        assert same(weights(tmp_path / str(seed)), weights(whole)) is equal
+
+
+def test_killed_at_random_moments(data, whole, tmp_path):
+    rng = random.Random(3)
+    run = tmp_path / "run"
+    for _ in range(4):
+        process = start(VALUES, data, run, save_every=0)
+        for _ in range(rng.randint(1, 3)):  # checkpoints to wait for
+            seen = stamp(run)
+            while process.is_alive() and stamp(run) == seen:
+                time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    process = start(VALUES, data, run)
+    process.join()
+    assert process.exitcode == 0
+    assert same(weights(run), weights(whole)) and same(weights(run, "best"), weights(whole, "best"))
+    assert table(run) == table(whole)
+    assert not list(run.glob("**/.*")), "halves of files were left behind"
+
+
+def stamp(run):
+    try:
+        return (run / "checkpoint.safetensors").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def test_sigint_saves_and_says_how_to_go_on(data, whole, tmp_path):
+    training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
+    iterate, count = training._iteration, 0
+
+    def interrupted(rows):
+        nonlocal count
+        count += 1
+        if count == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return iterate(rows)
+
+    training._iteration = interrupted
+    with pytest.raises(Stopped, match=r"iteration 6 of 12.*eisnn-zoo train --resume .*run") as stop:
+        training.fit()
+    assert stop.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
+    assert resumed.step == 6
+    resumed.fit()
+    assert same(weights(tmp_path / "run"), weights(whole)) and table(tmp_path / "run") == table(whole)
+
+
+def test_sigint_during_evaluation(data, whole, tmp_path):
+    training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
+    evaluate = training.evaluate
+
+    def interrupted(each):
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(each)
+
+    training.evaluate = interrupted
+    with pytest.raises(Stopped):
+        training.fit()
+    Training(recipe(**VALUES), data, tmp_path / "run", compile=False).fit()
+    assert same(weights(tmp_path / "run"), weights(whole)) and table(tmp_path / "run") == table(whole)
+
+
+def test_full_disk_leaves_the_previous_checkpoint_whole(data, whole, tmp_path):
+    run = tmp_path / "run"
+    process = start(VALUES, data, run, save_every=0)
+    while not (run / "checkpoint.safetensors").exists():
+        assert process.is_alive()
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    before = (run / "checkpoint.safetensors").read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    training = Training(recipe(**VALUES), data, run, compile=False)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # what a full disk is to one file
+    try:
+        with pytest.raises(ZooError, match=r"checkpoint.safetensors cannot be written .* whole"):
+            training.fit(save_every=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (run / "checkpoint.safetensors").read_bytes() == before
+    assert not list(run.glob(".*"))
+    Training(recipe(**VALUES), data, run, compile=False).fit()
+    assert same(weights(run), weights(whole))
+
+
+def test_overflow_names_iteration_layer_and_checkpoint(data, tmp_path):
+    training = Training(recipe(), data, tmp_path / "run", compile=False)
+    iterate = training._iteration
+
+    def sabotaged(rows):
+        if training.step == 5:
+            with torch.no_grad():
+                training.model.stages[0].layers[0].current.g_e[3] = float("inf")
+        return iterate(rows)
+
+    training._iteration = sabotaged
+    with pytest.raises(Diverged, match=r"iteration 6: the current of layer stages\.0\.layers\.0 overflowed first.*checkpoint"):
+        training.fit(save_every=0)
+    assert Training(recipe(), data, tmp_path / "run", compile=False).step == 5
+
+
+def test_overflow_of_a_gradient_is_found_before_the_step(data, tmp_path):
+    training = Training(recipe(epochs=1), data, tmp_path / "run", compile=False)
+    before = {k: v.clone() for k, v in training.model.state_dict().items()}
+    training.model.stages[0].layers[0].current.b_e.register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(Diverged, match=r"gradient overflowed first in stages\.0\.layers\.0\.current\.b_e"):
+        training.fit()
+    assert all(torch.equal(v, before[k]) for k, v in training.model.state_dict().items())
+
+
+def test_a_folder_holds_one_run(data, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    with pytest.raises(ZooError, match="another recipe"):
+        Training(recipe(**{**VALUES, "lr": 0.02}), data, run, compile=False)
+    (run / "checkpoint.safetensors").write_bytes((run / "checkpoint.safetensors").read_bytes()[:1000])
+    with pytest.raises(ZooError, match=r"checkpoint\.safetensors does not fit this run, or is damaged"):
+        Training(recipe(**VALUES), data, run, compile=False)

@@ -1,0 +1,61 @@
+"""Small data, and training in processes of its own that start fast and can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+
+SMALL = {"model": "ei_mlp2_mnist", "epochs": 2, "batch_size": 50, "lr": 2e-3}
+
+
+def digits(folder: Path, train: int = 200, test: int = 50) -> Path:
+    """Pictures that can be learned: each class lights its own square, the rest is noise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, n, seed in (("train", train, 0), ("test", test, 1)):
+        rng = np.random.default_rng(seed)
+        y = rng.integers(0, 10, n)
+        x = rng.integers(0, 100, (n, 28, 28, 1))
+        for image, label in zip(x, y):
+            row, column = 7 * (label // 4), 7 * (label % 4)
+            image[row : row + 7, column : column + 7] += 120
+        np.savez(folder / f"{split}.npz", x=x.astype(np.uint8), y=y)
+    return folder
+
+
+def recipe(**values):
+    from eisnn_zoo.training.recipe import check_recipe
+
+    return check_recipe({**SMALL, **values}, "test")
+
+
+def _run(values: dict, data: Path, output: Path, options: dict, environment: dict) -> None:
+    os.environ.update(environment)
+    import torch
+
+    torch.set_num_threads(1)
+    from eisnn_zoo.training.engine import Training
+
+    Training(recipe(**values), data, output, compile=False).fit(**options)
+
+
+def start(values: dict, data: Path, output: Path, environment: dict | None = None, **options) -> multiprocessing.Process:
+    """A training process; the server it is forked from has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["eisnn_zoo.training.engine", "eisnn_zoo.training.plots", "torch._dynamo",
+                                    "torchvision.transforms.v2"])
+    process = context.Process(target=_run, args=(values, data, output, options, environment or {}))
+    process.start()
+    return process
+
+
+def weights(run: Path, name: str = "last") -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(run / name / "model.safetensors")
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
