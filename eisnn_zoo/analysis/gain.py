@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
-from .measures import Moments
 from .probes import Activity, stream
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -34,29 +34,27 @@ def at_contrast(x: Tensor, level: float, about: str = "black") -> Tensor:
 class Modulation:
     """Collects each layer's modulation before the division, of I_EE - I_sub, and after it, of I.
 
-    Modulation is the root mean square of a current's deviation from its channel's mean over images, positions and steps of
-    a batch: what the images do to the current. The bias b_E, the same for all of them, is no part of it.
+    Modulation is the root mean square of a current's deviation from its channel's mean over the positions of an image, or,
+    in a fully connected layer, over the images of a batch: what the image does to the current. The bias b_E is no part of it.
     """
 
     def __init__(self):
-        self._before: dict[str, Moments] = {}
-        self._after: dict[str, Moments] = {}
+        self._sums: dict[str, list[float]] = {}  # of squares before and after, and entries
 
     def see(self, activity: Activity) -> None:
+        sums = self._sums.setdefault(activity.name, [0.0, 0.0, 0])
         if activity.literal is not None:
-            _add_modulation(self._before, activity.name, activity["I_EE"] - activity["I_sub"])
-        _add_modulation(self._after, activity.name, activity["I"])
+            sums[0] += _squares(activity["I_EE"] - activity["I_sub"])
+        sums[1] += _squares(activity["I"])
+        sums[2] += activity["I"].numel()
 
-    def rms(self) -> dict[str, tuple[float | None, float]]:
-        def of(moments: Moments) -> float:
-            return math.sqrt(moments.covariance.item() + moments.mean.item() ** 2)
-
-        return {name: (of(self._before[name]) if name in self._before else None, of(m)) for name, m in self._after.items()}
+    def rms(self) -> dict[str, tuple[float, float]]:
+        return {name: (math.sqrt(before / n), math.sqrt(after / n)) for name, (before, after, n) in self._sums.items()}
 
 
-def _add_modulation(moments: dict[str, Moments], name: str, current: Tensor) -> None:
-    mean = current.mean((0, 1, *range(3, current.dim())), keepdim=True)
-    moments.setdefault(name, Moments(1)).add(current - mean)
+def _squares(current: Tensor) -> float:
+    mean = current.mean((3, 4) if current.dim() == 5 else (0, 1), keepdim=True)
+    return (current - mean).square().sum(dtype=torch.float64).item()
 
 
 def gain_rows(model: nn.Module, batches: Iterable[Tensor], levels: Iterable[float] = LEVELS, about: str = "black",

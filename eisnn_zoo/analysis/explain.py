@@ -1,0 +1,245 @@
+"""One picture through one network: spikes, currents and membranes, evidence for the classes, and where in the picture it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from ..networks.base import SpikingNet
+from .figures import EXCITATION, GREEN, GREY, INHIBITION, INK, clean, label, layer_axis, legend, percent, shades
+from .probes import probe
+
+RASTER = 48  # neurons of each layer in the raster
+CLASSES = 5  # classes whose evidence is drawn
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """label, probability: the network's answer. seen, facts: for the reader. reading: HTML."""
+
+    figure: Figure
+    label: str
+    probability: float
+    seen: list[str]
+    facts: dict[str, str]
+    reading: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One neuron's story: each ``[T]``; I_EE and I_sub are None in a layer without inhibition."""
+
+    title: str
+    membrane: np.ndarray
+    spikes: np.ndarray
+    current: np.ndarray
+    i_ee: np.ndarray | None
+    i_sub: np.ndarray | None
+    threshold: float
+
+
+READING = (
+    "<b>Occlusion</b>: a square of the picture is painted in its mean colour and the network asked again; orange is where the "
+    "probability of the answer falls, blue where it rises. <b>Evidence</b>: the logits averaged over the steps so far; the last "
+    "point decides. <b>Raster</b>: a dot is a spike; of each layer its busiest neurons, one a line. <b>Cells</b>: the neuron of a layer "
+    "that fired most. Above, its membrane before the reset, with the threshold dotted and spikes marked; below, the "
+    "excitation and subtractive inhibition it received, in the layer's own units, before division and gain made of them the "
+    "current that drives the membrane.")
+
+
+@torch.no_grad()
+def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, ...]) -> Explanation:
+    """How model, as trained and not folded, answers one input: pixels ``[C, H, W]`` or frames ``[T, C, H, W]``."""
+    batch = torch.as_tensor(x)[None]
+    model.eval()
+    spikes: dict[str, Tensor] = {}
+    cells: list[Cell] = []
+    names: list[str] = []
+
+    def see(activity) -> None:
+        spikes[activity.name] = activity["spikes"][:, 0].flatten(1).cpu()
+        names.append(activity.name)
+        cells.append(_busiest(activity, len(names)))
+
+    with probe(model, see):
+        evidence = model.forward_evidence(batch)[:, 0]
+    probabilities = evidence.mean(0).softmax(0)
+    order = probabilities.argsort(descending=True)
+    best = order[0].item()
+    map_ = occlusion(model, batch[0], best)
+    chosen = [cells[i] for i in sorted({0, len(cells) // 2, len(cells) - 1})]
+    figure = _draw(batch[0], map_, evidence, [i.item() for i in order[:CLASSES]], label_names, spikes, chosen)
+
+    steps, total = len(evidence), sum(s.sum().item() for s in spikes.values())
+    so_far = [evidence[: t + 1].mean(0).argmax().item() for t in range(steps)]
+    settled = next(t for t in range(steps) if all(k == best for k in so_far[t:])) + 1
+    neurons = sum(s.shape[1] for s in spikes.values())
+    fired = sum((s.sum(0) > 0).sum().item() for s in spikes.values())
+    seen = [f"The network says {label_names[best]} at {100 * probabilities[best]:.1f} %"
+            + (f", then {label_names[order[1]]} at {100 * probabilities[order[1]]:.1f} %." if len(order) > 1 else "."),
+            f"Its answer stands from step {settled} of {steps}.",
+            f"{100 * fired / neurons:.1f} % of its neurons fired at all."]
+    facts = {"time steps T": str(steps), "spikes": f"{total:,.0f}", "neurons": f"{neurons:,}", "answer stands from step": str(settled)}
+    return Explanation(figure, label_names[best], probabilities[best].item(), seen, facts, READING)
+
+
+@torch.no_grad()
+def occlusion(model: SpikingNet, x: Tensor, target: int, batch_size: int = 32) -> Tensor:
+    """How much log-probability of class target a square of the picture is worth, ``[H, W]``.
+
+    Squares of a quarter of the picture's side, a quarter of that apart, take the picture's mean colour (events: none); a pixel
+    gets the mean over the squares that cover it. No gradient, so no surrogate stands between the map and the spikes.
+
+    Args:
+        x: pixels ``[C, H, W]`` or frames ``[T, C, H, W]``.
+    """
+    height, width = x.shape[-2:]
+    side = max(1, min(height, width) // 4)
+    step = max(1, side // 4)
+    fill = x.mean((-2, -1), keepdim=True) if x.dim() == 3 else torch.zeros_like(x[..., :1, :1])
+    places = [(i, j) for i in range(0, height - side + step, step) for j in range(0, width - side + step, step)]
+    whole = F.log_softmax(model(x[None]), 1)[0, target]
+    worth, covered = torch.zeros(height, width), torch.zeros(height, width)
+    for part in (places[k : k + batch_size] for k in range(0, len(places), batch_size)):
+        painted = x.repeat(len(part), *[1] * x.dim())
+        for image, (i, j) in zip(painted, part):
+            image[..., i : i + side, j : j + side] = fill
+        lost = whole - F.log_softmax(model(painted), 1)[:, target]
+        for (i, j), value in zip(part, lost):
+            worth[i : i + side, j : j + side] += value.item()
+            covered[i : i + side, j : j + side] += 1
+    return worth / covered.clamp(min=1)
+
+
+def _busiest(activity, number: int) -> Cell:
+    spikes = activity["spikes"][:, 0].flatten(1)
+    membrane = activity["membrane"][:, 0].flatten(1)
+    cell = (spikes.sum(0) + 1e-3 * membrane.mean(0).tanh()).argmax().item()  # among equals the best driven
+
+    def of(quantity: str) -> np.ndarray:
+        return activity[quantity][:, 0].flatten(1)[:, cell].float().cpu().numpy()
+
+    inhibited = activity.literal is not None
+    return Cell(f"The busiest cell of layer {number}", of("membrane"), of("spikes"), of("I"), of("I_EE") if inhibited else None,
+                of("I_sub") if inhibited else None, activity.layer.lif.threshold)
+
+
+# ---- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def _draw(x: Tensor, map_: Tensor, evidence: Tensor, classes: list[int], label_names: tuple[str, ...], spikes: dict[str, Tensor],
+          cells: list[Cell]) -> Figure:
+    figure = Figure(figsize=(11, 10.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1, 1.15))
+    a, b, c = top.subplots(1, 3, width_ratios=(1, 1.15, 1.9))
+    picture = _picture(x)
+    _show(a, picture, "What it sees")
+    _show(b, picture.mean(2) if picture.ndim == 3 else picture, "Where the evidence lies (occlusion)")
+    limit = max(map_.abs().max().item(), 1e-6)
+    drawn = b.imshow(map_, cmap="PuOr_r", vmin=-limit, vmax=limit, alpha=0.72, interpolation="bilinear")
+    bar = top.colorbar(drawn, ax=b, shrink=0.8)
+    bar.set_label("log-probability lost", fontsize=8.5)
+    bar.ax.tick_params(labelsize=8)
+    _evidence(c, evidence, classes, label_names)
+    d, e = middle.subplots(1, 2, width_ratios=(1.9, 1))
+    _raster(d, spikes)
+    _rates(e, spikes)
+    axes = bottom.subplots(2, len(cells), squeeze=False, height_ratios=(1.2, 1), sharex=True)
+    for column, cell in zip(axes.T, cells):
+        _cell(*column, cell)
+    legend(axes[0, 0])
+    legend(axes[1, 0])
+    return figure
+
+
+def _picture(x: Tensor) -> np.ndarray:
+    """``[H, W, 3]`` or ``[H, W]`` in [0, 1]; frames of events as their sum, one polarity red and the other blue."""
+    if x.dim() == 4:
+        counts = x.sum(0)
+        x = counts / counts.max().clamp(min=1e-6)
+    if x.shape[0] == 2:
+        x = torch.stack([x[0], torch.zeros_like(x[0]), x[1]])
+    return (x[0] if x.shape[0] == 1 else x[:3].permute(1, 2, 0)).clamp(0, 1).numpy()
+
+
+def _show(ax: Axes, image: np.ndarray, title: str) -> None:
+    ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    label(ax, title)
+
+
+def _steps(ax: Axes, steps: int) -> None:
+    clean(ax)
+    ax.set_xlim(0.5, steps + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _evidence(ax: Axes, evidence: Tensor, classes: list[int], label_names: tuple[str, ...]) -> None:
+    steps = len(evidence)
+    mean = (evidence.cumsum(0) / torch.arange(1, steps + 1)[:, None]).numpy()
+    at = np.arange(1, steps + 1)
+    _steps(ax, steps)
+    others = [k for k in range(mean.shape[1]) if k not in classes]
+    if others:
+        ax.plot(at, mean[:, others], color="#dfe2e6", linewidth=1)
+    for k, color, marker in zip(classes, (EXCITATION, INHIBITION, GREEN, "#cc79a7", "#e69f00"), "os^Dv"):
+        ax.plot(at, mean[:, k], color=color, marker=marker, markersize=4.5, linewidth=1.8, label=label_names[k])
+    label(ax, "Evidence for the classes", "time step", "mean logit so far")
+    legend(ax, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _raster(ax: Axes, spikes: dict[str, Tensor]) -> None:
+    steps = len(next(iter(spikes.values())))
+    _steps(ax, steps)
+    ax.grid(False)
+    band = min(RASTER, max(4, 400 // len(spikes)))
+    bottom, ticks = 0, []
+    for i, (color, s) in enumerate(zip(shades(len(spikes)), spikes.values()), 1):
+        shown = min(band, s.shape[1])
+        busiest = s.sum(0).argsort(descending=True, stable=True)[:shown].sort().values
+        t, n = s[:, busiest].nonzero(as_tuple=True)
+        ax.scatter(t + 1, n + bottom, s=9, marker="s", color=[color], linewidths=0)
+        ticks.append((bottom + shown / 2, str(i)))
+        bottom += shown
+        ax.axhline(bottom - 0.5, color="#e6e8eb", linewidth=0.8)
+    ax.set_ylim(-1, bottom)
+    ax.set_yticks(*zip(*ticks[:: ceil(len(ticks) / 20)]))
+    label(ax, f"Spikes of the {band} busiest neurons of each layer", "time step", "layer")
+
+
+def _rates(ax: Axes, spikes: dict[str, Tensor]) -> None:
+    clean(ax)
+    n = len(spikes)
+    ax.bar(np.arange(1, n + 1), [s.mean().item() for s in spikes.values()], color=shades(n), width=0.7)
+    layer_axis(ax, n)
+    percent(ax.yaxis)
+    label(ax, "Firing rates", "layer", "spikes per neuron and step")
+
+
+def _cell(above: Axes, below: Axes, cell: Cell) -> None:
+    steps = len(cell.membrane)
+    at = np.arange(1, steps + 1)
+    _steps(above, steps)
+    above.plot(at, cell.membrane, color=INK, marker="o", markersize=3.5, linewidth=1.5, label="membrane")
+    above.plot(at, cell.current, color=GREEN, linewidth=1.2, linestyle="--", label="current I")
+    above.axhline(cell.threshold, color=GREY, linestyle=":", linewidth=1)
+    fired = cell.spikes > 0
+    above.plot(at[fired], cell.membrane[fired], "|", color=EXCITATION, markersize=16, markeredgewidth=2, label="spike")
+    label(above, cell.title, "", "membrane, threshold 1" if cell.threshold == 1 else "membrane")
+    _steps(below, steps)
+    if cell.i_ee is not None:
+        below.plot(at, cell.i_ee, color=EXCITATION, marker="o", markersize=3.5, linewidth=1.5, label="excitation $I_{EE}$")
+        below.plot(at, cell.i_sub, color=INHIBITION, marker="s", markersize=3.5, linewidth=1.5, label="inhibition $I_{sub}$")
+        below.set_ylim(0, None)
+    label(below, "", "time step", "drive" if cell.i_ee is not None else "")

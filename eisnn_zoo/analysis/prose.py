@@ -1,0 +1,85 @@
+"""What the report says about each study, whatever the network: its question, its formula, and how to read its picture.
+
+Formulas and readings are HTML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .energy import PICOJOULES
+
+
+@dataclass(frozen=True)
+class Prose:
+    title: str
+    question: str
+    formula: str
+    reading: str
+
+
+PROSE = {
+    "rates": Prose(
+        "Firing rates", "How much do the neurons say, and how many say nothing?",
+        "rate = spikes of a neuron / (images × T)",
+        "A silent neuron carries nothing, and a saturated one no more. Few spikes cost little energy; a layer that falls "
+        "silent cuts the network. The right picture ranks all neurons of a layer: a curve that falls early means that few "
+        "neurons do the work."),
+    "balance": Prose(
+        "Balance of excitation and inhibition",
+        "Does inhibition follow excitation, so that their difference is what the neurons hear?",
+        "ratio = mean I<sub>sub</sub> / mean I<sub>EE</sub>; correlation = Pearson's, over all cells, positions, steps and "
+        "images; residual = RMS(I<sub>EE</sub> − I<sub>sub</sub>) / RMS(I<sub>EE</sub>)",
+        "In the left pictures each point is one cell's current at one place and time; on the line the two cancel. Points along "
+        "the line are a tight balance, as in cortex; a cloud beside it is a loose one. Right: ratio and correlation near 1 "
+        "with a small residual mean that inhibition cancels most of the excitation, so that small errors in it show."),
+    "gain": Prose(
+        "Gain control", "How much of a change of light or contrast arrives in the currents?",
+        "modulation = RMS of a current's deviation from its channel's mean over the positions of an image (fully connected: "
+        "over the images); light c: pixels × c; contrast c: mean + c (pixels − mean); before the division: I<sub>EE</sub> − "
+        "I<sub>sub</sub>, after it: I; exponent = slope of log modulation over log c",
+        "On the dotted diagonal the current follows the input (exponent 1); a flat line ignores its strength (exponent 0, "
+        "perfect gain control). Numerator and divisor of an E-I layer both grow with the light, so the first layer divides it "
+        "out exactly and the later ones never see it. Contrast at constant light does reach the first layer's current."),
+    "divisors": Prose(
+        "Divisors", "How large is the divisive inhibition, and how often is it nothing?",
+        "D = I<sub>div</sub> where that is not 0, else the smallest non-zero entry of the slice (one step of one image); +∞ in "
+        "a slice without one",
+        "A wide distribution means that cells are divided very differently. Zeros come from black corners and from silence in "
+        "the layer before; where whole slices are silent the layer passes nothing on but its bias."),
+    "parameters": Prose(
+        "Parameters", "What did training make of the synapses and gains?",
+        "bimodality = (skewness² + 1) / kurtosis: 1/3 for a normal distribution, 5/9 for a uniform or an exponential one, 1 "
+        "for two points",
+        "One line a layer, light to dark with depth, on a log scale; weights and gains in parts of their layer's mean. A peak "
+        "at 0 is sparsity; a straight line is the exponential distribution that E-I Init draws; a second hump is a second "
+        "population. A coefficient above 5/9 hints at two modes but also follows from a heavy tail: look at the picture too."),
+    "trains": Prose(
+        "Spike trains", "How regular are the spikes in time, and how variable from image to image?",
+        "interval = steps from one spike of a neuron to its next within the T steps; CV = standard deviation / mean of the "
+        "intervals; Fano factor = variance / mean of a neuron's spike count over images",
+        "Few time steps allow only short intervals, which bounds the CV. A Fano factor above 1 means that a neuron answers "
+        "some images much more than others: it is selective."),
+    "similarity": Prose(
+        "Similarity of representations", "Which layers see the images alike?",
+        "CKA = HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)) with K = X Xᵀ of the neurons' rates X; unbiased, summed over batches",
+        "1: two layers tell the images apart in the same way, up to a rotation; 0: unrelated. Blocks of high values are runs "
+        "of layers that change little."),
+    "interventions": Prose(
+        "Interventions", "What is each part worth? Change it and count the errors.",
+        "lesion: the cell's column of W<sub>EI</sub> becomes 0, for both paths; a cell's strength = Σ W<sub>EI</sub> × "
+        "Σ W<sub>IE</sub>; constant divisors: each cell's geometric mean of D over images; noise on weights: w (1 + σ ε), held "
+        "at ≥ 0; flipped signs break Dale's law",
+        "The solid grey line is the intact network, the dotted one chance. A curve that falls at once marks a part the network "
+        "cannot spare: where inhibition cancels most of the excitation, little of it can be missing."),
+    "energy": Prose(
+        "Operations and energy", "What does one image cost, with every multiplication counted?",
+        "energy = Σ operations × energy of one, in pJ (float32 at 45 nm): "
+        f"multiply-accumulate (MAC) {PICOJOULES['macs']}, accumulation (AC) and addition {PICOJOULES['acs']}, multiplication "
+        f"{PICOJOULES['multiplications']} (Horowitz, ISSCC 2014); division {PICOJOULES['divisions']}, which is 7.1 "
+        "multiplications, as measured on a microcontroller",
+        "A synapse reached by a spike costs an accumulation; one reached by pixels, and the dense products that make "
+        "I<sub>sub</sub> and I<sub>div</sub>, cost multiply-accumulates. Moving data is not counted and often costs more: "
+        "compare networks by these figures, do not size a battery by them. <code>eisnn_zoo/analysis/energy.py</code> states "
+        "every rule."),
+}

@@ -1,0 +1,68 @@
+"""Studies as files: a CSV and a PNG for each, and one HTML page that holds everything and needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from importlib import resources
+from pathlib import Path
+
+from ..files import write_atomic
+from .figures import to_png
+from .prose import PROSE
+from .studies import Study
+
+PAGE = "report.html"
+
+
+def write_study(folder: Path, study: Study) -> tuple[Path, Path]:
+    """``<key>.csv`` and ``<key>.png`` in folder."""
+    table, picture = folder / f"{study.key}.csv", folder / f"{study.key}.png"
+    out = io.StringIO()
+    columns = dict.fromkeys(key for row in study.rows for key in row)
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(study.rows)
+    write_atomic(table, out.getvalue())
+    write_atomic(picture, to_png(study.figure))
+    return table, picture
+
+
+def section(study: Study) -> dict:
+    """What the page needs of a study."""
+    prose = PROSE[study.key]
+    width, height = study.figure.get_size_inches()
+    columns = list(dict.fromkeys(key for row in study.rows for key in row))
+    return {"key": study.key, "title": prose.title, "question": prose.question, "formula": prose.formula,
+            "reading": prose.reading, "seen": study.seen, "file": f"{study.key}.csv", "columns": columns,
+            "rows": [[_cell(row.get(key)) for key in columns] for row in study.rows],
+            **_picture(to_png(study.figure, dpi=160), width, height)}
+
+
+def _picture(png: bytes, width: float, height: float) -> dict:
+    return {"png": base64.b64encode(png).decode(), "width": round(width * 96), "height": round(height * 96)}
+
+
+def plain_section(title: str, question: str, seen: list[str], figure, reading: str = "", key: str = "picture") -> dict:
+    """A section that is no study: a picture and words."""
+    width, height = figure.get_size_inches()
+    return {"key": key, "title": title, "question": question, "formula": "", "reading": reading, "seen": seen, "file": "",
+            "columns": [], "rows": [], **_picture(to_png(figure, dpi=160), width, height)}
+
+
+def _cell(value) -> dict:
+    if value is None:
+        return {"text": "–", "number": True}
+    if isinstance(value, float):
+        return {"text": f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}", "number": True}
+    return {"text": str(value), "number": isinstance(value, int)}
+
+
+def render(title: str, subtitle: str, facts: dict[str, str], sections: list[dict], footer: str) -> str:
+    """The page. facts: shown on top, name to value."""
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=False)
+    template = environment.from_string(resources.files(__package__).joinpath(PAGE).read_text("utf-8"))
+    return template.render(title=title, subtitle=subtitle, facts=facts, sections=sections, footer=footer)

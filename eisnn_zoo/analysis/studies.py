@@ -1,0 +1,299 @@
+"""The studies of a network: each measures, draws, and says in words what is seen, by which formula, and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..networks.base import SpikingNet
+from . import energy as cost
+from . import figures
+from . import interventions as iv
+from .batches import Batches
+from .gain import exponent, gain_rows
+from .measures import Balance, FiringRates, SpikeTrains, ZeroDivisors
+from .parameters import UNIFORM, ei_parameters, histogram, parameter_rows
+from .probes import Activity, spiking_layers, stream
+from .similarity import cka
+
+GAIN_IMAGES = 30  # gain control runs the network at every contrast, and needs no more images than this
+GAIN_LEVELS = (0.1, 0.2, 0.35, 0.5, 0.75)
+DIVISOR_IMAGES = 50
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is studied.
+
+    Attributes:
+        model: the network as trained, not folded.
+        data: labelled images.
+        twin: a second network to compare with (a BN baseline, say).
+        seed: of lesions and noise.
+    """
+
+    model: SpikingNet
+    data: Batches
+    twin: SpikingNet | None = None
+    seed: int = 0
+
+    @property
+    def layers(self) -> list[str]:
+        return list(spiking_layers(self.model))
+
+
+@dataclass(frozen=True)
+class Study:
+    """One section of the report: what is seen, in sentences made from the numbers, the numbers, and a picture of them."""
+
+    key: str
+    seen: list[str]
+    rows: list[dict]
+    figure: Figure
+
+
+def rates(s: Subject) -> Study:
+    measure = FiringRates()
+    stream(s.model, s.data.inputs, measure)
+    rows = measure.rows()
+    busiest, quietest = _extremes(rows, "mean")
+    silent = _extremes(rows, "silent")[0]
+    neurons = sum(r["neurons"] for r in rows)
+    overall = sum(r["mean"] * r["neurons"] for r in rows) / neurons
+    seen = [f"A neuron fires at {_pc(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes an image.",
+            f"Layer {_number(s, busiest)} is the busiest ({_pc(busiest['mean'])}), layer {_number(s, quietest)} the quietest "
+            f"({_pc(quietest['mean'])}).",
+            f"Most silent neurons are in layer {_number(s, silent)}: {_pc(silent['silent'])} never fired on any image."]
+    return Study("rates", seen, rows, figures.rates(rows, measure.rates, measure.over_time))
+
+
+def balance(s: Subject) -> Study:
+    iv.ei_layers(s.model)
+    measure, sample = Balance(), _Sample()
+    stream(s.model, s.data.inputs, measure, sample)
+    rows = measure.rows()
+    tightest = min(rows, key=lambda r: r["residual"])
+    over = [r for r in rows if r["ratio"] > 1]
+    seen = [f"Inhibition exceeds excitation on average in {len(over)} of {len(rows)} layers.",
+            f"The balance is tightest in layer {_number(s, tightest)}: what is left of {tightest['I_EE']:.3g} of excitation is "
+            f"{_pc(tightest['residual'])}, and the two correlate at {tightest['correlation']:.2f}."]
+    return Study("balance", seen, rows, figures.balance(rows, sample.of("I_EE", "I_sub")))
+
+
+def gain(s: Subject) -> Study:
+    data = s.data.first(GAIN_IMAGES)
+    measured = {title: gain_rows(s.model, data.inputs, GAIN_LEVELS, about)
+                for title, about in (("Light", "black"), ("Contrast", "mean"))}
+    rows = [{"changed": title.lower(), **r} for title, own in measured.items() for r in own]
+    slopes = {title: [(exponent(own, l, "before_division"), exponent(own, l, "after_division")) for l in s.layers]
+              for title, own in measured.items()}
+    first_before, first_after = slopes["Light"][0]
+    before = "" if first_before is None else f" as light^{first_before:.2f} before the division and"
+    seen = [f"Dimmed light: the first layer's current goes{before} as light^{abs(first_after or 0):.2f} after it."]
+    near, last = slopes["Contrast"][0][1], slopes["Contrast"][-1][1]
+    if near is not None and last is not None:
+        seen.append(f"Less contrast at the same mean light: the first layer's current goes as contrast^{near:.2f}, the last "
+                    f"layer's as contrast^{last:.2f}.")
+    return Study("gain", seen, rows, figures.gain(measured, s.layers))
+
+
+def divisors(s: Subject) -> Study:
+    iv.ei_layers(s.model)
+    measure, spread = ZeroDivisors(), _LogHistogram("D")
+    stream(s.model, s.data.inputs, measure, spread)
+    rows = measure.rows()
+    most = _extremes(rows, "zero_entries")[0]
+    if most["zero_entries"]:
+        seen = [f"Zeros are most frequent in layer {_number(s, most)}: {_pc(most['zero_entries'], 2)} of the entries."]
+    else:
+        seen = ["On these images no divisor was zero: the stabilization had nothing to do."]
+    lost = [r for r in rows if r["silent_slices"]]
+    if lost:
+        seen.append(f"In {len(lost)} layers some steps had no inhibition at all, so that the current was the bias alone.")
+    return Study("divisors", seen, rows, figures.divisors(spread.trimmed(), rows))
+
+
+def parameters(s: Subject) -> Study:
+    iv.ei_layers(s.model)
+    rows = parameter_rows(s.model)
+    found = ei_parameters(s.model)
+    names = ("W_EE", "W_IE", "W_EI", "g_I", "g_E", "b_E")
+    hists = {n: [tuple(t.numpy() for t in histogram(_in_means(p[n], n))) for p in found.values() if n in p] for n in names}
+    weights = torch.cat([p[n].flatten() for p in found.values() for n in ("W_EE", "W_IE", "W_EI")])
+    zeros = (weights == 0).double().mean().item()
+    two = [r for r in rows if r["bimodality"] is not None and r["bimodality"] > UNIFORM]
+    excitatory = [r["bimodality"] for r in rows if r["parameter"] == "W_EE" and r["bimodality"] is not None]
+    seen = [f"{_pc(zeros)} of all synapses rest at exactly 0, where Dale's law holds them."]
+    if excitatory:
+        seen.append(f"The bimodality coefficients of the excitatory synapses lie between {min(excitatory):.3f} and "
+                    f"{max(excitatory):.3f}, layer by layer; the exponential distribution they start from has {UNIFORM:.3f}.")
+    seen.append(f"{len(two)} of the {len(rows)} parameters lie above {UNIFORM:.3f}.")
+    return Study("parameters", seen, rows, figures.parameters(hists, rows))
+
+
+def trains(s: Subject) -> Study:
+    measure = SpikeTrains()
+    stream(s.model, s.data.inputs, measure)
+    rows = measure.rows()
+    fano = [r["fano"] for r in rows if r["fano"] is not None]
+    counts = sum(measure.intervals.values())
+    seen = ["No layer sent two spikes to compare." if not counts.sum() else
+            f"{_pc((counts[1] / counts.sum()).item())} of all intervals are of one step: the neuron fired again at once.",
+            *([f"Fano factors lie between {min(fano):.2f} and {max(fano):.2f} (Poisson: 1)."] if fano else [])]
+    return Study("trains", seen, rows, figures.trains(rows, measure.intervals))
+
+
+def similarity(s: Subject) -> Study:
+    pairs = {"this network": s.model} | ({"this network • the twin": s.twin} if s.twin is not None else {})
+    matrices = {name: cka(s.model, other, s.data.inputs).numpy() for name, other in pairs.items()}
+    own = matrices["this network"]
+    n = len(own)
+    ends = f"First and last layer agree at {own[0, -1]:.2f}."
+    near = sum(own[i, i + 1] for i in range(n - 1)) / max(1, n - 1)
+    seen = [f"Neighbouring layers agree at {near:.2f} on average. {ends}" if n > 1 else "The network has a single layer."]
+    if s.twin is not None:
+        across = matrices["this network • the twin"]
+        diagonal = [across[i, i] for i in range(min(across.shape))]
+        seen.append(f"The same layers of the two networks agree at {sum(diagonal) / len(diagonal):.2f} on average.")
+    layers = list(spiking_layers(s.model))
+    rows = [{"networks": name, "layer": layers[i], "with_layer": list(spiking_layers(pairs[name]))[j], "cka": m[i, j].item()}
+            for name, m in matrices.items() for i in range(m.shape[0]) for j in range(m.shape[1])]
+    return Study("similarity", seen, rows, figures.similarity(matrices))
+
+
+def interventions(s: Subject) -> Study:
+    iv.ei_layers(s.model)
+    constants = iv.mean_divisors(s.model, s.data.first(DIVISOR_IMAGES).inputs)
+    seed = {"seed": s.seed}
+    plan = {  # title: (axes it shares, x label, level that changes nothing, intervention, levels)
+        "random": ("Lesioned inhibitory cells", "share of the cells", 0.0, partial(iv.lesion, **seed), (0.02, 0.05, 0.1, 0.25)),
+        "strongest first": ("Lesioned inhibitory cells", "share of the cells", 0.0, partial(iv.lesion, by="strongest"),
+                            (0.02, 0.05, 0.1, 0.25)),
+        "weakest first": ("Lesioned inhibitory cells", "share of the cells", 0.0, partial(iv.lesion, by="weakest"),
+                          (0.02, 0.05, 0.1, 0.25)),
+        "divisive: g_I × factor": ("Strength of inhibition", "factor", 1.0, iv.scale_g_i, (0.5, 0.75, 1.25, 1.5, 2.0)),
+        "subtractive: I_sub × factor": ("Strength of inhibition", "factor", 1.0, iv.scale_subtraction, (0.0, 0.9, 1.05, 1.2)),
+        "as it is": ("Light dimmed", "light", 1.0, iv.input_contrast, (0.1, 0.25, 0.5)),
+        "divisors held constant": ("Light dimmed", "light", 1.0,
+                                   lambda m, level: _both(iv.fixed_division(m, constants), iv.input_contrast(m, level)),
+                                   (0.1, 0.25, 0.5, 1.0)),
+        "weights": ("Noise on weights", "noise, standard deviations / weight", 0.0, partial(iv.weight_noise, **seed),
+                    (0.05, 0.1, 0.2, 0.4)),
+        "W_EE turned inhibitory": ("Signs flipped", "share of the excitatory synapses", 0.0, partial(iv.flip_signs, **seed),
+                                   (0.005, 0.02, 0.05, 0.1)),
+        "pixels": ("Noise on pixels", "standard deviation", 0.0, partial(iv.input_noise, **seed), (0.02, 0.05, 0.1, 0.2)),
+        "spikes": ("Spikes lost", "share of the spikes", 0.0, partial(iv.drop_spikes, **seed), (0.1, 0.2, 0.4, 0.6)),
+    }
+    intact = iv.accuracy(s.model, s.data)
+    rows, panels = [], {}
+    for how, (what, x, neutral, intervention, levels) in plan.items():
+        own = iv.curve(s.model, s.data, intervention, levels)
+        rows += [{"intervention": what, "how": how, **r} for r in own]
+        points = [(r["level"], r["top1"]) for r in own]
+        panels.setdefault(what, (x, {}))[1][how] = points if neutral in levels else [*points, (neutral, intact)]
+
+    def at(how: str, level: float) -> str:
+        return f"{next(r['top1'] for r in rows if r['how'] == how and r['level'] == level):.1f} %"
+
+    seen = [f"Intact: {intact:.1f} % of {len(s.data)} images are right. Chance: {100 / s.model.num_classes:.1f} %.",
+            f"Without 5 % of the inhibitory cells: {at('random', 0.05)}. Without a fifth of all spikes: {at('spikes', 0.2)}.",
+            f"At a tenth of the light: {at('as it is', 0.1)}. With divisors that no longer listen to the image: "
+            f"{at('divisors held constant', 1.0)} in full light."]
+    return Study("interventions", seen, rows, figures.interventions(panels, intact, 100 / s.model.num_classes))
+
+
+def energy(s: Subject) -> Study:
+    rows = cost.operations(s.model, s.data.inputs)
+    titles = dict(cost.VARIANTS)
+    if s.twin is not None and s.twin.kind == "bn" and s.model.kind == "ei":
+        titles["bn"] = "BN twin, its own spikes"
+        own = [r for r in cost.operations(s.twin, s.data.inputs) if r["variant"] == "bn"]
+        rows = [*(r for r in rows if r["variant"] != "bn"), *own]
+    elif s.model.kind == "ei":
+        titles["bn"] = "BN twin, the same spikes"
+    whole = cost.totals(rows)
+    uj = {r["variant"]: r["microjoules"] for r in whole}
+    here = "folded" if "folded" in uj else "bn"
+    seen = [f"One image costs {uj[here]:.3g} µJ of arithmetic ({titles[here]}), an ANN of the same shape {uj['ann']:.3g} µJ: "
+            f"{uj['ann'] / uj[here]:.2f} times as much."]
+    if here == "folded":
+        divided = next(r for r in whole if r["variant"] == "folded")
+        share = (divided["divisions"] * cost.PICOJOULES["divisions"]) * 1e-6 / divided["microjoules"]
+        seen.append(f"A BN twin costs {uj['bn']:.3g} µJ: inhibition makes it {uj['folded'] / uj['bn']:.2f} times as much. The "
+                    f"divisions are {_pc(share)} of the network's energy.")
+    return Study("energy", seen, rows + whole, figures.energy(rows, whole, [*s.layers, "head"], titles))
+
+
+STUDIES: dict[str, Callable[[Subject], Study]] = {
+    f.__name__: f for f in (rates, balance, gain, divisors, parameters, trains, similarity, interventions, energy)}
+EI_ONLY = ("balance", "divisors", "parameters", "interventions")
+
+
+class _Sample:
+    """A few thousand entries of some currents, from the first batch."""
+
+    def __init__(self, n: int = 20_000):
+        self.n, self._kept = n, {}
+
+    def see(self, activity: Activity) -> None:
+        if activity.name not in self._kept:
+            self._kept[activity.name] = {q: self._some(activity[q]) for q in ("I_EE", "I_sub")}
+
+    def _some(self, value: Tensor) -> Tensor:
+        flat = value.reshape(-1)
+        rows = torch.randint(len(flat), (self.n,), generator=torch.Generator().manual_seed(0))
+        return flat[rows.to(flat.device)].cpu()
+
+    def of(self, *quantities: str) -> dict:
+        return {name: tuple(kept[q].numpy() for q in quantities) for name, kept in self._kept.items()}
+
+
+class _LogHistogram:
+    """Shares of log10 of a quantity in bins of a tenth of a decade."""
+
+    def __init__(self, quantity: str, low: float = -8.0, high: float = 8.0):
+        self.quantity, self.low, self.high = quantity, low, high
+        self.bins = round((high - low) * 20)
+        self._counts: dict[str, Tensor] = {}
+
+    def see(self, activity: Activity) -> None:
+        value = activity[self.quantity].float()
+        counts = torch.histc(value[value.isfinite() & (value > 0)].log10(), self.bins, self.low, self.high).double().cpu()
+        self._counts[activity.name] = self._counts.get(activity.name, 0) + counts
+
+    def trimmed(self) -> dict:
+        """{layer: (edges, shares)} over the bins that any layer uses."""
+        used = torch.stack(list(self._counts.values())).sum(0).nonzero().flatten()
+        first, last = (used[0].item(), used[-1].item() + 1) if len(used) else (0, self.bins)
+        edges = torch.linspace(self.low, self.high, self.bins + 1)[first : last + 1].numpy()
+        return {name: (edges, (c / c.sum().clamp(min=1))[first:last].numpy()) for name, c in self._counts.items()}
+
+
+def _in_means(p: Tensor, name: str) -> Tensor:
+    """In parts of its mean, but for the bias, which has either sign."""
+    return p if name == "b_E" or not p.any() else p / p.mean()
+
+
+def _both(*contexts: AbstractContextManager) -> ExitStack:
+    stack = ExitStack()
+    for context in contexts:
+        stack.enter_context(context)
+    return stack
+
+
+def _extremes(rows: list[dict], key: str) -> tuple[dict, dict]:
+    return max(rows, key=lambda r: r[key]), min(rows, key=lambda r: r[key])
+
+
+def _number(s: Subject, row: dict) -> int:
+    return s.layers.index(row["layer"]) + 1
+
+
+def _pc(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"

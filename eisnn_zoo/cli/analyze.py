@@ -1,0 +1,156 @@
+"""eisnn-zoo analyze and explain: a network seen from inside."""
+
+from __future__ import annotations
+
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError, ZooError
+from .output import note
+
+STUDIES = ("rates", "balance", "gain", "divisors", "parameters", "trains", "similarity", "interventions", "energy")
+Model = Annotated[str, typer.Argument(help="Name, name.tag, hf-hub:org/name, folder, or weight file.")]
+Steps = Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")]
+
+ANALYZE = """[bold]Examples[/bold]
+
+  eisnn-zoo analyze ei_vgg8_cifar10 --data cifar/
+
+  eisnn-zoo analyze ei_resnet18_cifar10 --data cifar/ --what rates,energy --images 500
+
+  eisnn-zoo analyze ei_resnet18_cifar10 --data cifar/ --twin bn_resnet18_cifar10
+"""
+EXPLAIN = """[bold]Example[/bold]
+
+  eisnn-zoo explain photo.png --model ei_vgg8_cifar10 --output why/
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("analyze", epilog=ANALYZE)(analyze)
+    app.command("explain", epilog=EXPLAIN)(explain)
+
+
+def analyze(
+    model: Model,
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data set the network was trained on.")],
+    what: Annotated[str, typer.Option("--what", "-w", help=f"Studies, by commas: all, or some of {', '.join(STUDIES)}.")] = "all",
+    images: Annotated[int, typer.Option("--images", "-n", min=4, help="So many test images, drawn at random.")] = 200,
+    twin: Annotated[str | None, typer.Option("--twin", help="A second network to compare with: the BN baseline, say.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Default: the model's own. folder: one's own pictures.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: analysis/NAME.")] = None,
+    time_steps: Steps = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=4, help="Images computed together.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", help="Of the choice of images, lesions and noise.")] = 0,
+) -> None:
+    """Study a network on real images: rates, balance, gain, lesions, energy ... as CSV, PNG and one HTML report."""
+    chosen = _studies(what)
+    _needs_analysis()
+    import torch
+
+    from .. import __version__
+    from ..analysis.batches import Batches
+    from ..analysis.interventions import accuracy
+    from ..analysis.report import render, section, write_study
+    from ..analysis.studies import EI_ONLY, Subject
+    from ..analysis.studies import STUDIES as RUN
+    from ..files import write_atomic
+    from ..training.augment import pixels
+    from ..training.evaluation import test_images
+    from ..training.setup import strict_arithmetic
+    from ..weights import load_network, locate
+
+    located = locate(model)
+    steps = time_steps or located.config.options.get("time_steps", 4)
+    found, title = test_images(located.config, data, dataset, steps)
+    strict_arithmetic()
+    network = load_network(located, time_steps=steps)
+    other = load_network(locate(twin), time_steps=steps) if twin else None
+    if network.kind != "ei":
+        left_out = [key for key in chosen if key in EI_ONLY]
+        if left_out:
+            note(f"{located.config.name} has no inhibitory cells: {', '.join(left_out)} left out")
+        chosen = [key for key in chosen if key not in EI_ONLY]
+        if not chosen:
+            raise UsageError(f"--what {what} asks of inhibition, and {located.config.name} has none")
+
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images].sort().values
+    part, side = found[order], located.config.input_size[1]
+    whole_batches = len(part) - (len(part) % batch_size if 0 < len(part) % batch_size < 4 else 0)  # CKA needs 4 in each
+    batches = Batches(part.x[:whole_batches], part.y[:whole_batches], lambda x: pixels(x, side), batch_size)
+    subject = Subject(network, batches, other, seed)
+    folder = output or Path("analysis") / located.config.name
+    folder.mkdir(parents=True, exist_ok=True)
+
+    sections = []
+    for key in chosen:
+        start = time.perf_counter()
+        study = RUN[key](subject)
+        table, picture = write_study(folder, study)
+        sections.append(section(study))
+        note(f"{key}: {' '.join(study.seen)} ({time.perf_counter() - start:.0f} s)")
+        for path in (table, picture):
+            print(path)
+    facts = {"images": str(len(batches)), "top-1 accuracy on them": f"{accuracy(network, batches):.1f} %", "time steps T": str(steps),
+             "layers of neurons": str(len(subject.layers)),
+             "parameters": f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M"}
+    subtitle = f"An {'excitatory-inhibitory' if network.kind == 'ei' else 'ordinary'} spiking network, studied on {title}"
+    page = render(located.config.name, subtitle + (f", beside {twin}" if twin else ""), facts, sections,
+                  f"eisnn-zoo {__version__}, images drawn with seed {seed}. Layers are numbered in the order in which they run.")
+    write_atomic(folder / "report.html", page)
+    print(folder / "report.html")
+
+
+def explain(
+    image: Annotated[str, typer.Argument(help="A picture (or event frames, .npy), an address, or - for stdin.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the most accurate that is here.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: explain/NAME of the picture.")] = None,
+    time_steps: Steps = None,
+) -> None:
+    """Show how the network comes to its answer for one picture: spikes, currents, membranes, evidence, saliency."""
+    _needs_analysis()
+    from .. import __version__
+    from ..analysis.explain import explain as explanation
+    from ..analysis.figures import to_png
+    from ..analysis.report import plain_section, render
+    from ..classify import read_input
+    from ..files import write_atomic
+    from ..weights import default_weights, load_network, locate
+
+    located = locate(model or default_weights().name)
+    steps = time_steps or located.config.options.get("time_steps", 4)
+    x = read_input(image, located.config, steps)
+    network = load_network(located, time_steps=steps)
+    result = explanation(network, x, located.config.label_names)
+    folder = output or Path("explain") / (Path(image).stem if image != "-" else "stdin")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "explain.png", to_png(result.figure))
+    page = render(f"{result.label}: {100 * result.probability:.1f} %", f"{Path(image).name} as {located.config.name} sees it",
+                  result.facts, [plain_section("How the answer came about", "What happened, from the pixels to the class?",
+                                               result.seen, result.figure, result.reading)],
+                  f"eisnn-zoo {__version__}. Layers are numbered in the order in which they run.")
+    write_atomic(folder / "report.html", page)
+    note(" ".join(result.seen))
+    for name in ("explain.png", "report.html"):
+        print(folder / name)
+
+
+def _studies(what: str) -> list[str]:
+    asked = [part.strip() for part in what.split(",") if part.strip()]
+    if asked == ["all"]:
+        return list(STUDIES)
+    unknown = [part for part in asked if part not in STUDIES]
+    if unknown or not asked:
+        raise UsageError(f"--what {what}: choose all, or some of {', '.join(STUDIES)}, separated by commas")
+    return [key for key in STUDIES if key in asked]
+
+
+def _needs_analysis() -> None:
+    missing = [name for name, module in (("matplotlib", "matplotlib"), ("jinja2", "jinja2"), ("pydantic", "pydantic"), ("pyyaml", "yaml"))
+               if find_spec(module) is None]
+    if missing:
+        raise ZooError(f"this command needs {', '.join(missing)}: pip install 'eisnn-zoo[analysis]'")
