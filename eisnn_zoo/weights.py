@@ -21,6 +21,7 @@ from . import hub_client
 from .catalog import MODELS, RELEASE_REPO, TITLES, Model
 from .config import MAX_BYTES, Config, base_config, find_model, parse_config, read_config
 from .errors import UsageError, ZooError
+from .files import write_atomic
 
 if TYPE_CHECKING:
     from .networks import SpikingNet
@@ -72,11 +73,42 @@ def hub_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "hub"
 
 
+def table_path() -> Path:
+    """The table of the weights that lie in hub/."""
+    return Path(str(resources.files(__package__))) / "weights.toml"
+
+
+def read_table(path: Path) -> list[Weights]:
+    """Its rows. Raises ZooError where it is no table of weights."""
+    try:
+        rows = tomllib.loads(path.read_text("utf-8")).get("weights", [])
+        return [Weights(**{**row, "model": MODELS[row["model"]]}) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ZooError(f"{path} is no table of weights: {error}") from error
+
+
+def put_row(row: Weights, path: Path) -> None:
+    """Adds a row to the table, or replaces the one of the same name. Raises ZooError where path is no table of weights."""
+    rows = read_table(path) if path.exists() else []
+    names = [old.name for old in rows]
+    if row.name in names:
+        rows[names.index(row.name)] = row
+    else:
+        rows.append(row)
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    text = "".join(f"{line}\n" for line in lines if line.startswith("#"))
+    for each in rows:
+        values = {**vars(each), "model": each.model.name}
+        # JSON's texts and numbers are TOML's.
+        text += "\n[[weights]]\n" + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in values.items() if v)
+    write_atomic(path, text)
+    list_weights.cache_clear()
+
+
 @functools.cache
 def list_weights() -> tuple[Weights, ...]:
     """All weights, ours first; every name's rows in the order in which a name without a tag tries them."""
-    table = tomllib.loads(resources.files(__package__).joinpath("weights.toml").read_text("utf-8"))
-    ours = [Weights(**{**row, "model": MODELS[row["model"]]}) for row in table.get("weights", [])]
+    ours = read_table(table_path())
     released = [Weights(model, "paper", model.released_top1, "the authors' released checkpoint: best epoch on the test set",
                         "see the authors' repository", repo=RELEASE_REPO, file=f"{model.release_folder}/{WEIGHTS}")
                 for model in MODELS.values() if model.released_top1 is not None]

@@ -1,0 +1,268 @@
+"""From a training run to a published model: hub/<model>.<tag>/ and its row in the table of weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import card
+from .catalog import DATASETS, MODELS, Model
+from .config import Config, base_config, find_model, read_config
+from .errors import UsageError, ZooError
+from .files import write_atomic
+from .weights import WEIGHTS, Located, Weights, adapt_state, hub_folder, put_row, read_tensors, sha256, table_path
+
+if TYPE_CHECKING:
+    from .training.data import Images
+    from .training.recipe import Recipe
+
+LICENSE = "Apache-2.0"
+COUNTED = 100  # test images on whose activity operations are counted
+# Copies of a dataset that are known not to be the official files, by the sha256 of their test rows.
+COPIES = {
+    "23d072a67e402745bbacd08a40c1e9c3587a930413de59138b02be736c60cda1":
+        "of the local copy of CIFAR-10 used here, 20 of the 10,000 test rows and 73 of the 50,000 training rows are JPEG "
+        "copies of the official pixels; all others are exact",
+}
+
+
+def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = "best", hub: Path | None = None,
+         say: Callable[[str], object] = lambda _: None) -> Weights:
+    """Writes ``hub/<model>.<tag>/``, complete or not at all, then its row in the table of weights.
+
+    The weights are stored in half precision; the accuracy in the row is that of the stored file, computed in float32 by the
+    code that predicts.
+
+    Args:
+        run: a run folder, as training writes it.
+        tag: of the weights, as in ``model.tag``.
+        data: folder with the test images of the recipe's dataset.
+        name: of the model; the recipe's where None.
+        which: "best" (by the run's validation), "last", or the path of a .safetensors file.
+        hub: another folder than the zoo's own; the table is then ``weights.toml`` in it.
+        say: told what is going on.
+
+    Returns:
+        The row.
+    Raises:
+        UsageError: no such run, tag, model or weights. ZooError: a run that cannot be published.
+    """
+    from .training.data import load
+    from .training.run import Run
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", tag) or tag == "paper":
+        raise UsageError(f"--tag {tag}: small letters, digits, - and _ make a tag; 'paper' is that of the authors' weights")
+    started = Run.existing(run)
+    recipe, environment, history = started.recipe, started.environment, read_history(run)
+    model = _model(recipe, name)
+    files = _weight_files(run, which)
+    images = load(model.dataset, data, "test", recipe.final_steps)
+    hub, table = (hub, hub / "weights.toml") if hub else (hub_folder(), table_path())
+    hub.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{model.name}.{tag}.", dir=hub))
+    try:
+        config = _config(model, tag, files[which], recipe)
+        scores = {}
+        for key in sorted(files, key=lambda key: key == which):  # the weights to publish come last, and stay
+            state = _half(files[key], model)
+            _save(state, config, beside)
+            say(f"measuring the {key} weights on {len(images):,} test images")
+            scores[key] = score(Located(beside / WEIGHTS, config), images)
+            say(f"{scores[key]['top1']} %")
+        facts = {**_facts(recipe, environment, history, which, scores), "test_images": len(images), "test_sha256": images.sha256,
+                 "operations": _operations(Located(beside / WEIGHTS, config), images)}
+        if images.sha256 in COPIES:
+            facts["data_note"] = COPIES[images.sha256]
+        config = replace(config, facts=facts)
+        _save(state, config, beside)
+        _records(run, beside, environment, history, recipe)
+        row = Weights(model, tag, facts["top1"], _obtained(facts), LICENSE, folder=config.name, sha256=sha256(beside / WEIGHTS),
+                      size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts))
+        card.write(beside, config, row)
+        beside.chmod(0o755)
+        _put(beside, hub / config.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    put_row(row, table)
+    return row
+
+
+def read_history(run: Path) -> list[dict]:
+    """metrics.csv, one row of numbers an epoch. Raises ZooError."""
+    path = run / "metrics.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as f:
+            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(f)]
+        if not rows or not {"epoch", "time_steps", "valid_top1", "seconds"} <= rows[0].keys():
+            raise ValueError("no epoch was finished")
+    except (OSError, ValueError, TypeError) as error:
+        raise ZooError(f"{path} is missing or damaged ({error}): train further before packing") from error
+    return rows
+
+
+def _model(recipe: Recipe, name: str | None) -> Model:
+    if recipe.dataset not in DATASETS:
+        raise UsageError("the run trained on one's own pictures: only the zoo's datasets have a test set to measure on")
+    if recipe.stabilisation == "none":
+        raise UsageError("the run left out adaptive stabilisation: its weights belong to another network and cannot be packed")
+    paired = f"{recipe.model}_{recipe.dataset}"
+    model = find_model(name or (paired if paired in MODELS else recipe.model))
+    if model.dataset is None or model.dataset.name != recipe.dataset:
+        raise UsageError(f"{model.name} is no model of {recipe.dataset}, on which the run trained: give another --name")
+    return model
+
+
+def _weight_files(run: Path, which: str) -> dict[str, Path]:
+    """The chosen weights, and the run's best and last where they are there; folders, or files as older runs wrote them."""
+    found = {key: path for key in ("best", "last") for path in (run / key / WEIGHTS, run / f"{key}.safetensors") if path.is_file()}
+    if which not in ("best", "last"):
+        if Path(which).suffix != ".safetensors" or not Path(which).is_file():
+            raise UsageError(f"--weights {which}: best, last, or the path of a .safetensors file")
+        return {which: Path(which)}
+    if which not in found:
+        raise UsageError(f"{run} holds no {which} weights yet: wait for them, or give --weights a .safetensors file")
+    return found
+
+
+def _config(model: Model, tag: str, weights: Path, recipe: Recipe) -> Config:
+    base = base_config(model, tag)
+    if weights.name == WEIGHTS and (weights.parent / "config.json").is_file():
+        options = read_config(weights.parent / "config.json").options
+    else:
+        options = {**base.options, "time_steps": recipe.final_steps}
+    return replace(base, options=options)
+
+
+def _half(path: Path, model: Model) -> dict:
+    """The tensors in half precision; those that are no floats as they are."""
+    state = adapt_state(read_tensors(path), model.name, path)
+    return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+
+
+def _save(state: dict, config: Config, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    text = json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n"
+    write_atomic(folder / WEIGHTS, lambda path: save_file(state, path, {"format": "pt", "config": text}))
+    write_atomic(folder / "config.json", text)
+
+
+def score(located: Located, images: Images, batch_size: int = 250) -> dict[str, float]:
+    """top1 and top5 in %, in strict float32, by the network that predicts."""
+    from .backends import torch_network
+    from .training.augment import pixels
+    from .training.setup import strict_arithmetic
+
+    strict_arithmetic()
+    network, _ = torch_network(located)
+    right = among = 0
+    for start in range(0, len(images), batch_size):
+        x, y = images.x[start:start + batch_size], images.y[start:start + batch_size].numpy()
+        ranked = (-network(pixels(x, located.config.input_size[1]).numpy())).argsort(1, kind="stable")
+        right += int((ranked[:, 0] == y).sum())
+        among += int((ranked[:, :5] == y[:, None]).sum())
+    return {"top1": round(100 * right / len(images), 2), "top5": round(100 * among / len(images), 2)}
+
+
+def _operations(located: Located, images: Images) -> dict[str, dict[str, float]]:
+    """Numbers of operations of one inference by variant of the computation, the mean over some test images."""
+    from .analysis.energy import operations, totals
+    from .training.augment import pixels
+    from .weights import load_network
+
+    x = pixels(images.x[:COUNTED], located.config.input_size[1])
+    rows = totals(operations(load_network(located), x.split(10)))
+    return {row["variant"]: {k: round(v, 3 if k == "microjoules" else 0) for k, v in row.items() if isinstance(v, float) and v}
+            for row in rows}
+
+
+def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, scores: dict) -> dict:
+    """What the configuration records about the training and its result."""
+    from .training.data import TEST_SET
+
+    held_out = environment.get("valid_images", recipe.holdout) if recipe.holdout else 0
+    comparable = [row for row in history if row["time_steps"] == recipe.final_steps]
+    epoch = {"last": history[-1], "best": max(comparable or history, key=lambda row: row["valid_top1"])}.get(which)
+    facts = {
+        **scores[which], "measured_on": TEST_SET,
+        "weights": which if which in ("best", "last") else "a checkpoint",
+        "top1_best": scores.get("best", {}).get("top1"), "top1_last": scores.get("last", {}).get("top1"),
+        "valid_top1": epoch and epoch["valid_top1"], "valid_top1_last": history[-1]["valid_top1"],
+        "validation": f"{held_out:,} training images held out" if held_out else TEST_SET,
+        "recipe": recipe_name(recipe), "recipe_sha256": recipe.sha256, "about": recipe.about, "optimizer": recipe.optimizer,
+        "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
+        "time_steps": recipe.time_steps, "batch_size": recipe.batch_size, "lr": recipe.lr, "seed": recipe.seed,
+        "augment": recipe.augment, "label_smoothing": recipe.label_smoothing, "precision": recipe.precision,
+        "train_images": environment.get("train_images"), "held_out": held_out,
+        "training_seconds": round(sum(row["seconds"] for row in history)),
+        "device": environment.get("device_name") or environment.get("device"), "threads": environment.get("threads"),
+        "commit": environment.get("commit"), "torch": environment.get("torch"), "stored_as": "float16",
+    }
+    if facts["precision"] == "auto":
+        facts["precision"] = environment.get("precision", "auto")
+    return {key: value for key, value in facts.items() if value is not None and value != ""}
+
+
+def recipe_name(recipe: Recipe) -> str:
+    """Its name among the zoo's recipes; "own" where it is none of them."""
+    from .training.recipe import load_recipe, recipe_names
+
+    kept = {"about": "", "paper_top1": None, "paper_source": "", "precision": "auto", "seed": 0}
+    names = [name for name in recipe_names() if load_recipe(name).model_copy(update=kept) == recipe.model_copy(update=kept)]
+    return names[0] if names else "own"
+
+
+def _obtained(facts: dict) -> str:
+    from .training.data import TEST_SET
+
+    looked = f"the {facts['test_images']:,} test images looked at once"
+    if facts["weights"] not in ("best", "last"):
+        return f"weights of a checkpoint; {looked}"
+    if facts["weights"] == "last":
+        return f"last epoch; {looked}"
+    if facts["validation"] == TEST_SET:
+        return "best epoch on the test set"
+    return f"best epoch by {facts['held_out']:,} training images held out; {looked}"
+
+
+def _trained(facts: dict) -> str:
+    threads = f", {facts['threads']} threads" if "threads" in facts else ""
+    images = f" on {facts['train_images']:,} images" if "train_images" in facts else ""
+    return f"{facts['epochs']} epochs{images}, {card.duration(facts['training_seconds'])} on {facts.get('device', 'a CPU')}{threads}"
+
+
+def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:
+    """How the weights came about, without the paths of the machine they came about on."""
+    for name in ("recipe.yaml", "metrics.csv"):
+        shutil.copyfile(run / name, folder / name)
+    public = {key: value for key, value in environment.items() if not (isinstance(value, str) and Path(value).is_absolute())}
+    write_atomic(folder / "environment.json", json.dumps(public, indent=2) + "\n")
+    if (run / "curves.png").is_file():
+        shutil.copyfile(run / "curves.png", folder / "curves.png")
+    else:
+        from .training.plots import curves
+
+        curves(history, folder / "curves.png", recipe.paper[0])
+
+
+def _put(beside: Path, folder: Path) -> None:
+    """Renames a finished folder into place; what was there before is gone only then."""
+    if not folder.exists():
+        os.replace(beside, folder)
+        return
+    old = beside.with_name(f"{beside.name}.old")
+    os.replace(folder, old)
+    try:
+        os.replace(beside, folder)
+    except BaseException:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old)

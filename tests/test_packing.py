@@ -1,0 +1,169 @@
+import json
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from eisnn_zoo import card, packing, weights
+from eisnn_zoo.backends import torch_network
+from eisnn_zoo.config import read_config
+from eisnn_zoo.weights import Located, load_network, locate, read_table, sha256
+
+NAME = "ei_mlp2_mnist"
+RECIPE = """model: ei_mlp2_mnist
+epochs: 3
+holdout: 5
+batch_size: 16
+time_steps: {0: 1, 1: 2}
+optimizer: muon
+precision: fp32
+"""
+METRICS = """epoch,time_steps,lr,train_loss,train_top1,valid_loss,valid_top1,images_per_s,seconds
+1,1,0.008,1.5,40.0,1.4,90.0,100.0,3.0
+2,2,0.007,1.2,50.0,1.1,70.0,100.0,4.0
+3,2,0.006,1.1,55.0,1.2,60.0,100.0,5.0
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    np.savez(folder / "test.npz", x=rng.integers(0, 256, (30, 28, 28, 1), np.uint8), y=rng.integers(0, 10, 30))
+    return folder
+
+
+@pytest.fixture(params=["folders", "flat files"])
+def run(request, tmp_path, model_folder):
+    """A finished run in either layout that training has written."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for i, which in enumerate(("best", "last")):
+        made = model_folder(NAME, folder=folder / which, time_steps=2)
+        state = load_file(made / "model.safetensors")
+        state["stages.0.layers.0.current.b_e"] += 0.1 * i
+        save_file(state, made / "model.safetensors")
+        if request.param == "flat files":
+            shutil.move(made / "model.safetensors", folder / f"{which}.safetensors")
+            shutil.rmtree(made)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "metrics.csv").write_text(METRICS)
+    (folder / "environment.json").write_text(json.dumps(
+        {"data": str(tmp_path / "data"), "device": "cpu", "device_name": "A processor", "threads": 2, "train_images": 55, "torch": "2"}))
+    return folder
+
+
+def test_pack_makes_a_whole_model_that_loads(run, data, tmp_path, cli, monkeypatch):
+    hub = tmp_path / "hub"
+    code, out, err = cli("pack", run, "--tag", "zoo", "--data", data, "--hub", hub)
+    assert (code, out.strip()) == (0, str(hub / f"{NAME}.zoo")), err
+    folder = hub / f"{NAME}.zoo"
+    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json", "recipe.yaml", "metrics.csv", "environment.json",
+                                                  "curves.png", "README.md", ".eval_results"}
+    assert [p.name for p in hub.iterdir() if p.name.startswith(".")] == []
+
+    (row,) = read_table(hub / "weights.toml")
+    assert (row.sha256, row.size) == (sha256(folder / "model.safetensors"), (folder / "model.safetensors").stat().st_size)
+    config = read_config(folder / "config.json")
+    facts = config.facts
+    with safe_open(folder / "model.safetensors", "pt") as f:
+        assert json.loads(f.metadata()["config"]) == json.loads((folder / "config.json").read_text())
+        kinds = {name: f.get_tensor(name).dtype for name in f.keys()}  # noqa: SIM118
+    assert kinds.pop("initialised") == torch.bool and set(kinds.values()) == {torch.float16}
+
+    # The accuracy is that of the stored file, by another way of computing it.
+    monkeypatch.setattr(weights, "hub_folder", lambda: hub)
+    monkeypatch.setattr(weights, "list_weights", lambda: (row,))
+    network = load_network(locate(f"{NAME}.zoo"))
+    assert network.time_steps == 2 and next(network.parameters()).dtype == torch.float32
+    test = np.load(data / "test.npz")
+    with torch.no_grad():
+        right = network(torch.from_numpy(test["x"][:, None, :, :, 0] / np.float32(255))).argmax(1).numpy() == test["y"]
+    assert row.top1 == facts["top1"] == facts["top1_best"] == round(100 * right.mean(), 2)
+    assert (facts["epoch"], facts["valid_top1"], facts["valid_top1_last"]) == (2, 70.0, 60.0)  # the best at the final T
+    assert (facts["held_out"], facts["train_images"], facts["training_seconds"], facts["test_images"]) == (5, 55, 12, 30)
+    everything = "".join(p.read_text("utf-8") for p in folder.rglob("*") if p.suffix in (".json", ".yaml", ".md", ".csv"))
+    assert str(tmp_path) not in everything
+
+
+def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp_path, monkeypatch):
+    hub = tmp_path / "hub"
+    other = packing.pack(run, "other", data, hub=hub)
+    first = packing.pack(run, "zoo", data, hub=hub)
+    second = packing.pack(run, "zoo", data, which="last", hub=hub)
+    assert first.sha256 != second.sha256 and "last epoch" in second.obtained
+    table = (hub / "weights.toml").read_text()
+    assert [row.name for row in read_table(hub / "weights.toml")] == [other.name, second.name]
+    assert sha256(hub / second.folder / "model.safetensors") == second.sha256
+    monkeypatch.setattr(card, "render", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        packing.pack(run, "zoo", data, hub=hub)
+    assert sorted(p.name for p in hub.iterdir()) == [other.folder, second.folder, "weights.toml"]
+    assert (hub / "weights.toml").read_text() == table
+    assert sha256(hub / second.folder / "model.safetensors") == second.sha256
+
+
+def test_a_checkpoint_by_its_path(run, data, tmp_path):
+    path = tmp_path / "some.safetensors"
+    shutil.copy(next(run.rglob("*est*/model.safetensors"), run / "best.safetensors"), path)
+    row = packing.pack(run, "some", data, which=str(path), hub=tmp_path / "hub")
+    facts = read_config(tmp_path / "hub" / row.folder / "config.json").facts
+    assert row.obtained.startswith("weights of a checkpoint") and "top1_last" not in facts and "epoch" not in facts
+
+
+@pytest.mark.parametrize("change, arguments, word", [
+    (lambda r: None, ["--tag", "paper"], "authors"), (lambda r: None, ["--tag", "../x"], "--tag ../x"),
+    (lambda r: None, ["--tag", "a", "--name", "ei_vgg8_cifar10"], "no model of mnist"),
+    (lambda r: None, ["--tag", "a", "--weights", "x.pth"], "x.pth"),
+    (lambda r: (r / "recipe.yaml").unlink(), ["--tag", "a"], "no run"),
+    (lambda r: (r / "metrics.csv").write_text("epoch\n"), ["--tag", "a"], "metrics.csv"),
+    (lambda r: (r / "environment.json").write_text("{"), ["--tag", "a"], "environment.json"),
+    (lambda r: (r / "recipe.yaml").write_text(RECIPE + "stabilisation: none\n"), ["--tag", "a"], "another network"),
+    (lambda r: [shutil.rmtree(r / "best", True), (r / "best.safetensors").unlink(missing_ok=True)], ["--tag", "a"], "no best weights"),
+])
+@pytest.mark.parametrize("run", ["folders"], indirect=True)
+def test_what_cannot_be_packed(change, arguments, word, run, data, tmp_path, cli):
+    change(run)
+    code, out, err = cli("pack", run, "--data", data, "--hub", tmp_path / "hub", *arguments)
+    assert code in (1, 2) and out == "" and word in err and err.count("\n") == 1
+    assert not list((tmp_path / "hub").glob("*")) if (tmp_path / "hub").exists() else True
+
+
+@pytest.mark.parametrize("run", ["folders"], indirect=True)
+def test_weights_too_large_for_half_precision(run, data, tmp_path, cli):
+    state = load_file(run / "best" / "model.safetensors")
+    state["stages.0.layers.0.current.b_e"][0] = 1e6
+    save_file(state, run / "best" / "model.safetensors")
+    code, _, err = cli("pack", run, "--tag", "a", "--data", data, "--hub", tmp_path / "hub")
+    assert code == 1 and "not finite" in err and not list((tmp_path / "hub").iterdir())
+
+
+@pytest.mark.parametrize("run", ["folders"], indirect=True)
+def test_the_score_is_the_prediction(run, data):
+    from eisnn_zoo.catalog import DATASETS
+    from eisnn_zoo.training.data import load
+
+    images = load(DATASETS["mnist"], data, "test", 2)
+    located = locate(str(run / "best"))
+    network, _ = torch_network(Located(located.path, located.config), "cpu")
+    right = network(images.x.numpy() / np.float32(255)).argmax(1) == images.y.numpy()
+    assert packing.score(located, images, batch_size=7)["top1"] == round(100 * right.mean(), 2)
+
+
+def test_the_table_keeps_its_comment_and_reads_back(tmp_path):
+    path = tmp_path / "weights.toml"
+    path.write_text("# What it is.\n")
+    row = weights.Weights(weights.MODELS[NAME], "zoo", 90.5, 'a "quoted" text \\ with µ', "Apache-2.0", folder="x", sha256="0" * 64, size=3)
+    weights.put_row(row, path)
+    weights.put_row(weights.replace(row, tag="b"), path)
+    assert path.read_text().startswith("# What it is.\n\n[[weights]]\n")
+    assert read_table(path) == [row, weights.replace(row, tag="b")] and len(tomllib.loads(path.read_text())["weights"]) == 2
+    path.write_text("[[weights]]\nmodel = 3\n")
+    with pytest.raises(weights.ZooError, match="no table of weights"):
+        weights.put_row(row, path)
+    assert path.read_text() == "[[weights]]\nmodel = 3\n"
