@@ -11,10 +11,10 @@ import time
 
 import pytest
 import torch
+from training_helpers import digits, recipe, same, start, weights
 
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.training.engine import Diverged, Stopped, Training
-from training_helpers import digits, recipe, same, start, weights
 
 # Everything that holds state: averaged weights, a mixture of images, T grown on the way, a partial last batch.
 VALUES = {"epochs": 3, "ema": 0.9, "mixup": 0.2, "time_steps": {0: 1, 1: 2}, "batch_size": 60, "label_smoothing": 0.1}
@@ -74,6 +74,7 @@ def stamp(run):
 
 
 def test_sigint_saves_and_says_how_to_go_on(data, whole, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
     training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
     iterate, count = training._iteration, 0
 
@@ -88,7 +89,7 @@ def test_sigint_saves_and_says_how_to_go_on(data, whole, tmp_path):
     with pytest.raises(Stopped, match=r"iteration 6 of 12.*eisnn-zoo train --resume .*run") as stop:
         training.fit()
     assert stop.value.exit_code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     resumed = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
     assert resumed.step == 6
     resumed.fit()

@@ -137,13 +137,10 @@ class Training:
             stack.callback(bar.close)
             if self.step:
                 report.log.info("going on from iteration %d of %d", self.step, total)
-            self.saved = drawn = time.monotonic()
+            self.saved = self.drawn = time.monotonic()
             for epoch in range(len(self.run.history), self.recipe.epochs):
                 self._epoch(epoch, bar, save_every)
                 self._finish_epoch(epoch, bar)
-                if self.world.first and (time.monotonic() - drawn > 60 or epoch + 1 == self.recipe.epochs):
-                    self._draw()
-                    drawn = time.monotonic()
 
     def _epoch(self, epoch: int, bar: report.Bar, save_every: float) -> None:
         self.model.time_steps = self.judged.time_steps = self.recipe.steps_at(epoch)
@@ -188,6 +185,8 @@ class Training:
             for name in ("best", "last") if best else ("last",):
                 self.run.save_weights(name, self.judged, self.config(epoch + 1, scores.top1))
             self.run.record(row)
+            if time.monotonic() - self.drawn > 60 or epoch + 1 == self.recipe.epochs:
+                self._draw()
             for hook in self.hooks:
                 hook(row, self.step)
         else:
@@ -222,6 +221,7 @@ class Training:
         from .plots import curves
 
         curves(self.run.history, self.run.folder / "curves.png", self.recipe.paper[0])
+        self.drawn = time.monotonic()
 
     def _stopped(self) -> Stopped:
         total = self.recipe.epochs * self.per_epoch
@@ -256,7 +256,8 @@ class Training:
             group["lr"] = self.lr(self.step)
         self.optimizer.zero_grad()
         full = len(rows) == self.recipe.batch_size  # no compilation for one last, smaller batch
-        parts = list(zip(*(t.tensor_split(self.recipe.accumulate) for t in (x, target, y))))
+        n = max(1, min(self.recipe.accumulate, len(x)))
+        parts = list(zip(*(t.tensor_split(n) for t in (x, target, y))))
         sums = torch.zeros(3, device=self.device)
         for i, (part_x, part_target, part_y) in enumerate(parts):
             waits = self.parallel.no_sync() if self.world.size > 1 and i + 1 < len(parts) else contextlib.nullcontext()

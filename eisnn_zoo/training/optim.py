@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..networks.base import SpikingNet
+from ..ei import EISynapses
 
 
 @torch.no_grad()
@@ -94,5 +94,7 @@ class ProjectedSGD(torch.optim.SGD):
 
 
 def project(model: nn.Module) -> None:
-    if isinstance(model, SpikingNet):
-        model.project_()
+    """Dale's law in every E-I layer of model."""
+    for module in model.modules():
+        if isinstance(module, EISynapses):
+            module.project_()

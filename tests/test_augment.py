@@ -1,0 +1,161 @@
+"""Batched augmentation against a plain version that takes one image at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eisnn_zoo.training import augment
+
+B = 40
+
+
+def rng(seed=5):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (B, 3, 32, 32), generator=rng(1)).to(torch.uint8)
+
+
+def plain_crop(image, dy, dx):
+    padded = np.zeros((3, 40, 40), np.uint8)
+    padded[:, 4:36, 4:36] = image
+    return padded[:, dy : dy + 32, dx : dx + 32]
+
+
+def plain_cutout(image, u):
+    """torchtoolbox's Cutout with the numbers it would have drawn."""
+    share, ratio = (0.02 + u[0] * 0.38) * 32 * 32, 0.4 + u[1] * 2.1
+    height, width = int(math.sqrt(share * ratio)), int(math.sqrt(share / ratio))
+    top, left = math.floor(u[2] * (32 - height + 1)), math.floor(u[3] * (32 - width + 1))
+    image = image.copy()
+    if u[4] < 0.5:
+        image[:, top : top + height, left : left + width] = np.array([int(u[5] * 256), 0, 0], np.uint8)[:, None, None]
+    return image
+
+
+def test_the_cifar_recipe_image_by_image(images):
+    draw = rng()
+    dy, dx = (torch.randint(9, (B, 1), generator=draw).flatten().tolist() for _ in range(2))
+    u = torch.rand(6, B, generator=draw, dtype=torch.float64).T.tolist()
+    flips = (torch.rand(B, generator=draw) < 0.5).tolist()
+    expected = []
+    for image, *numbers in zip(images.numpy(), dy, dx, u, flips):
+        image = plain_cutout(plain_crop(image, numbers[0], numbers[1]), numbers[2])
+        expected.append(image[:, :, ::-1] if numbers[3] else image)
+    got = augment.AUGMENTATIONS["cifar"](images, rng(), 32)
+    assert got.dtype == torch.uint8 and np.array_equal(got.numpy(), np.stack(expected))
+
+
+def test_cutout_statistics(images):
+    """Probability 0.5; area 2-40 %; the paint is (c, 0, 0)."""
+    white = torch.full((4000, 3, 32, 32), 255, dtype=torch.uint8)
+    got = augment.cutout(white, rng())
+    painted = got[:, 1] == 0
+    share = painted.flatten(1).float().mean(1)
+    cut = share > 0
+    assert abs(cut.float().mean() - 0.5) < 0.03
+    assert share[cut].max() <= 0.4 and share[cut].min() > 0.01
+    assert abs(share[cut].mean() - 0.2) < 0.02  # a little below 0.21: sides are whole pixels
+    red = torch.stack([image[0][box].float().mean() for image, box, c in zip(got, painted, cut) if c])
+    assert red.min() < 10 and red.max() > 245 and abs(red.mean() - 127.5) < 5
+
+
+def test_random_resized_crop_is_torchvisions(images):
+    from torchvision.transforms import InterpolationMode, functional
+
+    boxes = augment.crop_boxes(B, 32, 32, rng(), (0.5, 1.0))
+    events = torch.randint(0, 9, (B, 3, 2, 32, 32), generator=rng(2)).to(torch.uint8)
+    got = augment.crop_nearest(events, boxes)
+    for i, box in enumerate(boxes.tolist()):
+        assert torch.equal(got[i], functional.resized_crop(events[i], *box, [32, 32], InterpolationMode.NEAREST))
+    share = boxes[:, 2] * boxes[:, 3] / 1024
+    assert share.min() > 0.45 and share.max() <= 1 and share.std() > 0.1
+
+
+def test_boxes_that_never_fit_take_the_whole_image():
+    boxes = augment.crop_boxes(3, 4, 400, rng(), (0.99, 1.0))
+    assert boxes.tolist() == [[0, 0, 4, 400]] * 3
+
+
+@pytest.mark.parametrize("size", [20, 48, 64])
+def test_resize_is_pillows(images, size):
+    """Pillow rounds to whole grey levels between the two directions: up to one level apart."""
+    boxes = augment.crop_boxes(B, 32, 32, rng(), (0.3, 1.0))
+    got = augment.resize(images, size, boxes)
+    for i, (top, left, height, width) in enumerate(boxes.tolist()):
+        picture = Image.fromarray(images[i].permute(1, 2, 0).numpy()).crop((left, top, left + width, top + height))
+        expected = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert np.abs(got[i].numpy() - expected).max() < 1.1
+
+
+def test_color_jitter_image_by_image(images):
+    from torchvision.transforms import functional
+
+    x = images[:12]
+    draw = rng()
+    factor = 1 - 0.4 + 0.8 * torch.rand(3, 12, generator=draw)
+    turn = 0.1 * (2 * torch.rand(12, generator=draw) - 1)
+    order = torch.rand(4, 12, generator=draw).argsort(0)
+    got = augment.color_jitter(x.float(), rng())
+    for i in range(12):
+        image = x[i].float() / 255
+        for place in order[:, i].tolist():
+            image = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation,
+                     functional.adjust_hue)[place](image, (*factor[:, i], turn[i])[place].item())
+        assert (got[i] / 255 - image).abs().max() < 2e-3
+
+
+def test_rotation_and_roll_of_events():
+    from torchvision.transforms import functional
+
+    x = torch.randint(0, 5, (6, 2, 2, 48, 48), generator=rng(3)).float()
+    angles = 30 * (2 * torch.rand(6, generator=rng()) - 1)
+    got = augment.rotate(x, rng())
+    for i in range(6):
+        assert (got[i] == functional.rotate(x[i], angles[i].item())).float().mean() > 0.995  # ties between two pixels
+    draw = rng()
+    dy, dx = (torch.randint(-5, 6, (6, 1), generator=draw).flatten().tolist() for _ in range(2))
+    rolled = augment.roll(x, rng())
+    for i in range(6):
+        assert torch.equal(rolled[i], torch.roll(x[i], (dy[i], dx[i]), (-2, -1)))
+
+
+def test_event_recipes_keep_time_together_and_counts_positive():
+    x = torch.randint(0, 4, (9, 1, 2, 128, 128), generator=rng(4)).to(torch.uint8).expand(-1, 3, -1, -1, -1)
+    for name in ("cifar10dvs", "dvsgesture"):
+        got = augment.AUGMENTATIONS[name](x, rng(), 48)
+        assert got.shape == (9, 3, 2, 48, 48) and got.min() >= 0
+        assert torch.equal(got[:, 0], got[:, 2]), "every frame of a recording must be changed alike"
+        assert not torch.equal(got, augment.resize(x, 48))
+
+
+def test_cut_square_is_sixteen_pixels_around_a_random_one():
+    got = augment.cut_square(torch.ones(200, 1, 1, 48, 48), rng())
+    zeros = (got == 0).flatten(1).sum(1)
+    assert zeros.max() == 256 and zeros.min() >= 64
+
+
+def test_tinyimagenet_gives_pixels_of_the_networks_size():
+    x = torch.randint(0, 256, (8, 3, 64, 64), generator=rng(6)).to(torch.uint8)
+    got = augment.pixels(augment.AUGMENTATIONS["tinyimagenet"](x, rng(), 32), 32)
+    assert got.shape == (8, 3, 32, 32) and got.min() >= 0 and got.max() <= 1 and got.std() > 0.05
+
+
+def test_pixels_and_counts():
+    x = torch.tensor([[[[0, 255], [51, 102]]]], dtype=torch.uint8)
+    assert torch.equal(augment.pixels(x), torch.tensor([[[[0.0, 1.0], [0.2, 0.4]]]]))
+    counts = torch.full((1, 2, 2, 4, 4), 7, dtype=torch.int16)
+    assert torch.equal(augment.pixels(counts), counts.float())
+    assert torch.allclose(augment.pixels(counts, 2), torch.full((1, 2, 2, 2, 2), 7.0))
+
+
+def test_the_seed_decides(images):
+    one, two, other = (augment.AUGMENTATIONS["cifar"](images, rng(s), 32) for s in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)

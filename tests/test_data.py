@@ -1,0 +1,269 @@
+"""Reading data: official files, .npz, folders of pictures, recordings of events; and saying what is wrong with them."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eisnn_zoo.catalog import DATASETS
+from eisnn_zoo.errors import ZooError
+from eisnn_zoo.training import events
+from eisnn_zoo.training.data import DataError, hold_out, load, load_data, load_folder
+from eisnn_zoo.training.recipe import check_recipe
+
+DATA = Path(__file__).parent / "data"
+RNG = np.random.default_rng(0)
+
+
+# ---- official files ----------------------------------------------------------------------------------------------------
+
+
+def cifar_batch(path, n, labels):
+    rows = RNG.integers(0, 256, (n, 3072)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps({b"data": rows, labels: list(range(n))}, protocol=2))
+    return rows.reshape(n, 3, 32, 32)
+
+
+def test_cifar10_in_the_official_files(tmp_path):
+    made = [cifar_batch(tmp_path / "cifar-10-batches-py" / f"data_batch_{i}", 4, b"labels") for i in range(1, 6)]
+    images = load(DATASETS["cifar10"], tmp_path, "train")
+    assert np.array_equal(images.x, np.concatenate(made)) and images.y.tolist() == list(range(4)) * 5
+    assert images.label_names[3] == "cat" and len(images) == 20
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
+    with pytest.raises(DataError, match=r"data_batch_3 is missing or damaged.*unpack the official archive"):
+        load(DATASETS["cifar10"], tmp_path, "train")
+
+
+def test_cifar100_and_a_pickle_that_would_run_code(tmp_path):
+    made = cifar_batch(tmp_path / "test", 6, b"fine_labels")
+    assert np.array_equal(load(DATASETS["cifar100"], tmp_path, "test").x, made)
+
+    class Evil:
+        def __reduce__(self):
+            return print, ("run",)
+
+    (tmp_path / "test").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError, match=r"test is missing or damaged .*print has no place in a data file"):
+        load(DATASETS["cifar100"], tmp_path, "test")
+
+
+def idx(array, opener, path):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with opener(path, "wb") as f:
+        f.write(header + array.tobytes())
+
+
+def test_mnist_in_the_official_files(tmp_path):
+    x, y = RNG.integers(0, 256, (5, 28, 28)).astype(np.uint8), np.array([3, 1, 4, 1, 5], np.uint8)
+    raw = tmp_path / "MNIST" / "raw"
+    idx(x, open, raw / "t10k-images-idx3-ubyte")
+    idx(y, gzip.open, raw / "t10k-labels-idx1-ubyte.gz")
+    images = load(DATASETS["mnist"], tmp_path, "test")
+    assert np.array_equal(images.x[:, 0], x) and images.y.tolist() == y.tolist()
+    with pytest.raises(DataError, match="holds no MNIST: put the four idx files"):
+        load(DATASETS["mnist"], tmp_path, "train")
+    (raw / "t10k-images-idx3-ubyte").write_bytes((raw / "t10k-images-idx3-ubyte").read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte is damaged"):
+        load(DATASETS["mnist"], tmp_path, "test")
+
+
+def picture(path, value, size=(64, 64), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+
+
+def test_tinyimagenet_in_its_folders(tmp_path):
+    root = tmp_path / "tiny-imagenet-200"
+    for i, wnid in enumerate(("n02", "n01")):
+        picture(root / "train" / wnid / "images" / f"{wnid}_0.png", (100 * i, 7, 7))
+    for name, value in (("val_0.png", (9, 9, 9)), ("val_1.png", (50, 50, 50))):
+        picture(root / "val" / "images" / name, value)
+    (root / "val" / "val_annotations.txt").write_text("val_0.png\tn02\t0\t0\t63\t63\nval_1.png\tn01\t0\t0\t63\t63\n")
+    train, test = (load(DATASETS["tinyimagenet200"], tmp_path, split) for split in ("train", "test"))
+    assert train.x.shape == (2, 3, 64, 64) and train.y.tolist() == [0, 1] and train.x[:, 0, 0, 0].tolist() == [100, 0]
+    assert test.x.shape == (2, 3, 32, 32) and test.y.tolist() == [1, 0] and test.x[1].unique().tolist() == [50]
+    (root / "val" / "val_annotations.txt").write_text("val_0.png\tn99\n")
+    with pytest.raises(ZooError, match=r"val_annotations\.txt is missing or damaged"):
+        load(DATASETS["tinyimagenet200"], tmp_path, "test")
+
+
+# ---- .npz --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arrays, said", [
+    ({"x": np.zeros((2, 32, 32, 3), np.uint8)}, "no sound .npz file with x and y"),
+    ({"x": np.zeros((2, 32, 32, 3), np.float32), "y": np.zeros(2, int)}, r"x must be uint8 \[N, H, W, C\]"),
+    ({"x": np.zeros((2, 32, 32, 3), np.uint8), "y": np.zeros(3, int)}, "one whole number each"),
+    ({"x": np.zeros((2, 32, 32, 3), np.uint8), "y": np.array([0, 10])}, "labels run from 0 to 10, CIFAR-10 has 10 classes"),
+    ({"x": np.zeros((2, 32, 32, 1), np.uint8), "y": np.zeros(2, int)}, "1 channels, CIFAR-10 has 3"),
+    ({"x": np.zeros((0, 32, 32, 3), np.uint8), "y": np.zeros(0, int)}, "no test images"),
+    ({"x": np.array([{}]), "y": np.zeros(1, int)}, "no sound .npz file"),  # would need pickle
+])
+def test_npz_that_does_not_fit(tmp_path, arrays, said):
+    np.savez(tmp_path / "test.npz", **arrays)
+    with pytest.raises(DataError, match=said) as error:
+        load(DATASETS["cifar10"], tmp_path, "test")
+    assert str(tmp_path) in str(error.value)
+
+
+def test_damaged_and_missing(tmp_path):
+    (tmp_path / "train.npz").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(DataError, match=r"train\.npz is no sound \.npz"):
+        load(DATASETS["cifar10"], tmp_path, "train")
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
+        load(DATASETS["cifar10"], tmp_path / "nowhere", "train")
+    for dataset in DATASETS.values():
+        with pytest.raises(DataError, match=f"holds no {dataset.title}: (unpack|put) .*or put test.npz there"):
+            load(dataset, tmp_path, "test")
+
+
+def test_validation_is_the_test_set_or_held_out(tmp_path):
+    for split, n in (("train", 20), ("test", 5)):
+        x = RNG.integers(0, 256, (n, 28, 28, 1)).astype(np.uint8)
+        np.savez(tmp_path / f"{split}.npz", x=x, y=np.arange(n) % 10)
+    data = load_data(check_recipe({"model": "ei_mlp2_mnist"}, ""), tmp_path)
+    assert (len(data.train), len(data.valid), data.validation, data.size) == (20, 5, "test set", 28)
+    data = load_data(check_recipe({"model": "ei_mlp2_mnist", "holdout": 8, "seed": 3}, ""), tmp_path)
+    assert (len(data.train), len(data.valid), data.validation) == (12, 8, "8 training images held out")
+    everything = load(DATASETS["mnist"], tmp_path, "train")
+    rest, aside = hold_out(everything, 8, 3)
+    both = torch.cat([rest.x, aside.x]).flatten(1)
+    assert torch.equal(aside.x, data.valid.x)
+    assert {tuple(r) for r in both.tolist()} == {tuple(r) for r in everything.x.flatten(1).tolist()}
+    with pytest.raises(DataError, match="20 training images: 20 cannot be set aside"):
+        load_data(check_recipe({"model": "ei_mlp2_mnist", "holdout": 20}, ""), tmp_path)
+
+
+# ---- one's own pictures --------------------------------------------------------------------------------------------------
+
+
+def test_pictures_in_class_folders_are_prepared_as_for_a_prediction(tmp_path):
+    from eisnn_zoo.images import open_image, preprocess
+
+    noise = Image.fromarray(RNG.integers(0, 256, (40, 70, 3)).astype(np.uint8))
+    (tmp_path / "train" / "b").mkdir(parents=True)
+    noise.save(tmp_path / "train" / "b" / "0.png")
+    picture(tmp_path / "train" / "a" / "1.png", 200, (10, 50), "L")
+    picture(tmp_path / "val" / "b" / "2.png", (1, 2, 3))
+    train, valid = load_folder(tmp_path, 3, 32)
+    assert train.label_names == ("a", "b") and train.y.tolist() == [0, 1] and valid.y.tolist() == [1]
+    expected = preprocess(open_image(tmp_path / "train" / "b" / "0.png"), (3, 32, 32))
+    assert np.array_equal(train.x[1].float().numpy() / np.float32(255), expected)
+    assert load_folder(tmp_path, 1, 28)[0].x.shape == (2, 1, 28, 28)
+
+
+@pytest.mark.parametrize("make, said", [
+    (lambda r: (r / "a").mkdir(), "no pictures in one folder per class"),
+    (lambda r: picture(r / "0.png", 0), "no pictures in one folder per class"),
+    (lambda r: (picture(r / "a" / "0.png", 0), (r / "a" / "1.png").write_bytes(b"x")), r"1\.png: not an image"),
+    (lambda r: (picture(r / "train" / "a" / "0.png", 0), picture(r / "val" / "b" / "0.png", 0)), "b is a class that .* does not have"),
+    (lambda r: (picture(r / "train" / "a" / "0.png", 0), (r / "val").mkdir()), "val holds no pictures"),
+])
+def test_folders_that_do_not_fit(tmp_path, make, said):
+    make(tmp_path)
+    with pytest.raises(ZooError, match=said):
+        load_folder(tmp_path, 3, 32)
+
+
+def test_own_npz(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=RNG.integers(0, 256, (4, 20, 30, 1)).astype(np.uint8), y=[0, 2, 2, 1], label_names=["p", "q", "r"])
+    train, valid = load_folder(tmp_path / "mine.npz", 3, 32)
+    assert train.x.shape == (4, 3, 32, 32) and train.label_names == ("p", "q", "r") and valid is None
+    np.savez(tmp_path / "bad.npz", x=np.zeros((1, 8, 8, 2), np.uint8), y=[0])
+    with pytest.raises(ZooError, match="pictures of 2 channels"):
+        load_folder(tmp_path / "bad.npz", 3, 32)
+    np.savez(tmp_path / "bad.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[5], label_names=["p"])
+    with pytest.raises(DataError, match="1 label_names, but labels up to 5"):
+        load_folder(tmp_path / "bad.npz", 3, 32)
+
+
+# ---- events ----------------------------------------------------------------------------------------------------------------
+
+
+def plain_frames(x, y, p, steps, size):
+    """Event by event."""
+    out = np.zeros((steps, 2, size, size), int)
+    for t in range(steps):
+        each = len(x) // steps
+        for i in range(t * each, len(x) if t == steps - 1 else (t + 1) * each):
+            out[t, p[i], y[i], x[i]] += 1
+    return out
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10])
+def test_frames_of_real_recordings(steps):
+    with np.load(DATA / "nmnist_3.npz") as data:
+        x, y, p, offset, label = (data[k] for k in ("x", "y", "p", "offset", "label"))
+    got, labels = events.read_npz(DATA / "nmnist_3.npz", DATASETS["nmnist"], steps)
+    assert got.shape == (3, steps, 2, 34, 34) and np.array_equal(labels, label)
+    for i, (a, b) in enumerate(pairwise(offset)):
+        assert np.array_equal(got[i], plain_frames(x[a:b], y[a:b], p[a:b], steps, 34))
+        each = (b - a) // steps
+        assert got[i].sum((1, 2, 3)).tolist() == [each] * (steps - 1) + [b - a - each * (steps - 1)]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 5])
+def test_frames_of_hardly_any_events(n):
+    x, y, p = RNG.integers(0, 6, n), RNG.integers(0, 6, n), RNG.integers(0, 2, n)
+    assert np.array_equal(events.frames(x, y, p, 4, 6), plain_frames(x, y, p, 4, 6))
+
+
+def test_many_events_on_one_pixel_do_not_overflow():
+    zeros = np.zeros(1000, int)
+    assert events.frames(zeros, zeros, zeros, 2, 4)[:, 0, 0, 0].tolist() == [500, 500]
+
+
+def test_nmnist_in_the_official_files(tmp_path):
+    x, y, p = RNG.integers(0, 34, (3, 50))[:2].tolist() + [RNG.integers(0, 2, 50).tolist()]
+    raw = np.zeros((50, 5), np.uint8)
+    raw[:, 0], raw[:, 1] = x, y
+    raw[:, 2] = (np.array(p) << 7) | RNG.integers(0, 128, 50)
+    (tmp_path / "Test" / "7").mkdir(parents=True)
+    raw.tofile(tmp_path / "Test" / "7" / "00001.bin")
+    images = load(DATASETS["nmnist"], tmp_path, "test", time_steps=5)
+    assert images.y.tolist() == [7] and np.array_equal(images.x[0], plain_frames(x, y, p, 5, 34))
+    (tmp_path / "Test" / "7" / "00002.bin").write_bytes(b"123")
+    with pytest.raises(ZooError, match=r"00002\.bin is damaged"):
+        load(DATASETS["nmnist"], tmp_path, "test")
+
+
+def recording(path, n=40):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, t=np.arange(n), x=RNG.integers(0, 128, n), y=RNG.integers(0, 128, n), p=RNG.integers(0, 2, n))
+
+
+def test_event_sets_unpacked_by_spikingjelly(tmp_path):
+    for label in range(11):
+        recording(tmp_path / "g" / "events_np" / "train" / str(label) / "user01_0.npz")
+    train = load(DATASETS["dvsgesture"], tmp_path / "g", "train")
+    assert train.x.shape == (11, 16, 2, 128, 128) and train.y.tolist() == list(range(11))
+    with np.load(tmp_path / "g" / "events_np" / "train" / "10" / "user01_0.npz") as data:  # folders sort as texts: 0, 1, 10, 2
+        assert np.array_equal(train.x[2], plain_frames(data["x"], data["y"], data["p"], 16, 128))
+    for name in DATASETS["cifar10dvs"].label_names:
+        for i in range(11):
+            recording(tmp_path / "c" / "events_np" / name / f"cifar10_{name}_{i:02}.npz", 10)
+    sizes = {split: load(DATASETS["cifar10dvs"], tmp_path / "c", split, 2).y.bincount().tolist() for split in ("train", "test")}
+    assert sizes == {"train": [10] * 10, "test": [1] * 10}
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"x": np.full(4, 34)}, "lies outside the 34x34 pixels"),
+    ({"p": np.full(4, 2)}, "polarity is neither 0 nor 1"),
+    ({"y": np.zeros(3, int)}, "differ in length"),
+    ({"offset": np.array([0, 3])}, "offset does not cut 4 events into 1 recordings"),
+    ({"label": np.array([10])}, "labels run from 10 to 10"),
+])
+def test_events_that_do_not_fit(tmp_path, change, said):
+    whole = {"x": np.zeros(4, int), "y": np.zeros(4, int), "p": np.zeros(4, int), "offset": np.array([0, 4]), "label": np.array([1])}
+    np.savez(tmp_path / "test.npz", **{**whole, **change})
+    with pytest.raises(ZooError, match=said):
+        load(DATASETS["nmnist"], tmp_path, "test")

@@ -1,0 +1,120 @@
+"""Recipes: the paper's tables row by row, and one clear sentence for every mistake."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from eisnn_zoo.catalog import MODELS, RELEASED
+from eisnn_zoo.training.recipe import Recipe, RecipeError, find_recipe, load_recipe, recipe_names
+
+# Release's recipes: batch, peak step size, epochs of warm-up (the table of the paper's recipes), T, augmentation.
+PAPER = {
+    "vgg8_cifar10": (128, 2e-3, 10, 4, "cifar"), "vgg11_cifar10": (128, 2e-3, 10, 4, "cifar"),
+    "vgg16_cifar10": (128, 1e-3, 30, 4, "cifar"), "vgg19_cifar10": (128, 1e-3, 30, 4, "cifar"),
+    "resnet18_cifar10": (128, 1e-3, 30, 4, "cifar"), "vgg16_cifar100": (128, 1e-3, 30, 4, "cifar"),
+    "vgg19_cifar100": (128, 1e-3, 30, 4, "cifar"), "vgg8_cifar10dvs": (32, 1e-3, 10, 10, "cifar10dvs"),
+    "vgg11_cifar10dvs": (32, 1e-3, 10, 10, "cifar10dvs"), "vgg8_dvsgesture": (32, 1e-3, 10, 16, "dvsgesture"),
+    "resnet18_tinyimagenet200": (128, 3e-3, 10, 4, "tinyimagenet"),
+}
+
+
+@pytest.mark.parametrize("row", RELEASED)
+def test_every_row_of_the_paper(row):
+    recipe = load_recipe(f"ei_{row}")
+    got = (recipe.batch_size, recipe.lr, recipe.warmup_epochs, recipe.final_steps, recipe.augment)
+    assert got == PAPER[row]
+    assert (recipe.model, recipe.epochs, recipe.optimizer, recipe.momentum, recipe.weight_decay) == (f"ei_{row}", 300, "sgd", 0.9, 5e-4)
+    assert recipe.warmup_lr == (1e-3 if "tiny" in row else 1e-7)
+    assert recipe.paper[0] == RELEASED[row] and "best epoch on the test set" in recipe.paper[1]
+    assert (recipe.holdout, recipe.label_smoothing, recipe.ema, recipe.mixup, recipe.clip_grad) == (0, 0, 0, 0, 0)
+
+
+def test_every_recipe_is_valid_and_trains_a_model_with_its_data():
+    names = recipe_names()
+    for name in names:
+        recipe = load_recipe(name)
+        assert MODELS[recipe.model].dataset.name == recipe.dataset
+        assert name.startswith(("zoo_", "ablation_")) or name == recipe.model
+    assert {f"bn_{r}" for r in ("vgg8_cifar10", "vgg11_cifar10", "vgg16_cifar10", "vgg19_cifar10", "resnet18_cifar10",
+                                "vgg16_cifar100", "vgg19_cifar100", "resnet18_cifar100")} <= set(names)
+    assert {f"ei_mlp{d}_mnist" for d in (2, 4, 6, 8, 12, 16)} | {"ei_vgg8_nmnist"} <= set(names)
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if n.startswith("bn_")])
+def test_baselines(name):
+    recipe = load_recipe(name)
+    assert (recipe.lr, recipe.weight_decay, recipe.warmup_epochs, recipe.batch_size) == (0.1, 1e-4, 0, 128)
+    assert recipe.paper[0] == (95.37 if name == "bn_resnet18_cifar10" else None)
+
+
+def test_ablations_leave_out_one_thing_each():
+    full = load_recipe("ei_vgg8_cifar10").model_dump()
+    different = {}
+    for name in ("no_init", "no_stabilisation", "no_ste", "no_scaling"):
+        recipe = load_recipe(f"ablation_{name}_vgg8_cifar10")
+        assert recipe.ablates and recipe.paper[0] is None
+        different[name] = {k: v for k, v in recipe.model_dump().items() if v != full[k] and k != "about"}
+    assert different == {"no_init": {"init": "default"}, "no_stabilisation": {"stabilisation": "none"},
+                         "no_ste": {"stabilisation": "no_ste"}, "no_scaling": {"scale_w_ei_gradient": False}}
+
+
+def test_what_is_shown_can_be_read_again(tmp_path):
+    recipe = load_recipe("zoo_vgg8_cifar10", {"lr": "4e-3", "time_steps": "{0: 1, 5: 2}"})
+    assert (recipe.lr, recipe.steps_at(4), recipe.steps_at(5), recipe.final_steps) == (4e-3, 1, 2, 2)
+    (tmp_path / "shown.yaml").write_text(recipe.dump())
+    again = load_recipe(tmp_path / "shown.yaml")
+    assert again == recipe and again.sha256 == recipe.sha256
+    assert load_recipe("zoo_vgg8_cifar10").sha256 != recipe.sha256
+    assert set(yaml.safe_load(recipe.dump())) == set(Recipe.model_fields)
+
+
+HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
+
+
+@pytest.mark.parametrize("text, said", [
+    (HEAD + "batchsize: 3", r"line 3: unknown key 'batchsize', did you mean 'batch_size'\?"),
+    (HEAD + "quux: 3", r"line 3: unknown key 'quux'$"),
+    ("model: ei_vgg8_cifar1", r"line 1: model = 'ei_vgg8_cifar1': unknown model .* did you mean 'ei_vgg8_cifar10'\?"),
+    (HEAD + "lr: -1e-3", r"line 3: lr = -0\.001: .*greater than 0"),
+    (HEAD + "lr: fast", r"line 3: lr = 'fast': .*number"),
+    (HEAD + "lr: true", r"line 3: lr = True: .*number"),
+    (HEAD + "lr: .nan", r"line 3: lr = nan: .*finite"),
+    (HEAD + "epochs: 3.5", r"line 3: epochs = 3\.5: .*integer"),
+    (HEAD + "epochs: '3'", r"line 3: epochs = '3': .*integer"),
+    (HEAD + "epochs: 5\nwarmup_epochs: 5", r"line 4: warmup_epochs = 5: the warm-up must end before"),
+    (HEAD + "augment: cifra", r"line 3: augment = 'cifra': .*'cifar'"),
+    (HEAD + "time_steps: {1: 2}", r"line 3: time_steps = .*begins with epoch 0"),
+    (HEAD + "batch_size: 4\naccumulate: 8", r"line 4: accumulate = 8: a batch of 4 has no 8 parts"),
+    (HEAD + "freeze: true", r"line 3: freeze = True: .*set weights"),
+    (HEAD + "lr: 1e-3\nlr: 2e-3", r"line 4: key 'lr' stands there twice"),
+    (HEAD + "lr: [1", r"is not YAML: .*line 3"),
+    ("model: ei_vgg8_nmnist\ntime_steps: {0: 1, 3: 2}", r"line 2: time_steps = .*fixed number of frames"),
+    ("model: ei_vgg8", r"dataset: ei_vgg8 names no dataset"),
+    ("model: ei_vgg8\ndataset: cifar11", r"line 2: dataset = 'cifar11': .*did you mean 'cifar10'\?"),
+    ("lr: 1e-3", r"the key 'model' is missing"),
+    ("just a text", r"holds no 'key: value' lines"),
+    ("!!python/object/apply:os.getcwd []", r"is not YAML"),
+])
+def test_every_mistake_is_one_sentence_with_its_line(tmp_path, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=said) as error:
+        load_recipe(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+def test_settings_from_the_command_line_are_checked_too():
+    with pytest.raises(RecipeError, match=r"unknown key 'epoch', did you mean 'epochs'\?"):
+        load_recipe("ei_vgg8_cifar10", {"epoch": "3"})
+    with pytest.raises(RecipeError, match=r"lr = 'x'"):
+        load_recipe("ei_vgg8_cifar10", {"lr": "x"})
+    with pytest.raises(RecipeError, match=r"lr=\[1: the value is not YAML"):
+        load_recipe("ei_vgg8_cifar10", {"lr": "[1"})
+
+
+def test_a_recipe_that_is_not_there():
+    with pytest.raises(RecipeError, match=r"did you mean 'ei_vgg8_cifar10'\?|did you mean 'zoo_vgg8_cifar10'\?"):
+        find_recipe("ei_vgg8_cifr10")
+    with pytest.raises(RecipeError, match=r"cannot read recipe .*nowhere\.yaml"):
+        load_recipe("nowhere.yaml")

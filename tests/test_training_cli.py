@@ -1,0 +1,150 @@
+"""The commands train, reproduce, finetune, eval and recipes, as a person types them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from training_helpers import digits
+
+from eisnn_zoo.training.recipe import recipe_names
+from eisnn_zoo.weights import create_model
+
+QUICK = [f"--set={pair}" for pair in ("epochs=2", "warmup_epochs=0.5", "batch_size=50")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    torch.set_num_threads(1)
+    return digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture
+def trained(cli, data, tmp_path):
+    run = tmp_path / "trained"
+    assert cli("train", "ei_mlp2_mnist", "--data", data, "--output", run, "--no-compile", *QUICK)[0] == 0
+    return run
+
+
+def test_recipes(cli):
+    code, out, _ = cli("recipes", "list", "--format", "json")
+    rows = {row["recipe"]: row for row in json.loads(out)}
+    assert code == 0 and list(rows) == recipe_names() and rows["ei_vgg8_cifar10"]["paper_top1"] == 87.03
+    code, out, err = cli("recipes", "show", "ei_vgg8_cifar10", "--set", "lr=5e-3")
+    assert code == 0 and err == "" and yaml.safe_load(out)["lr"] == 5e-3
+    code, out, err = cli("recipes", "show", "ei_vgg8_cifar1")
+    assert (code, out) == (2, "") and err.startswith("Error: there is no recipe 'ei_vgg8_cifar1', did you mean 'ei_vgg8_cifar10")
+
+
+def test_train_then_resume_then_eval(cli, data, trained, tmp_path):
+    recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
+    assert (recipe["epochs"], recipe["batch_size"], recipe["lr"]) == (2, 50, 2e-3)
+    code, out, err = cli("train", "--resume", trained)
+    assert (code, out) == (0, "") and "going on from iteration 8" in err
+    code, out, err = cli("eval", trained, "--data", data, "--output", tmp_path / "report", "--format", "json")
+    found = json.loads(out)
+    history = list(csv.DictReader((trained / "metrics.csv").open()))
+    assert code == 0 and found["top1"] == max(float(row["valid_top1"]) for row in history) == found["expected_top1"]
+    assert found["images"] == 50 and found["difference"] == 0 and found["top5"] >= found["top1"] and found["images_per_s"] > 0
+    assert sum(row["images"] for row in found["per_class"]) == 50
+    everything = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert np.sum(everything["confusion"]) == 50
+    with Image.open(tmp_path / "report" / "confusion.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_reproduce_writes_one_row(cli, data, tmp_path):
+    table = tmp_path / "results" / "results.csv"
+    for _ in range(2):  # the second time there is nothing left to train, and the row is replaced
+        code, out, err = cli("reproduce", "ei_mlp2_mnist", "--data", data, "--output", tmp_path / "run", "--results", table,
+                             "--no-compile", *QUICK)
+        assert code == 0 and "last epoch" in out and "best epoch" in out and "test set" in err
+    (row,) = csv.DictReader(table.open())
+    history = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert float(row["top1_last"]) == float(history[-1]["valid_top1"])
+    assert float(row["top1_best"]) == max(float(r["valid_top1"]) for r in history)
+    assert (row["model"], row["validation"], row["test_rows"], row["train_rows"]) == ("ei_mlp2_mnist", "test set", "50", "200")
+    assert len(row["weights_sha256"]) == len(row["test_sha256"]) == len(row["recipe_sha256"]) == 64
+    assert int(row["peak_memory_mb"]) > 50 and row["torch"] == torch.__version__
+    table.write_text("a,b\n1,2\n")
+    code, _, err = cli("reproduce", "ei_mlp2_mnist", "--data", data, "--output", tmp_path / "run", "--results", table, "--no-compile", *QUICK)
+    assert code == 1 and "is no table of results" in err and table.read_text() == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("classes, freeze", [(1, False), (3, True), (3, False)])
+def test_finetune_then_predict(cli, trained, tmp_path, classes, freeze):
+    rng = np.random.default_rng(0)
+    for label in range(classes):
+        folder = tmp_path / "shapes" / f"shape{label}"
+        folder.mkdir(parents=True)
+        for i in range(12):
+            image = rng.integers(0, 90, (40, 40)).astype(np.uint8)
+            image[label * 13 : label * 13 + 13] += 150
+            Image.fromarray(image).save(folder / f"{i}.png")
+    run = tmp_path / "tuned"
+    code, out, err = cli("finetune", "--model", trained, "--data", tmp_path / "shapes", "--output", run, "--epochs", 2,
+                         "--set", "precision=fp32", "--set", "holdout=3", *(["--freeze"] if freeze else []))
+    assert (code, out) == (0, "") and "3 training images held out" in err and f"--model {run}" in err
+    before, after = create_model(str(trained)), create_model(str(run / "last"))
+    assert after.num_classes == classes and all(p.min() >= 0 for n, p in after.named_parameters() if not n.endswith("b_e"))
+    kept = [torch.equal(p, q) for p, q in zip(before.stages.parameters(), after.stages.parameters())]
+    assert all(kept) if freeze else (classes == 1 or not all(kept))
+    code, out, _ = cli("predict", tmp_path / "shapes" / "shape0" / "0.png", "--model", run, "--format", "json", "--device", "cpu")
+    (answer,) = json.loads(out)
+    assert code == 0 and {t["label"] for t in answer["top"]} == {f"shape{i}" for i in range(classes)}
+    code, out, _ = cli("eval", run, "--data", tmp_path / "shapes", "--dataset", "folder", "--format", "json")
+    assert code == 0 and json.loads(out)["images"] == 12 * classes
+
+
+def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):
+    """Folders sort their classes their own way: a digit's folder means the digit."""
+    for label in ("7", "3"):
+        (tmp_path / "some" / label).mkdir(parents=True)
+        Image.new("L", (28, 28), 5).save(tmp_path / "some" / label / "0.png")
+    code, out, _ = cli("eval", trained, "--data", tmp_path / "some", "--dataset", "folder", "--format", "json")
+    assert code == 0 and {row["class"] for row in json.loads(out)["per_class"] if row["images"]} == {"3", "7"}
+    (tmp_path / "some" / "3").rename(tmp_path / "some" / "cat")
+    code, _, err = cli("eval", trained, "--data", tmp_path / "some", "--dataset", "folder")
+    assert code == 1 and "a class 'cat' that" in err
+
+
+@pytest.mark.parametrize("arguments, code, said", [
+    (["train"], 2, "name a recipe and its data"),
+    (["train", "ei_vgg8_cifar10"], 2, "name a recipe and its data"),
+    (["train", "ei_mlp2_mnist", "--resume", "x"], 2, "--resume takes the recipe and the folder from the run"),
+    (["train", "--resume", "nowhere"], 2, "nowhere is no run"),
+    (["train", "ei_mlp2_mnist", "--data", "nowhere"], 1, "there is no folder nowhere"),
+    (["train", "ei_mlp2_mnist", "--data", ".", "--set", "lr"], 2, "--set lr: write key=value"),
+    (["train", "ei_mlp2_mnist", "--data", ".", "--device", "tpu9"], 2, "--device tpu9"),
+    (["reproduce", "ei_vgg8_cifar10", "--data", "."], 1, "holds no CIFAR-10: unpack"),
+    (["finetune", "--model", "ei_mlp2_mnist", "--data", "."], 2, "has no trained weights"),
+    (["eval", "ei_mlp2_mnist", "--data", "."], 2, "has no trained weights"),
+])
+def test_mistakes_are_one_sentence(cli, tmp_path, monkeypatch, arguments, code, said):
+    monkeypatch.chdir(tmp_path)
+    got, out, err = cli(*arguments)
+    assert (got, out) == (code, "") and said in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_eval_refuses_another_datasets_classes(cli, trained, data):
+    for name, said in (("cifar100", "1 channels, CIFAR-100 has 3"), ("mnst", "there is no dataset 'mnst'")):
+        code, _, err = cli("eval", trained, "--data", data, "--dataset", name)
+        assert code > 0 and said in err
+
+
+def test_help_imports_no_torch():
+    code = ("import sys; from eisnn_zoo.cli import app\n"
+            "for command in ('train', 'reproduce', 'finetune', 'eval', 'recipes'):\n"
+            "    try: app([command, '--help'])\n"
+            "    except SystemExit as stop: assert not stop.code\n"
+            "print(sorted({'torch', 'timm', 'matplotlib', 'yaml'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

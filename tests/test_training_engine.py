@@ -1,0 +1,188 @@
+"""What one training step computes, alone and among several processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import socket
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from training_helpers import digits, recipe, start, weights
+
+from eisnn_zoo.errors import UsageError
+from eisnn_zoo.training.data import Images
+from eisnn_zoo.training.engine import Training
+from eisnn_zoo.training.evaluation import evaluate
+from eisnn_zoo.training.setup import make_model
+from eisnn_zoo.weights import create_model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    torch.set_num_threads(1)
+    return digits(tmp_path_factory.mktemp("digits"))
+
+
+def losses(run):
+    with (run / "metrics.csv").open() as f:
+        return [float(row["train_loss"]) for row in csv.DictReader(f)]
+
+
+def one_step(data, folder, **values):
+    training = Training(recipe(**values), data, folder, compile=False)
+    training.model.train()
+    loss, right = training._iteration(torch.arange(50))
+    return training, loss, right
+
+
+def test_an_iteration_is_the_recipe_written_out(data, tmp_path):
+    training, loss, right = one_step(data, tmp_path / "a")
+    model = make_model(training.recipe, training.data, _first(training))
+    x, y = training.train.x[:50].float() / 255, training.train.y[:50]
+    logits = model(x)
+    expected = F.cross_entropy(logits, y)
+    expected.backward()
+    rate = 1e-7 if training.recipe.warmup_epochs else 2e-3
+    for (name, p), q in zip(model.named_parameters(), training.model.parameters()):
+        stepped = p.detach() - rate * (p.grad + 5e-4 * p.detach())
+        stepped = stepped if name.endswith("b_e") else stepped.clamp(min=0)
+        assert torch.allclose(stepped, q, rtol=1e-5, atol=1e-8), name
+    assert loss == pytest.approx(expected.item(), rel=1e-6) and right == int((logits.argmax(1) == y).sum())
+
+
+def _first(training):
+    from eisnn_zoo.training.augment import pixels
+    from eisnn_zoo.training.engine import INIT_BATCH
+    from eisnn_zoo.training.schedule import batches
+
+    rows = next(batches(len(training.train), INIT_BATCH, training.recipe.seed, 0))
+    return pixels(training.train.x[rows])
+
+
+def test_a_batch_in_parts_is_the_same_step(data, tmp_path):
+    whole, parts = (one_step(data, tmp_path / str(n), accumulate=n) for n in (1, 3))
+    assert parts[1] == pytest.approx(whole[1], rel=1e-6) and parts[2] == whole[2]
+    for p, q in zip(whole[0].model.parameters(), parts[0].model.parameters()):
+        assert torch.allclose(p, q, rtol=1e-4, atol=1e-7)
+
+
+def test_clipping_and_averaging(data, tmp_path):
+    free, clipped = (one_step(data, tmp_path / str(c), clip_grad=c, weight_decay=0.0, ema=0.75) for c in (0.0, 1e-3))
+    start_ = make_model(free[0].recipe, free[0].data, _first(free[0]))
+    moved = [torch.cat([(p - q).flatten() for p, q in zip(t[0].model.parameters(), start_.parameters())]).norm() for t in (free, clipped)]
+    assert moved[1] <= 1.01 * 2e-3 * 1e-3 < moved[0]
+    training = free[0]
+    first = [p.clone() for p in training.model.parameters()]  # the average starts at the weights after the first step
+    training._iteration(torch.arange(50, 100))
+    for mean, p, q in zip(training.judged.parameters(), first, training.model.parameters()):
+        assert torch.allclose(mean, 0.75 * p + 0.25 * q, atol=1e-7)
+
+
+def test_mixtures_change_images_and_targets(data, tmp_path):
+    _, plain, _ = one_step(data, tmp_path / "a")
+    for i, values in enumerate(({"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0})):
+        training, loss, _ = one_step(data, tmp_path / str(i), **values)
+        _, target, y = training._batch(torch.arange(50))
+        assert target.shape == (50, 10) and torch.allclose(target.sum(1), torch.ones(50))
+        assert (target.gather(1, y[:, None]) < 1).any(), "no image was mixed with another"
+        assert np.isfinite(loss) and loss != plain
+
+
+@pytest.mark.parametrize("values", [{"init": "default"}, {"stabilisation": "no_ste"}, {"stabilisation": "none"},
+                                    {"scale_w_ei_gradient": False}])
+def test_every_ablation_changes_the_step(data, tmp_path, values):
+    full, _, _ = one_step(data, tmp_path / "full")
+    ablated = Training(recipe(**values), data, tmp_path / "ablated", compile=False)
+    layer = ablated.model.stages[0].layers[0].current
+    assert layer.stabilisation == values.get("stabilisation", "adaptive")
+    assert layer.scale_w_ei_gradient is values.get("scale_w_ei_gradient", True)
+    same_start = torch.equal(ablated.model.head.ee.weight, make_model(full.recipe, full.data, _first(full)).head.ee.weight)
+    assert same_start is (values.get("init") is None)
+
+
+def test_bf16_trains_and_stays_under_dales_law(data, tmp_path):
+    training = Training(recipe(precision="bf16", optimizer="muon", lr=0.01, momentum=0.9), data, tmp_path, compile=False)
+    training.fit()
+    assert losses(tmp_path)[1] < losses(tmp_path)[0]
+    assert all(v.min() >= 0 for k, v in weights(tmp_path).items() if not k.endswith(("b_e", "initialised")))
+
+
+def test_what_a_run_leaves_behind(data, tmp_path):
+    Training(recipe(), data, tmp_path / "run", compile=False).fit()
+    names = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").glob("**/*") if p.is_file()}
+    weight_files = {f"{which}/{file}" for which in ("best", "last") for file in ("config.json", "model.safetensors")}
+    assert names == weight_files | {"recipe.yaml", "environment.json", "metrics.csv", "curves.png", "log.txt", "checkpoint.safetensors"}
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__ and environment["validation"] == "test set" and environment["tf32"] is False
+    assert "epoch   2" in (tmp_path / "run" / "log.txt").read_text()
+    model = create_model(str(tmp_path / "run" / "last"))
+    assert model.config["time_steps"] == 4 and bool(model.initialised)
+
+
+def test_grown_time_steps_end_in_the_published_network(data, tmp_path):
+    Training(recipe(time_steps={0: 1, 1: 3}), data, tmp_path, compile=False).fit()
+    with (tmp_path / "metrics.csv").open() as f:
+        assert [row["time_steps"] for row in csv.DictReader(f)] == ["1", "3"]
+    assert create_model(str(tmp_path)).time_steps == 3
+
+
+def test_scores_against_counting_by_hand():
+    images = Images(torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 51, torch.tensor([0, 1, 1, 2, 2, 2]), ("a", "b", "c"))
+
+    class Fixed(torch.nn.Module):
+        def forward(self, x):
+            answers = {0.0: 0, 0.2: 1, 0.4: 0, 0.6: 2, 0.8: 2, 1.0: 1}
+            return F.one_hot(torch.tensor([answers[round(v, 1)] for v in x.flatten().tolist()]), 3).float()
+
+    scores = evaluate(Fixed(), images, batch_size=4)
+    assert scores.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 2]]
+    assert scores.top1 == pytest.approx(100 * 4 / 6) and scores.top5 == 100 and scores.images == 6
+    assert scores.per_class == [100, 50, pytest.approx(200 / 3)]
+    right, wrong = np.log(np.e + 2) - 1, np.log(np.e + 2)
+    assert scores.loss == pytest.approx((4 * right + 2 * wrong) / 6)
+
+
+def test_two_processes_are_one_with_twice_the_batch(data, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    values = {"batch_size": 40, "accumulate": 2}
+    processes = [start(values, data, tmp_path / "two", {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+                                                         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}) for rank in range(2)]
+    Training(recipe(**values), data, tmp_path / "one", compile=False).fit()
+    for process in processes:
+        process.join()
+    assert [p.exitcode for p in processes] == [0, 0]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-4)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(np.allclose(one[k], two[k], rtol=1e-3, atol=1e-5) for k in one)
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_trackers_get_every_epoch(data, tmp_path, monkeypatch, name):
+    logged = []
+    run = types.SimpleNamespace(log=lambda row, step: logged.append((step, row["valid_top1"])))
+    module = types.SimpleNamespace(init=lambda project, name, config: logged.append((project, name, config["lr"])) or run)
+    monkeypatch.setitem(sys.modules, name, module)
+    Training(recipe(), data, tmp_path / "run", compile=False, report_to=[name]).fit()
+    assert logged[0] == ("eisnn-zoo", "run", 2e-3) and [step for step, _ in logged[1:]] == [4, 8]
+
+
+def test_a_tracker_that_is_not_there(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UsageError, match="pip install wandb"):
+        Training(recipe(), data, tmp_path / "a", compile=False, report_to=["wandb"])
+    with pytest.raises(UsageError, match="choose among tensorboard"):
+        Training(recipe(), data, tmp_path / "b", compile=False, report_to=["csv"])
+
+
+def test_tensorboard(data, tmp_path):
+    pytest.importorskip("tensorboard")
+    Training(recipe(epochs=1), data, tmp_path, compile=False, report_to=["tensorboard"]).fit()
+    assert any(p.stat().st_size > 100 for p in (tmp_path / "tensorboard").glob("events*"))

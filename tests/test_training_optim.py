@@ -1,0 +1,133 @@
+"""Optimizers under Dale's law, the step size, and the order of the images."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from eisnn_zoo.ei import EILinear, EIReadout
+from eisnn_zoo.networks import build
+from eisnn_zoo.training.optim import EIMuon, ProjectedSGD, orthogonalise
+from eisnn_zoo.training.run import Run
+from eisnn_zoo.training.schedule import batches, warmup_cosine
+
+
+def test_orthogonalise_keeps_directions_and_evens_out_sizes():
+    torch.manual_seed(0)
+    for shape in ((6, 20), (20, 6), (3, 8, 8)):
+        g = torch.randn(*shape) * 100
+        o = orthogonalise(g)
+        sizes = torch.linalg.svdvals(o)
+        assert o.shape == g.shape and sizes.min() > 0.6 and sizes.max() < 1.3
+        u, _, vh = torch.linalg.svd(g, full_matrices=False)
+        assert ((u @ vh * o).sum((-2, -1)) > 0.95 * (o.norm(dim=(-2, -1)) * (u @ vh).norm(dim=(-2, -1)))).all()
+
+
+def test_muon_solves_a_convex_problem():
+    """Minimise the distance of every parameter of an E-I layer to a given one: the answer is that one."""
+    torch.manual_seed(1)
+    layer = EILinear(12, 8)
+    goal = {name: torch.rand_like(p) + 0.5 * p.detach() for name, p in layer.named_parameters()}
+    start = {name: (p.detach() - goal[name]).norm() for name, p in layer.named_parameters()}
+    optimizer = EIMuon(layer, lr=0.1, adaptive=0.5)
+    for step in range(400):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 * (1 - step / 400)
+        optimizer.zero_grad()
+        sum((p - goal[name]).square().sum() for name, p in layer.named_parameters()).backward()
+        optimizer.step()
+    for name, p in layer.named_parameters():
+        assert (p - goal[name]).norm() < 0.01 * start[name], name
+
+
+def test_first_steps_are_relative_to_the_initial_size():
+    torch.manual_seed(2)
+    layer = EILinear(30, 20)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    for p in layer.parameters():
+        p.grad = -torch.rand_like(p) - 0.1  # only upwards, so that nothing is projected
+    EIMuon(layer, lr=0.01, adaptive=0.125).step()
+    for name, p in layer.named_parameters():
+        step, size = (p.detach() - before[name]).square().mean().sqrt(), before[name].square().mean().sqrt()
+        share = 0.01 * (1 if name in ("ee.weight", "ie.weight") else 0.125)
+        assert step.item() == pytest.approx(share * (1 if name == "b_e" else size.item()), rel=0.15), name
+
+
+@pytest.mark.parametrize("make", [lambda m: EIMuon(m, lr=0.3), lambda m: ProjectedSGD(m, lr=1.0, momentum=0.9, weight_decay=0.1)])
+def test_dales_law_holds_after_every_step(make):
+    torch.manual_seed(3)
+    model = nn.Sequential(EILinear(10, 8), EIReadout(8, 4))
+    optimizer = make(model)
+    touched = 0
+    for _ in range(20):
+        for p in model.parameters():
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+        constrained = [p for name, p in model.named_parameters() if not name.endswith("b_e")]
+        assert all(p.min() >= 0 for p in constrained)
+        touched += sum(int((p == 0).sum()) for p in constrained)
+    assert touched > 0 and model[0].b_e.min() < 0, "gradients must have pushed against the constraint, and b_E is free"
+
+
+def test_sgd_is_torchs_own_and_a_projection():
+    torch.manual_seed(4)
+    one, two = EILinear(10, 8), EILinear(10, 8)
+    two.load_state_dict(one.state_dict())
+    options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+    ours, plain = ProjectedSGD(one, **options), torch.optim.SGD(two.parameters(), **options)
+    for _ in range(10):
+        for p, q in zip(one.parameters(), two.parameters()):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        ours.step()
+        plain.step()
+        with torch.no_grad():
+            for name, q in two.named_parameters():
+                if name != "b_e":
+                    q.clamp_(min=0)
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters()))
+
+
+@pytest.mark.parametrize("make", [lambda m: EIMuon(m, lr=0.01), lambda m: ProjectedSGD(m, lr=0.01, momentum=0.9)])
+def test_state_saves_and_resumes_bit_for_bit(tmp_path, make):
+    def steps(model, optimizer, first, last):
+        for i in range(first, last):
+            draw = torch.Generator().manual_seed(i)
+            for p in model.parameters():
+                p.grad = torch.randn(p.shape, generator=draw)
+            optimizer.step()
+
+    def fresh():
+        torch.manual_seed(5)
+        model = build("ei_mlp2_mnist", input_size=(6, 6))
+        return model, make(model)
+
+    whole, optimizer = fresh()
+    steps(whole, optimizer, 0, 6)
+    half, optimizer = fresh()
+    steps(half, optimizer, 0, 3)
+    Run(tmp_path).save_checkpoint({"model": half}, optimizer, {"step": 3})
+    resumed, optimizer = fresh()
+    assert Run(tmp_path).load_checkpoint({"model": resumed}, optimizer) == {"step": 3}
+    steps(resumed, optimizer, 3, 6)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_warmup_then_cosine():
+    rates = [warmup_cosine(i, 100, 10, 2e-3, 1e-7) for i in range(101)]
+    assert rates[0] == 1e-7 and rates[5] == pytest.approx((2e-3 + 1e-7) / 2) and rates[10] == 2e-3
+    assert rates[55] == pytest.approx(1e-3) and rates[100] == pytest.approx(0, abs=1e-12)
+    assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
+    assert warmup_cosine(0, 100, 0, 0.1, 1e-7) == 0.1
+    assert rates[30] == pytest.approx(2e-3 * (1 + math.cos(math.pi * 20 / 90)) / 2)
+
+
+def test_batches_show_every_image_once_in_an_order_of_the_epoch():
+    epochs = [list(batches(107, 10, seed=1, epoch=e)) for e in (0, 0, 1)]
+    assert [len(b) for b in epochs[0]] == [10] * 10 + [7]
+    assert sorted(torch.cat(epochs[0]).tolist()) == list(range(107))
+    assert torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1])) and not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[2]))
+    assert torch.equal(torch.cat(list(batches(107, 10, 1, 0, skip=4))), torch.cat(epochs[0][4:]))
