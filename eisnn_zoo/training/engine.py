@@ -62,22 +62,18 @@ class Training:
         device: "cpu", "cuda", ...
         compile: torch.compile the training step's network.
         report_to: names of :data:`~eisnn_zoo.training.report.TRACKERS`.
-        facts: what to record in environment.json besides what is known here.
 
     Raises:
         ZooError: data, run folder or checkpoint that cannot be used; see the modules of the parts.
     """
 
     def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool = True,
-                 report_to: Sequence[str] = (), facts: dict | None = None):
+                 report_to: Sequence[str] = ()):
         keep_memory()
         strict_arithmetic()
         self.run, self.world = Run(output), World.join(device)
         self.device = self.world.device
-        if recipe.precision == "auto":  # what a run began with, it keeps
-            begun = self.run.recipe.precision if (self.run.folder / "recipe.yaml").is_file() else faster_precision(self.device)
-            recipe = recipe.model_copy(update={"precision": begun})
-        self.recipe = recipe
+        self.recipe = recipe = self._decide_precision(recipe)
         self.data = load_data(recipe, data)
         self.train, self.valid = self.data.train.to(self.device), self.data.valid.to(self.device)
         self.per_epoch = math.ceil(len(self.train) / recipe.batch_size)
@@ -96,13 +92,22 @@ class Training:
         if self.world.first:
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
-                                    "validation": self.data.validation, "valid_images": len(self.valid), **(facts or {})})
+                                    "validation": self.data.validation, "valid_images": len(self.valid)})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
         self.epoch_sums = progress.get("epoch", NOTHING[:])
         self.hooks = [report.tracker(name, self.run.folder, recipe) for name in report_to] if self.world.first else []
         self.stop = False
+
+    def _decide_precision(self, recipe: Recipe) -> Recipe:
+        """Measured where the recipe leaves it open, by the first process; what a run began with, it keeps."""
+        if recipe.precision != "auto":
+            return recipe
+        begun = (self.run.folder / "recipe.yaml").is_file()
+        precision = self.run.recipe.precision if begun else faster_precision(self.device)
+        chosen = self.world.total(torch.tensor([precision == "bf16" and self.world.first]))
+        return recipe.model_copy(update={"precision": "bf16" if chosen.item() else "fp32"})
 
     @property
     def _parts(self) -> dict[str, nn.Module]:
@@ -126,7 +131,7 @@ class Training:
         """Trains to the recipe's last epoch; a checkpoint after every epoch and every save_every seconds.
 
         Raises:
-            Stopped: SIGINT or SIGTERM came; Diverged: the loss or a gradient is not finite. OSError: a file cannot be written.
+            Stopped: SIGINT or SIGTERM came. Diverged: the loss or a gradient is not finite. ZooError: a file cannot be written.
         """
         total = self.recipe.epochs * self.per_epoch
         with contextlib.ExitStack() as stack:
