@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..networks.base import SpikingNet
 from .figures import EXCITATION, GREEN, GREY, INHIBITION, INK, clean, label, layer_axis, legend, percent, shades
-from .probes import probe
+from .probes import Activity, probe
 
-RASTER = 48  # neurons of each layer in the raster
+RASTER = 48  # neurons of each layer in the raster, at most
 CLASSES = 5  # classes whose evidence is drawn
 
 
@@ -49,11 +49,11 @@ class Cell:
 
 READING = (
     "<b>Occlusion</b>: a square of the picture is painted in its mean colour and the network asked again; orange is where the "
-    "probability of the answer falls, blue where it rises. <b>Evidence</b>: the logits averaged over the steps so far; the last "
-    "point decides. <b>Raster</b>: a dot is a spike; of each layer its busiest neurons, one a line. <b>Cells</b>: the neuron of a layer "
-    "that fired most. Above, its membrane before the reset, with the threshold dotted and spikes marked; below, the "
-    "excitation and subtractive inhibition it received, in the layer's own units, before division and gain made of them the "
-    "current that drives the membrane.")
+    "probability of the answer falls, violet where it rises. <b>Evidence</b>: the logits averaged over the steps so far; the "
+    "last point decides. <b>Raster</b>: a bar is a spike; a line is a neuron, drawn evenly from those of the layer that fired, "
+    "the earliest at the bottom. <b>Cells</b>: in each of three layers one that fired at about half of the steps. Above, its "
+    "membrane before the reset, with the threshold dotted and spikes marked; below, the excitation and subtractive inhibition "
+    "it received, in the layer's own units: division and gain make of their difference the current that drives the membrane.")
 
 
 @torch.no_grad()
@@ -65,10 +65,10 @@ def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, .
     cells: list[Cell] = []
     names: list[str] = []
 
-    def see(activity) -> None:
+    def see(activity: Activity) -> None:
         spikes[activity.name] = activity["spikes"][:, 0].flatten(1).cpu()
         names.append(activity.name)
-        cells.append(_busiest(activity, len(names)))
+        cells.append(_example(activity, len(names)))
 
     with probe(model, see):
         evidence = model.forward_evidence(batch)[:, 0]
@@ -120,16 +120,19 @@ def occlusion(model: SpikingNet, x: Tensor, target: int, batch_size: int = 32) -
     return worth / covered.clamp(min=1)
 
 
-def _busiest(activity, number: int) -> Cell:
+def _example(activity: Activity, number: int) -> Cell:
+    """The cell that fired at about half of the steps, and among such the one whose membrane moved most."""
     spikes = activity["spikes"][:, 0].flatten(1)
     membrane = activity["membrane"][:, 0].flatten(1)
-    cell = (spikes.sum(0) + 1e-3 * membrane.mean(0).tanh()).argmax().item()  # among equals the best driven
+    moved = membrane.amax(0) - membrane.amin(0)
+    off = (spikes.mean(0) - 0.5).abs()
+    cell = torch.where(off == off.min(), moved, -1.0).argmax().item()
 
     def of(quantity: str) -> np.ndarray:
         return activity[quantity][:, 0].flatten(1)[:, cell].float().cpu().numpy()
 
     inhibited = activity.literal is not None
-    return Cell(f"The busiest cell of layer {number}", of("membrane"), of("spikes"), of("I"), of("I_EE") if inhibited else None,
+    return Cell(f"A cell of layer {number}", of("membrane"), of("spikes"), of("I"), of("I_EE") if inhibited else None,
                 of("I_sub") if inhibited else None, activity.layer.lif.threshold)
 
 
@@ -146,7 +149,7 @@ def _draw(x: Tensor, map_: Tensor, evidence: Tensor, classes: list[int], label_n
     _show(a, picture, "What it sees")
     _show(b, picture.mean(2) if picture.ndim == 3 else picture, "Where the evidence lies (occlusion)")
     limit = max(map_.abs().max().item(), 1e-6)
-    drawn = b.imshow(map_, cmap="PuOr_r", vmin=-limit, vmax=limit, alpha=0.72, interpolation="bilinear")
+    drawn = b.imshow(map_.numpy(), cmap="PuOr_r", vmin=-limit, vmax=limit, alpha=0.72, interpolation="bilinear")
     bar = top.colorbar(drawn, ax=b, shrink=0.8)
     bar.set_label("log-probability lost", fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
@@ -158,7 +161,8 @@ def _draw(x: Tensor, map_: Tensor, evidence: Tensor, classes: list[int], label_n
     for column, cell in zip(axes.T, cells):
         _cell(*column, cell)
     legend(axes[0, 0])
-    legend(axes[1, 0])
+    if cells[0].i_ee is not None:
+        legend(axes[1, 0])
     return figure
 
 
@@ -203,19 +207,19 @@ def _raster(ax: Axes, spikes: dict[str, Tensor]) -> None:
     steps = len(next(iter(spikes.values())))
     _steps(ax, steps)
     ax.grid(False)
-    band = min(RASTER, max(4, 400 // len(spikes)))
-    bottom, ticks = 0, []
-    for i, (color, s) in enumerate(zip(shades(len(spikes)), spikes.values()), 1):
-        shown = min(band, s.shape[1])
-        busiest = s.sum(0).argsort(descending=True, stable=True)[:shown].sort().values
-        t, n = s[:, busiest].nonzero(as_tuple=True)
-        ax.scatter(t + 1, n + bottom, s=9, marker="s", color=[color], linewidths=0)
-        ticks.append((bottom + shown / 2, str(i)))
-        bottom += shown
-        ax.axhline(bottom - 0.5, color="#e6e8eb", linewidth=0.8)
-    ax.set_ylim(-1, bottom)
-    ax.set_yticks(*zip(*ticks[:: ceil(len(ticks) / 20)]))
-    label(ax, f"Spikes of the {band} busiest neurons of each layer", "time step", "layer")
+    band = min(RASTER, max(6, 400 // len(spikes)))
+    lines = np.ones((band * len(spikes), steps, 3))
+    for i, (color, s) in enumerate(zip(shades(len(spikes)), spikes.values())):
+        fired = s.sum(0).nonzero().flatten()
+        some = s[:, fired[torch.linspace(0, len(fired) - 1, min(band, len(fired))).long()]] > 0 if len(fired) else s[:, :0] > 0
+        some = some[:, (some.float() * 2.0 ** -torch.arange(steps)[:, None]).sum(0).argsort(descending=True)]  # earliest first
+        own = lines[i * band : i * band + some.shape[1]]
+        own[some.T.numpy()] = color[:3]
+        ax.axhline((i + 1) * band, color="#c9cdd2", linewidth=0.8)
+    ax.imshow(lines, extent=(0.5, steps + 0.5, 0, len(lines)), origin="lower", aspect="auto", interpolation="nearest")
+    every = ceil(len(spikes) / 20)
+    ax.set_yticks([(i + 0.5) * band for i in range(0, len(spikes), every)], [str(i + 1) for i in range(0, len(spikes), every)])
+    label(ax, f"Spikes of up to {band} neurons of each layer", "time step", "layer")
 
 
 def _rates(ax: Axes, spikes: dict[str, Tensor]) -> None:
@@ -242,4 +246,6 @@ def _cell(above: Axes, below: Axes, cell: Cell) -> None:
         below.plot(at, cell.i_ee, color=EXCITATION, marker="o", markersize=3.5, linewidth=1.5, label="excitation $I_{EE}$")
         below.plot(at, cell.i_sub, color=INHIBITION, marker="s", markersize=3.5, linewidth=1.5, label="inhibition $I_{sub}$")
         below.set_ylim(0, None)
-    label(below, "", "time step", "drive" if cell.i_ee is not None else "")
+        label(below, "", "time step", "drive")
+    else:
+        below.set_visible(False)

@@ -35,7 +35,8 @@ class Modulation:
     """Collects each layer's modulation before the division, of I_EE - I_sub, and after it, of I.
 
     Modulation is the root mean square of a current's deviation from its channel's mean over the positions of an image, or,
-    in a fully connected layer, over the images of a batch: what the image does to the current. The bias b_E is no part of it.
+    in a fully connected layer, over the images of a batch: what the image does to the current. The bias b_E is no part of it,
+    nor are the outermost positions of a map, where the zero padding modulates whatever the image.
     """
 
     def __init__(self):
@@ -43,18 +44,22 @@ class Modulation:
 
     def see(self, activity: Activity) -> None:
         sums = self._sums.setdefault(activity.name, [0.0, 0.0, 0])
+        modulation, n = _squares(activity["I"])
+        sums[1] += modulation
+        sums[2] += n
         if activity.literal is not None:
-            sums[0] += _squares(activity["I_EE"] - activity["I_sub"])
-        sums[1] += _squares(activity["I"])
-        sums[2] += activity["I"].numel()
+            sums[0] += _squares(activity["I_EE"] - activity["I_sub"])[0]
 
     def rms(self) -> dict[str, tuple[float, float]]:
         return {name: (math.sqrt(before / n), math.sqrt(after / n)) for name, (before, after, n) in self._sums.items()}
 
 
-def _squares(current: Tensor) -> float:
+def _squares(current: Tensor) -> tuple[float, int]:
+    """(sum of squared deviations, entries)"""
+    if current.dim() == 5 and min(current.shape[3:]) > 4:
+        current = current[..., 1:-1, 1:-1]
     mean = current.mean((3, 4) if current.dim() == 5 else (0, 1), keepdim=True)
-    return (current - mean).square().sum(dtype=torch.float64).item()
+    return (current - mean).square().sum(dtype=torch.float64).item(), current.numel()
 
 
 def gain_rows(model: nn.Module, batches: Iterable[Tensor], levels: Iterable[float] = LEVELS, about: str = "black",

@@ -8,16 +8,17 @@ import io
 from importlib import resources
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from ..files import write_atomic
-from .figures import to_png
 from .prose import PROSE
 from .studies import Study
 
 PAGE = "report.html"
 
 
-def write_study(folder: Path, study: Study) -> tuple[Path, Path]:
-    """``<key>.csv`` and ``<key>.png`` in folder."""
+def write_study(folder: Path, study: Study, png: bytes) -> tuple[Path, Path]:
+    """``<key>.csv`` and ``<key>.png`` in folder. png: the study's figure, drawn."""
     table, picture = folder / f"{study.key}.csv", folder / f"{study.key}.png"
     out = io.StringIO()
     columns = dict.fromkeys(key for row in study.rows for key in row)
@@ -25,30 +26,29 @@ def write_study(folder: Path, study: Study) -> tuple[Path, Path]:
     writer.writeheader()
     writer.writerows(study.rows)
     write_atomic(table, out.getvalue())
-    write_atomic(picture, to_png(study.figure))
+    write_atomic(picture, png)
     return table, picture
 
 
-def section(study: Study) -> dict:
+def section(study: Study, png: bytes) -> dict:
     """What the page needs of a study."""
     prose = PROSE[study.key]
-    width, height = study.figure.get_size_inches()
     columns = list(dict.fromkeys(key for row in study.rows for key in row))
     return {"key": study.key, "title": prose.title, "question": prose.question, "formula": prose.formula,
             "reading": prose.reading, "seen": study.seen, "file": f"{study.key}.csv", "columns": columns,
             "rows": [[_cell(row.get(key)) for key in columns] for row in study.rows],
-            **_picture(to_png(study.figure, dpi=160), width, height)}
+            **_picture(png, study.figure)}
 
 
-def _picture(png: bytes, width: float, height: float) -> dict:
+def _picture(png: bytes, figure: Figure) -> dict:
+    width, height = figure.get_size_inches()
     return {"png": base64.b64encode(png).decode(), "width": round(width * 96), "height": round(height * 96)}
 
 
-def plain_section(title: str, question: str, seen: list[str], figure, reading: str = "", key: str = "picture") -> dict:
-    """A section that is no study: a picture and words."""
-    width, height = figure.get_size_inches()
-    return {"key": key, "title": title, "question": question, "formula": "", "reading": reading, "seen": seen, "file": "",
-            "columns": [], "rows": [], **_picture(to_png(figure, dpi=160), width, height)}
+def plain_section(title: str, question: str, seen: list[str], figure: Figure, png: bytes, reading: str = "") -> dict:
+    """A section that is no study: a picture and words; reading is HTML."""
+    return {"key": "picture", "title": title, "question": question, "formula": "", "reading": reading, "seen": seen, "file": "",
+            "columns": [], "rows": [], **_picture(png, figure)}
 
 
 def _cell(value) -> dict:

@@ -1,4 +1,4 @@
-"""The studies of a network: each measures, draws, and says in words what is seen, by which formula, and how to read it."""
+"""The studies of a network: each measures, draws, and says in words what is seen."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def rates(s: Subject) -> Study:
     seen = [f"A neuron fires at {_pc(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes an image.",
             f"Layer {_number(s, busiest)} is the busiest ({_pc(busiest['mean'])}), layer {_number(s, quietest)} the quietest "
             f"({_pc(quietest['mean'])}).",
-            f"Most silent neurons are in layer {_number(s, silent)}: {_pc(silent['silent'])} never fired on any image."]
+            f"Layer {_number(s, silent)} has the most silent neurons: {_pc(silent['silent'])} never fired on any image."]
     return Study("rates", seen, rows, figures.rates(rows, measure.rates, measure.over_time))
 
 
@@ -78,11 +78,12 @@ def balance(s: Subject) -> Study:
     measure, sample = Balance(), _Sample()
     stream(s.model, s.data.inputs, measure, sample)
     rows = measure.rows()
-    tightest = min(rows, key=lambda r: r["residual"])
-    over = [r for r in rows if r["ratio"] > 1]
-    seen = [f"Inhibition exceeds excitation on average in {len(over)} of {len(rows)} layers.",
-            f"The balance is tightest in layer {_number(s, tightest)}: what is left of {tightest['I_EE']:.3g} of excitation is "
-            f"{_pc(tightest['residual'])}, and the two correlate at {tightest['correlation']:.2f}."]
+    driven = [r for r in rows if r["correlation"] is not None and r["residual"] is not None]  # the others' input is silent
+    seen = [f"Inhibition exceeds excitation on average in {sum(r['I_sub'] > r['I_EE'] for r in rows)} of {len(rows)} layers."]
+    if driven:
+        tightest = min(driven, key=lambda r: r["residual"])
+        seen.append(f"The balance is tightest in layer {_number(s, tightest)}: {_pc(tightest['residual'])} of the excitation is "
+                    f"left, and the two correlate at {tightest['correlation']:.2f}.")
     return Study("balance", seen, rows, figures.balance(rows, sample.of("I_EE", "I_sub")))
 
 
@@ -211,7 +212,7 @@ def interventions(s: Subject) -> Study:
 def energy(s: Subject) -> Study:
     rows = cost.operations(s.model, s.data.inputs)
     titles = dict(cost.VARIANTS)
-    if s.twin is not None and s.twin.kind == "bn" and s.model.kind == "ei":
+    if s.twin is not None and (s.twin.kind, s.model.kind) == ("bn", "ei"):
         titles["bn"] = "BN twin, its own spikes"
         own = [r for r in cost.operations(s.twin, s.data.inputs) if r["variant"] == "bn"]
         rows = [*(r for r in rows if r["variant"] != "bn"), *own]
@@ -255,7 +256,7 @@ class _Sample:
 
 
 class _LogHistogram:
-    """Shares of log10 of a quantity in bins of a tenth of a decade."""
+    """Shares of log10 of a quantity in bins of a twentieth of a decade."""
 
     def __init__(self, quantity: str, low: float = -8.0, high: float = 8.0):
         self.quantity, self.low, self.high = quantity, low, high

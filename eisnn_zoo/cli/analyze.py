@@ -50,10 +50,12 @@ def analyze(
     """Study a network on real images: rates, balance, gain, lesions, energy ... as CSV, PNG and one HTML report."""
     chosen = _studies(what)
     _needs_analysis()
+    _check_folder(output)
     import torch
 
     from .. import __version__
     from ..analysis.batches import Batches
+    from ..analysis.figures import to_png
     from ..analysis.interventions import accuracy
     from ..analysis.report import render, section, write_study
     from ..analysis.studies import EI_ONLY, Subject
@@ -79,19 +81,22 @@ def analyze(
             raise UsageError(f"--what {what} asks of inhibition, and {located.config.name} has none")
 
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images].sort().values
-    part, side = found[order], located.config.input_size[1]
-    whole_batches = len(part) - (len(part) % batch_size if 0 < len(part) % batch_size < 4 else 0)  # CKA needs 4 in each
-    batches = Batches(part.x[:whole_batches], part.y[:whole_batches], lambda x: pixels(x, side), batch_size)
+    part, side, rest = found[order], located.config.input_size[1], len(order) % batch_size
+    kept = len(order) - rest if rest < 4 else len(order)  # CKA compares at least 4 images
+    if not kept:
+        raise UsageError(f"{data} holds {len(order)} images of {title}: a study needs at least 4")
+    batches = Batches(part.x[:kept], part.y[:kept], lambda x: pixels(x, side), batch_size)
     subject = Subject(network, batches, other, seed)
+
     folder = output or Path("analysis") / located.config.name
     folder.mkdir(parents=True, exist_ok=True)
-
     sections = []
     for key in chosen:
         start = time.perf_counter()
         study = RUN[key](subject)
-        table, picture = write_study(folder, study)
-        sections.append(section(study))
+        png = to_png(study.figure)
+        table, picture = write_study(folder, study, png)
+        sections.append(section(study, png))
         note(f"{key}: {' '.join(study.seen)} ({time.perf_counter() - start:.0f} s)")
         for path in (table, picture):
             print(path)
@@ -113,6 +118,7 @@ def explain(
 ) -> None:
     """Show how the network comes to its answer for one picture: spikes, currents, membranes, evidence, saliency."""
     _needs_analysis()
+    _check_folder(output)
     from .. import __version__
     from ..analysis.explain import explain as explanation
     from ..analysis.figures import to_png
@@ -128,10 +134,11 @@ def explain(
     result = explanation(network, x, located.config.label_names)
     folder = output or Path("explain") / (Path(image).stem if image != "-" else "stdin")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "explain.png", to_png(result.figure))
+    png = to_png(result.figure)
+    write_atomic(folder / "explain.png", png)
     page = render(f"{result.label}: {100 * result.probability:.1f} %", f"{Path(image).name} as {located.config.name} sees it",
                   result.facts, [plain_section("How the answer came about", "What happened, from the pixels to the class?",
-                                               result.seen, result.figure, result.reading)],
+                                               result.seen, result.figure, png, result.reading)],
                   f"eisnn-zoo {__version__}. Layers are numbered in the order in which they run.")
     write_atomic(folder / "report.html", page)
     note(" ".join(result.seen))
@@ -147,6 +154,11 @@ def _studies(what: str) -> list[str]:
     if unknown or not asked:
         raise UsageError(f"--what {what}: choose all, or some of {', '.join(STUDIES)}, separated by commas")
     return [key for key in STUDIES if key in asked]
+
+
+def _check_folder(output: Path | None) -> None:
+    if output is not None and output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file: name a folder")
 
 
 def _needs_analysis() -> None:

@@ -1,0 +1,181 @@
+"""analyze and explain end to end on a small network: files, page, sentences. The browser test is slow."""
+
+import csv
+import re
+import shutil
+import subprocess
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
+from eisnn_zoo.analysis.explain import explain, occlusion
+from eisnn_zoo.analysis.figures import new
+from eisnn_zoo.analysis.prose import PROSE
+from eisnn_zoo.analysis.report import plain_section, render
+from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES
+from eisnn_zoo.cli import analyze as command
+from eisnn_zoo.initialize import initialize
+from eisnn_zoo.networks import build
+
+
+@cache
+def small(kind: str = "ei"):
+    model = build(f"{kind}_mlp2_mnist")
+    torch.manual_seed(0)
+    initialize(model, torch.rand(8, 1, 28, 28), seed=0)
+    return model.eval()
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    x = rng.integers(0, 256, (24, 28, 28, 1), dtype=np.uint8)
+    x[0] = 0  # a black image: silence in the first layer
+    np.savez(folder / "test.npz", x=x, y=rng.integers(0, 10, 24))
+    return folder
+
+
+def rows(path):
+    return list(csv.DictReader(path.open()))
+
+
+def test_every_study_is_named_and_described_once():
+    assert tuple(STUDIES) == command.STUDIES == tuple(PROSE)
+    assert set(EI_ONLY) < set(STUDIES)
+
+
+def test_analyze_writes_a_report_that_needs_nothing_else(cli, model_folder, mnist, tmp_path):
+    out = tmp_path / "out"
+    twin = model_folder("bn_mlp2_mnist")
+    code, stdout, stderr = cli("analyze", model_folder("ei_mlp2_mnist"), "--data", mnist, "--images", 12, "--batch-size", 5,
+                               "--twin", twin, "-o", out)
+    assert code == 0, stderr
+    written = {f"{out / key}.{kind}" for key in STUDIES for kind in ("csv", "png")} | {str(out / "report.html")}
+    assert set(stdout.split()) == written == {str(p) for p in out.iterdir()}
+    for key in STUDIES:
+        assert rows(out / f"{key}.csv")
+        assert (out / f"{key}.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text("utf-8")
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*", page)  # nothing from outside
+    assert "url(" not in page and "<script" not in page
+    assert page.count("data:image/png;base64,") == len(STUDIES)
+    assert all(f'id="{key}"' in page and PROSE[key].title in page for key in STUDIES)
+    words = re.sub(r"base64,[^\"]*", "", page)
+    assert not re.search(r"\bnan\b|\bNone\b", words)
+    energy = rows(out / "energy.csv")
+    assert {r["variant"] for r in energy} == {"ei", "folded", "bn", "ann"}
+    assert {r["networks"] for r in rows(out / "similarity.csv")} == {"this network", "this network • the twin"}
+    assert "10</b><span>images" in page  # two images make no batch for CKA and are left out
+
+
+def test_analyze_a_baseline(cli, model_folder, mnist, tmp_path):
+    out = tmp_path / "out"
+    code, _, stderr = cli("analyze", model_folder("bn_mlp2_mnist"), "--data", mnist, "--what", "gain,balance,rates", "-o", out)
+    assert code == 0, stderr
+    assert "balance left out" in stderr
+    assert {p.name for p in out.iterdir()} == {"rates.csv", "rates.png", "gain.csv", "gain.png", "report.html"}
+
+
+def test_analyze_sentences(cli, model_folder, mnist, tmp_path):
+    folder = model_folder("bn_mlp2_mnist")
+    for arguments, words in ((("--what", "rates,soul"), "--what rates,soul: choose all"),
+                             (("--what", "lesion"), "some of rates, balance"),
+                             (("--what", "balance"), "asks of inhibition"),
+                             (("--output", mnist / "test.npz"), "is a file: name a folder"),
+                             (("--data", tmp_path / "none"), "no folder")):
+        code, stdout, stderr = cli("analyze", folder, "--data", mnist, "-o", tmp_path / "out", *arguments)
+        assert code and not stdout
+        assert words in stderr and "Traceback" not in stderr
+
+
+def test_explain_command(cli, model_folder, tmp_path):
+    from PIL import Image
+
+    picture = tmp_path / "seven <b>.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(picture)
+    out = tmp_path / "why"
+    code, stdout, stderr = cli("explain", picture, "--model", model_folder("ei_mlp2_mnist"), "-o", out)
+    assert code == 0, stderr
+    assert stdout.split() == [str(out / "explain.png"), str(out / "report.html")]
+    page = (out / "report.html").read_text("utf-8")
+    assert "seven &lt;b&gt;.png" in page  # names are text, not markup
+    assert "The network says" in stderr
+    code, _, stderr = cli("explain", tmp_path / "none.png", "--model", model_folder("ei_mlp2_mnist", "other"))
+    assert (code, "no such file" in stderr) == (1, True)
+
+
+@torch.no_grad()
+def test_explanation_agrees_with_the_network():
+    labels = tuple("abcdefghij")
+    x = torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(3))
+    for kind in ("ei", "bn"):
+        model = small(kind)
+        before = model(x[None])
+        result = explain(model, x.numpy(), labels)
+        p = before.softmax(1)[0]
+        assert result.label == labels[p.argmax()]
+        assert result.probability == pytest.approx(p.max().item(), abs=1e-6)
+        assert torch.equal(model(x[None]), before)
+        assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_explain_frames_of_events():
+    model = build("ei_mlp2", in_chans=2, input_size=(8, 8), time_steps=2, event_input=True)
+    frames = torch.poisson(torch.full((2, 2, 8, 8), 0.3), generator=torch.Generator().manual_seed(0))
+    initialize(model, torch.stack([frames, frames.flip(-1)]), seed=0)
+    result = explain(model, frames, tuple(f"gesture {i}" for i in range(10)))
+    assert result.facts["time steps T"] == "2"
+
+
+def test_occlusion_finds_the_part_that_counts():
+    class Corner(torch.nn.Module):  # class 1 is the light in the upper left quarter
+        def forward(self, x):
+            light = x[:, 0, :4, :4].mean((1, 2))
+            return torch.stack([torch.full_like(light, 0.5), light], 1)
+
+    x = torch.zeros(1, 16, 16)
+    x[0, :4, :4] = 1
+    worth = occlusion(Corner(), x, target=1)
+    assert worth[:4, :4].min() > 0
+    assert worth[8:, 8:].abs().max() == 0
+    assert worth.max() == worth[:4, :4].max()
+
+
+def test_the_page_escapes_names():
+    figure, _ = new()
+    picture = plain_section("T", "Q?", ["5 < 6"], figure, b"png", "<b>bold</b>")
+    page = render("<script>", "a & b", {"<i>": "1 < 2"}, [picture], "end")
+    assert "<script>" not in page and "5 &lt; 6" in page and "1 &lt; 2" in page and "<b>bold</b>" in page
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_report_opens_in_a_browser(cli, model_folder, mnist, tmp_path):
+    out = tmp_path / "out"
+    code, _, stderr = cli("analyze", model_folder("ei_mlp2_mnist"), "--data", mnist, "-o", out, "--what", "rates,balance")
+    assert code == 0, stderr
+    page = out / "report.html"
+    check = ("<script>window.onerror = m => document.title = 'error ' + m; window.onload = () => document.title = "
+             "[...document.images].every(i => i.complete && i.naturalWidth > 500) ? 'all pictures' : 'missing';</script>")
+    (out / "checked.html").write_text(page.read_text("utf-8").replace("</main>", "</main>" + check), "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+               "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
+               "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1200,1600"]
+    dom = subprocess.run([CHROMIUM, *options, "--dump-dom", (out / "checked.html").as_uri()], capture_output=True, text=True,
+                         timeout=120)
+    assert "<title>all pictures</title>" in dom.stdout
+    shot = tmp_path / "report.png"
+    subprocess.run([CHROMIUM, *options, f"--screenshot={shot}", page.as_uri()], capture_output=True, timeout=120, check=True)
+    from PIL import Image
+
+    assert np.asarray(Image.open(shot).convert("L")).std() > 10  # something was drawn
