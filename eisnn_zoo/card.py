@@ -230,8 +230,9 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
 def _training(config: Config, facts: dict, files: set[str]) -> str:
     steps = facts.get("time_steps")
     schedule = ", then ".join(f"T = {t} from epoch {int(first) + 1}" for first, t in steps.items()) if isinstance(steps, dict) else None
-    epochs = f"{facts.get('epochs')}" + (f" of the {facts['epochs_planned']} of its recipe: the run was not finished"
-                                         if facts.get("epochs") != facts.get("epochs_planned") else "")
+    epochs = facts.get("epochs")
+    if epochs != (planned := facts.get("epochs_planned", epochs)):
+        epochs = f"{epochs} of the {planned} of its recipe: the run was not finished"
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None, "epochs": epochs,
         "time steps": schedule or (f"T = {steps}" if steps else None),

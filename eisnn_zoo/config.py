@@ -119,6 +119,9 @@ def parse_config(raw: object, where: str) -> Config:
             or raw.get("num_classes", classes) != classes:
         raise ZooError(f"{where}: {classes} classes in model_args, {raw.get('num_classes')} in num_classes and "
                        f"{len(labels) if isinstance(labels, (list, tuple)) else 'no'} label names do not agree")
+    channels = options["in_chans"]
+    if not isinstance(channels, int) or not 1 <= channels <= 1024:
+        raise ZooError(f"{where}: in_chans {channels!r} is no number of input channels")
     size = cfg.get("input_size") or model.input_size
     if not (isinstance(size, (list, tuple)) and len(size) == 3 and all(isinstance(s, int) and 1 <= s <= 4096 for s in size)):
         raise ZooError(f"{where}: input_size {size!r} is not (channels, height, width)")

@@ -1,11 +1,26 @@
-"""Files from the Hugging Face Hub, each failure in one sentence."""
+"""Files from the Hugging Face Hub: whole or not at all, each failure in one sentence.
+
+The Hub's client names a cached file by the hash that the Hub gave for it, so that a truncated or altered file is found out
+here, without a network, before anything reads it.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import logging
 import os
+import re
 from pathlib import Path
 
 from .errors import UsageError, ZooError
+
+_logger = logging.getLogger("eisnn_zoo")
+
+
+def endpoint() -> str | None:
+    """HF_ENDPOINT as it is now; None: the Hub itself."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
 def cached(repo: str, filename: str, revision: str | None = None) -> Path | None:
@@ -16,36 +31,127 @@ def cached(repo: str, filename: str, revision: str | None = None) -> Path | None
     return Path(found) if isinstance(found, str) else None
 
 
+def obtain(repo: str, filename: str, revision: str | None = None) -> Path:
+    """The cached file where it is there and whole, else a new one. Raises: see :func:`fetch`."""
+    path = cached(repo, filename, revision)
+    return path if path is not None and is_whole(path) else fetch(repo, filename, revision)
+
+
 def fetch(repo: str, filename: str, revision: str | None = None) -> Path:
-    """The file, from the cache or the Hub.
+    """The file as the Hub has it now; from the cache where that is the same, or where the Hub is out of reach.
+
+    A file whose content is not what the Hub's hash says is fetched again, once.
 
     Raises:
         UsageError: no such repository, revision or file. ZooError: anything else that came between.
     """
-    from huggingface_hub import errors, hf_hub_download
-
     where = f"{repo}/{filename}" + (f" at {revision}" if revision else "")
+    path = _download(repo, filename, revision, where)
+    if is_whole(path):
+        return path
+    _logger.warning("%s is truncated or altered: its hash is not the Hub's; fetching %s again", path, where)
     try:
-        return Path(hf_hub_download(repo, filename, revision=revision))
-    except errors.HFValidationError as error:
-        raise UsageError(f"{repo!r} is no repository name: write organisation/name") from error
-    except errors.GatedRepoError as error:
-        raise ZooError(f"{repo} is gated: accept its terms on the Hub, then run `hf auth login`") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UsageError(f"the Hub has no repository {repo}, or it is private: check the name, or run `hf auth login`") from error
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(f"{repo} has no revision {revision}") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise UsageError(f"{repo} has no file {filename}") from error
-    except errors.LocalEntryNotFoundError as error:
-        offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the Hub could not be reached"
-        raise ZooError(f"{where} is not in the local cache and {offline}: connect and run the command again, or choose a model "
-                       "that `eisnn-zoo list --pretrained` shows as here") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "?"
-        hint = {401: "run `hf auth login`", 403: "this account may not read it", 429: "too many requests, wait a few minutes"}
-        raise ZooError(f"the Hub answered {status} for {where}: {hint.get(status, 'try again later')}") from error
-    except OSError as error:
-        raise ZooError(f"{where} could not be fetched: {error.strerror or error}") from error
-    except Exception as error:  # the client's HTTP library, whichever it is in this version
-        raise ZooError(f"{where} could not be fetched ({type(error).__name__}: {error}): try again") from error
+        path = _download(repo, filename, revision, where, again=True)
+    except ZooError as error:
+        raise ZooError(f"the cached file {path} is truncated or altered and cannot be fetched again: {error}") from error
+    if is_whole(path):
+        return path
+    for altered in {path, path.resolve()}:
+        altered.unlink(missing_ok=True)
+    raise ZooError(f"{where} arrived altered twice, its hash is not the one that {endpoint() or 'the Hub'} states, and was thrown "
+                   "away: try again later, or by another HF_ENDPOINT")
+
+
+def _download(repo: str, filename: str, revision: str | None, where: str, again: bool = False) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, filename, revision=revision, endpoint=endpoint(), force_download=again))
+    except Exception as error:  # also those of the client's HTTP library, whichever it is in this version
+        raise explain(error, repo, where) from error
+
+
+def commit(path: Path) -> str | None:
+    """The commit that a cached file belongs to, so that its neighbours can be had from the same one."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-2] else None
+
+
+def recorded_hash(path: Path) -> str | None:
+    """The hash the Hub gave for a cached file, sha256 for large files and git's sha1 for small ones; None where unknown."""
+    real = path.resolve()
+    return real.name if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", real.name) else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is what the Hub's hash says; True where there is no hash to compare with."""
+    recorded = recorded_hash(path)
+    if recorded is None:
+        return True
+    try:
+        with path.open("rb") as f:
+            if len(recorded) == 64:
+                return hashlib.file_digest(f, "sha256").hexdigest() == recorded
+            data = f.read()
+    except OSError:
+        return False
+    git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    return recorded in (git, hashlib.sha1(data, usedforsecurity=False).hexdigest())  # some mirrors state the plain one
+
+
+# ---- failures --------------------------------------------------------------------------------------------------------
+
+
+def explain(error: BaseException, repo: str, where: str) -> ZooError:
+    """One sentence and the next step for whatever the Hub's client raised about ``where``."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return UsageError(f"{repo!r} is no repository name: write organisation/name")
+    if isinstance(error, errors.GatedRepoError):
+        return ZooError(f"{repo} is gated: accept its terms on the Hub, then run `hf auth login`")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return UsageError(f"the Hub has no repository {repo}, or it is private: check the name, or run `hf auth login`")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UsageError(f"the Hub has no {where}: check the revision")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return UsageError(f"the Hub has no {where}: check the name")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return ZooError(f"HF_HUB_OFFLINE is set and {where} is not in the local cache: unset it and run the command again, or "
+                        "choose a model that `eisnn-zoo list --pretrained` shows as here")
+    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+        return _status(error.response.status_code, where)
+    if isinstance(error, (errors.LocalEntryNotFoundError, ValueError)) and error.__cause__ is not None:
+        return explain(error.__cause__, repo, where)
+    return _broken(error, where)
+
+
+def _status(status: int, where: str) -> ZooError:
+    hints = {401: "run `hf auth login`, or set HF_TOKEN", 403: "this account has no right to it; log in with another one",
+             404: "check the name", 409: "somebody else changed it meanwhile, run the command again", 413: "it is too large",
+             429: "too many requests, wait a few minutes"}
+    hint = hints.get(status, "the Hub is in trouble, try again later" if status >= 500 else "try again later")
+    return ZooError(f"the Hub answered {status} for {where}: {hint}")
+
+
+def _broken(error: BaseException, where: str) -> ZooError:
+    """Connections and disks."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ZooError(f"the disk is full, {where} was not stored: make room, or set HF_HOME to a folder on another disk")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ZooError(f"{error.filename or 'the cache'} cannot be written: set HF_HOME to a folder of your own, or use "
+                        "`eisnn-zoo download --to FOLDER`")
+    if kind == "FileMetadataError":
+        return ZooError(f"{endpoint() or 'the Hub'} does not answer as a Hub does: check HF_ENDPOINT, proxy and firewall")
+    if "CERTIFICATE_VERIFY_FAILED" in text or "SSL" in text:
+        return ZooError(f"no trusted connection for {where} ({text}): check the clock, and SSL_CERT_FILE behind a company's proxy")
+    if "Timeout" in kind or isinstance(error, TimeoutError):
+        return ZooError(f"{endpoint() or 'the Hub'} took too long over {where}: try again, or raise HF_HUB_DOWNLOAD_TIMEOUT")
+    if "Consistency check failed" in text or "RemoteProtocol" in kind:
+        return ZooError(f"the connection broke before {where} was whole: run the command again")
+    if "Connect" in kind or "Proxy" in kind or isinstance(error, ConnectionError) or kind == "LocalEntryNotFoundError":
+        return ZooError(f"{endpoint() or 'the Hub'} could not be reached and {where} is not in the local cache: connect and run "
+                        "the command again, or set HF_ENDPOINT to a mirror")
+    reason = getattr(error, "strerror", None) or text or kind
+    return ZooError(f"{where} could not be fetched ({kind}: {reason}): try again")

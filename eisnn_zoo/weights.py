@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("eisnn_zoo")
 WEIGHTS = "model.safetensors"
+MAX_HEADER = 2**24  # bytes: real ones have 50 KB
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Weights:
     Attributes:
         model, tag: what ``model.tag`` loads.
         top1: accuracy in % on the test set; obtained: how that figure came about.
-        folder: below hub/, for weights that come with the package; repo, file: on the Hub, for the others.
+        folder: below hub/, for weights that come with the package; repo, file, revision: on the Hub, for the others.
         sha256, size: of the file, where we host it.
     """
 
@@ -49,6 +51,7 @@ class Weights:
     folder: str = ""
     repo: str = ""
     file: str = ""
+    revision: str = ""
     sha256: str = ""
     size: int = 0
     recipe: str = ""
@@ -64,7 +67,7 @@ class Weights:
         if self.folder:
             path = hub_folder() / self.folder / WEIGHTS
             return path if path.is_file() else None
-        return hub_client.cached(self.repo, self.file)
+        return hub_client.cached(self.repo, self.file, self.revision or None)
 
 
 def hub_folder() -> Path:
@@ -128,16 +131,19 @@ class Located:
     table: Weights | None = None
 
 
-def locate(spec: str) -> Located:
+def locate(spec: str, revision: str | None = None) -> Located:
     """The files that a name, address or path stands for; fetched from the Hub only where they are not here.
 
+    Args:
+        revision: of weights on the Hub that are named; an address carries its own.
     Raises:
         UsageError: no such model, tag, folder or file. ZooError: it cannot be had, or is not what it should be.
     """
     if spec.startswith(("hf-hub:", "hf_hub:")):
-        repo, _, revision = spec[7:].partition("@")
-        config = hub_client.fetch(repo, "config.json", revision or None)
-        return Located(hub_client.fetch(repo, WEIGHTS, revision or None), read_config(config))
+        repo, _, at = spec[7:].partition("@")
+        config = hub_client.fetch(repo, "config.json", at or None)
+        # Both from one commit, whatever is published in between.
+        return Located(hub_client.fetch(repo, WEIGHTS, hub_client.commit(config) or at or None), read_config(config))
     if spec.startswith("local-dir:"):
         return _locate_folder(Path(spec.removeprefix("local-dir:")))
     path = Path(spec)
@@ -147,7 +153,7 @@ def locate(spec: str) -> Located:
         return _locate_file(path)
     if "/" in spec:
         raise UsageError(f"there is no folder or file {spec}; a model on the Hub is written hf-hub:{spec}")
-    return _locate_name(spec)
+    return _locate_name(spec, revision)
 
 
 def _locate_folder(folder: Path) -> Located:
@@ -164,19 +170,17 @@ def _locate_folder(folder: Path) -> Located:
 def _locate_file(path: Path) -> Located:
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is no .safetensors file: other weight formats can run code when loaded and are never read")
-    header = read_header(path)
-    try:
-        raw = json.loads(header["config"])
-    except (KeyError, ValueError, TypeError):
+    raw = header_config(path)
+    if raw is None:
         beside = path.parent / "config.json"
         if not beside.is_file():
             raise ZooError(f"{path} carries no configuration, and there is no config.json beside it: without one its "
-                           "preprocessing and classes would be a guess") from None
+                           "preprocessing and classes would be a guess")
         return Located(path, read_config(beside))
     return Located(path, parse_config(raw, str(path)))
 
 
-def _locate_name(spec: str) -> Located:
+def _locate_name(spec: str, revision: str | None) -> Located:
     name, _, tag = spec.partition(".")
     model = find_model(name)
     rows = weights_of(name)
@@ -189,10 +193,10 @@ def _locate_name(spec: str) -> Located:
         have = ", ".join(w.name for w in list_weights() if w.local) or "none yet"
         raise UsageError(f"{model.name} has no trained weights; train it, or choose one that is here: {have}")
     row = next((w for w in rows if w.local), rows[0])
-    return _locate_row(row)
+    return _locate_row(row, revision)
 
 
-def _locate_row(row: Weights) -> Located:
+def _locate_row(row: Weights, revision: str | None) -> Located:
     if row.folder:
         path = row.local
         if path is None:
@@ -200,17 +204,21 @@ def _locate_row(row: Weights) -> Located:
         if sha256(path) != row.sha256:
             raise ZooError(f"{path} is damaged: its sha256 is not that of {row.name}; install again")
         return Located(path, read_config(path.parent / "config.json"), row)
-    config = hub_client.fetch(row.repo, f"{row.model.release_folder}/config.json")
-    return Located(hub_client.fetch(row.repo, row.file), released_config(row.model, config), row)
+    revision = revision or row.revision or None
+    config = hub_client.obtain(row.repo, f"{row.model.release_folder}/config.json", revision)
+    path = hub_client.obtain(row.repo, row.file, hub_client.commit(config) or revision)
+    return Located(path, released_config(row.model, config), row)
 
 
 def released_config(model: Model, path: Path) -> Config:
     """Compares the release's config.json with the architecture that its folder's name stands for."""
     try:
-        raw = json.loads(path.read_text("utf-8")[:MAX_BYTES])
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        raw = json.loads(path.read_text("utf-8"))
         said = {"type": raw["type"], "arch": raw["arch"], "num_layers": raw["num_layers"], "dataset": raw["dataset"]}
         steps, ratio, tau = raw["T"], raw.get("ei_ratio", 4), raw.get("neuron", {}).get("tau", 2.0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ZooError(f"{path} is no configuration of the release: {error!r}") from error
     wanted = {"type": "EI-SNN", "arch": TITLES[model.family], "num_layers": model.depth, "dataset": model.dataset.release}
     wrong = [f"{key} {said[key]!r} instead of {value!r}" for key, value in wanted.items() if said[key] != value]
@@ -238,13 +246,40 @@ def read_header(path: Path) -> dict:
     try:
         with path.open("rb") as f:
             (length,) = struct.unpack("<Q", f.read(8))
-            if length > 100 * 2**20:
+            if length > MAX_HEADER:
                 raise ValueError(f"a header of {length} bytes")
-            return json.loads(f.read(length)).get("__metadata__", {})
+            return json.loads(f.read(length)).get("__metadata__") or {}
     except OSError as error:
         raise ZooError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, struct.error, AttributeError, RecursionError) as error:
         raise ZooError(f"{path} is no safetensors file: {error}") from error
+
+
+def header_config(path: Path) -> object | None:
+    """The configuration in a weight file's header, as JSON holds it; None where there is none. Raises ZooError."""
+    header = read_header(path)
+    text = header.get("config") if isinstance(header, dict) else None
+    if not isinstance(text, str):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _agreed(located: Located) -> None:
+    """Raises ZooError where config.json and the weight file's own header describe different networks."""
+    raw = header_config(located.path)
+    if raw is None:
+        return
+    own, config = parse_config(raw, f"the header of {located.path}"), located.config
+    pairs = {"architecture": (own.model.name, config.model.name), "label_names": (own.label_names, config.label_names),
+             "input_size": (own.input_size, config.input_size),
+             **{key: (own.options.get(key), config.options.get(key)) for key in {*own.options, *config.options}}}
+    other = sorted(key for key, (a, b) in pairs.items() if a != b)
+    if other:
+        raise ZooError(f"{located.path} does not hold the weights of the network in config.json: its own header disagrees on "
+                       f"{', '.join(other)[:200]}; fetch or save the model again")
 
 
 # ---- with torch -----------------------------------------------------------------------------------------------------
@@ -259,14 +294,15 @@ def load_network(located: Located, **options) -> SpikingNet:
     from .networks import build
 
     config = located.config
+    _agreed(located)
     try:
         network = build(config.model.name, **{**config.options, **options})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise ZooError(f"{located.path.parent}: the configuration does not fit {config.model.name}: {error}") from error
     state = adapt_state(read_tensors(located.path), config.model.name, located.path)
     problems = network.load_state_dict_report(state)
     if problems:
-        raise ZooError(f"{located.path} does not hold the weights of {config.name}: {problems}")
+        raise ZooError(f"{located.path} does not hold the weights of {config.name}: {' '.join(problems.split())[:500]}")
     return network.eval()
 
 
@@ -278,7 +314,7 @@ def read_tensors(path: Path) -> dict:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ZooError(f"{path} is no sound safetensors file: {error}") from error
+        raise ZooError(f"{path} is no sound safetensors file: {' '.join(str(error).split())[:500]}") from error
 
 
 def adapt_state(state: dict, name: str, where: Path | str = "the weights") -> dict:
@@ -294,6 +330,9 @@ def adapt_state(state: dict, name: str, where: Path | str = "the weights") -> di
         except ValueError as error:
             raise ZooError(f"{where}: {error}") from error
     for key, value in state.items():
+        kind = {"initialised": ("bool",), "num_batches_tracked": ("int64",)}.get(key.rpartition(".")[2], FLOATS)
+        if str(value.dtype).removeprefix("torch.") not in kind:
+            raise ZooError(f"{where}: {key} is stored as {value.dtype}, which is no type for it")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ZooError(f"{where}: {key} holds values that are not finite")
         leaf = key.rsplit(".", 2)[-2:]

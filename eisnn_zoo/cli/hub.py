@@ -1,4 +1,4 @@
-"""eisnn-zoo pack and card: from a training run to a published model."""
+"""eisnn-zoo pack, card, publish, download, verify and convert: weights on their way to the Hub and back."""
 
 from __future__ import annotations
 
@@ -8,17 +8,52 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ZooError
-from .output import note
+from ..errors import UsageError, ZooError
+from .output import Format, is_terminal, note, render, table
 
 PACK = """[bold]Example[/bold]
 
   eisnn-zoo pack runs/zoo_vgg8_cifar10 --tag zoo --data cifar/
 """
+CARD = """[bold]Examples[/bold]
+
+  eisnn-zoo card ei_vgg8_cifar10.zoo
+
+  eisnn-zoo card hub/ei_vgg8_cifar10.zoo --output hub/ei_vgg8_cifar10.zoo/README.md
+"""
+PUBLISH = """[bold]Examples[/bold]
+
+  eisnn-zoo publish ei_vgg8_cifar10.zoo --repo-id me/ei_vgg8_cifar10 --dry-run
+
+  eisnn-zoo publish ei_vgg8_cifar10.zoo --repo-id me/ei_vgg8_cifar10 --private
+"""
+DOWNLOAD = """[bold]Examples[/bold]
+
+  eisnn-zoo download ei_resnet18_cifar10 ei_vgg16_cifar100
+
+  eisnn-zoo download ei_resnet18_cifar10 --to models/    (then, without a network: predict x.png --model models/NAME)
+"""
+VERIFY = """[bold]Examples[/bold]
+
+  eisnn-zoo verify
+
+  eisnn-zoo verify ei_resnet18_cifar10.paper models/ei_vgg8_cifar10.paper
+"""
+CONVERT = """[bold]Examples[/bold]
+
+  eisnn-zoo convert CIFAR10-VGG8/model.safetensors vgg8.safetensors
+
+  eisnn-zoo convert vgg8.safetensors back.safetensors
+"""
 
 
 def register(app: typer.Typer) -> None:
+    app.command("download", epilog=DOWNLOAD)(download)
+    app.command("verify", epilog=VERIFY)(verify)
+    app.command("convert", epilog=CONVERT)(convert)
     app.command("pack", epilog=PACK)(pack)
+    app.command("card", epilog=CARD)(card)
+    app.command("publish", epilog=PUBLISH)(publish)
 
 
 def pack(
@@ -33,13 +68,153 @@ def pack(
     from ..packing import pack
     from ..weights import hub_folder
 
-    _needs_training()
+    missing = [name for name in ("pydantic", "yaml", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise ZooError(f"this command needs {', '.join(missing)}: pip install 'eisnn-zoo[train]'")
     row = pack(run, tag, data, name, weights, hub, say=note)
     print((hub or hub_folder()) / row.folder)
     note(f"{row.name}: {row.top1} % top-1, {row.size / 1e6:.1f} MB")
 
 
-def _needs_training() -> None:
-    missing = [name for name in ("pydantic", "yaml", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise ZooError(f"this command needs {', '.join(missing)}: pip install 'eisnn-zoo[train]'")
+def card(
+    model: Annotated[str, typer.Argument(help="Name of a packed model, or its folder.")],
+    repo_id: Annotated[str, typer.Option("--repo-id", metavar="ORG/NAME", help="For a copy on the Hub.")] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
+) -> None:
+    """Print a model's card, made from its configuration and the table of weights."""
+    from .. import card as cards
+    from ..files import write_atomic
+    from ..publishing import find
+
+    folder, row = find(model)
+    text = cards.of_folder(folder, row, repo_id)
+    cards.check(text)
+    if output is None:
+        print(text, end="")
+    else:
+        write_atomic(output, text)
+        note(f"wrote {output}")
+
+
+def publish(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Name of a packed model, or its folder.")],
+    repo_id: Annotated[str, typer.Option("--repo-id", metavar="ORG/NAME", help="Where on the Hub.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and show what would go; no network.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch to publish to; made where there is none.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of publishing.")] = False,
+) -> None:
+    """Upload a packed model to the Hugging Face Hub, after all checks, in one commit."""
+    from .. import publishing
+
+    folder, row = publishing.find(model)
+    files = publishing.check(folder, row, repo_id)
+    if dry_run:
+        print(table([{"file": name, "bytes": len(data)} for name, data in files.items()]))
+        note(f"\n{len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB, would go to {repo_id} in one commit; all checks passed")
+        return
+    _bars()
+    print(publishing.publish(files, row, repo_id, private, revision, create_pr, say=note))
+
+
+def download(
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Names, or hf-hub:org/name.", show_default=False)] = None,
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Make a folder for each here. Default: the Hub's cache.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every model with trained weights.")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
+) -> None:
+    """Fetch trained weights ahead of use."""
+    from ..downloading import choose, download
+
+    _bars()
+    failed = 0
+    chosen = choose(models or [], everything)
+    for spec in chosen:
+        try:
+            print(download(spec, to, revision), flush=True)
+        except ZooError as error:
+            if len(chosen) == 1:
+                raise
+            failed += 1
+            note(f"Error: {error}")
+    if failed:
+        note(f"{failed} of {len(chosen)} models could not be fetched")
+        raise typer.Exit(1)
+
+
+def verify(
+    models: Annotated[list[str] | None, typer.Argument(
+        metavar="[MODEL|DIR]...", help="Names, folders or weight files. Default: all that are here.", show_default=False)] = None,
+    format: Annotated[Format, typer.Option("--format", "-f")] = Format.table,
+) -> None:
+    """Check weights that are here: hash, names and shapes, finite values, Dale's law, and the accuracy on record."""
+    from ..verifying import verify
+    from ..weights import list_weights
+
+    if not models:
+        models = [row.name for row in list_weights() if row.local]
+        if not models:
+            raise UsageError("no weights are here: name a folder, or fetch some with `eisnn-zoo download`")
+    rows = []
+    for spec in models:
+        try:
+            for finding in verify(_here(spec)):
+                rows.append({"model": spec, "check": finding.check, "ok": "no" if finding.problem else "yes",
+                             "seen": finding.problem or finding.seen})
+        except ZooError as error:
+            if len(models) == 1:
+                raise
+            rows.append({"model": spec, "check": "found", "ok": "no", "seen": str(error)})
+    print(render(rows, format))
+    bad = sorted({row["model"] for row in rows if row["ok"] == "no"})
+    if bad:
+        raise ZooError(f"{', '.join(bad)} did not pass: do not use these weights")
+
+
+def _here(spec: str):
+    """Weights without fetching anything, and without the checks that are to be reported."""
+    from ..config import read_config
+    from ..publishing import find
+    from ..weights import WEIGHTS, Located, locate, released_config, weights_of
+
+    name, _, tag = spec.partition(".")
+    rows = [] if Path(spec).exists() else [w for w in weights_of(name) if tag in ("", w.tag)]
+    if rows and not any(w.local for w in rows):
+        raise ZooError(f"the weights {rows[0].name} are not here: fetch them with `eisnn-zoo download {rows[0].name}`")
+    row = next((w for w in rows if w.local), None)
+    if row is None and Path(spec).is_dir():
+        try:
+            folder, row = find(spec)
+            return Located(folder / WEIGHTS, read_config(folder / "config.json"), row)
+        except UsageError:  # a folder that is in no table
+            return locate(spec)
+    if row is None and not Path(spec).exists() and spec.startswith(("hf-hub:", "hf_hub:")):
+        raise UsageError(f"{spec}: verify looks at what is here; fetch it with `eisnn-zoo download {spec} --to FOLDER` first")
+    if row is None:
+        return locate(spec)
+    config = row.local.parent / "config.json"
+    return Located(row.local, read_config(config) if row.folder else released_config(row.model, config), row)
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors file in the authors' layout, or in ours.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write, in the other layout.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Where no config.json says whose weights they are.")] = None,
+    like: Annotated[Path | None, typer.Option("--like", help="A checkpoint of the authors, as a pattern for their layout.")] = None,
+) -> None:
+    """Convert a checkpoint between the authors' layout and ours, bit for bit."""
+    from ..converting import convert
+
+    done = convert(checkpoint, out, model, like)
+    print(out)
+    note(done)
+
+
+def _bars() -> None:
+    """Progress bars are for people."""
+    import sys
+
+    if not is_terminal(sys.stderr):
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()

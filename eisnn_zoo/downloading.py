@@ -1,0 +1,68 @@
+"""Weights fetched ahead of use, into the Hub's cache or a folder that needs no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from . import hub_client
+from .errors import UsageError
+from .files import write_atomic
+from .weights import WEIGHTS, Located, list_weights, locate, weights_of
+
+
+def choose(specs: list[str], everything: bool) -> list[str]:
+    """What to fetch. Raises UsageError where nothing, or both kinds of choice, were given."""
+    if everything and specs:
+        raise UsageError("--all fetches every model: leave the names out")
+    if everything:
+        return [row.name for row in list_weights()]
+    if not specs:
+        raise UsageError("name a model, as in `eisnn-zoo download ei_resnet18_cifar10`, or use --all")
+    return specs
+
+
+def download(spec: str, to: Path | None = None, revision: str | None = None) -> Path:
+    """Fetches one model: its weight file's path, or the folder made for it below ``to``.
+
+    The folder holds the weights bit for bit as they were published, and a config.json that every command reads.
+
+    Args:
+        spec: a name, or hf-hub:organisation/name.
+        revision: branch, tag or commit on the Hub.
+    Raises:
+        UsageError, ZooError: see :func:`~eisnn_zoo.weights.locate` and :func:`~eisnn_zoo.hub_client.fetch`.
+    """
+    located = locate(_at(spec, revision), revision)
+    if to is None:
+        return located.path
+    name = spec.partition(":")[2].partition("@")[0].replace("/", "--") if spec.startswith(("hf-hub:", "hf_hub:")) else located.config.name
+    folder = to / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / WEIGHTS, lambda beside: shutil.copyfile(located.path, beside))
+    write_atomic(folder / "config.json", _config(located))
+    return folder
+
+
+def _at(spec: str, revision: str | None) -> str:
+    if spec.startswith(("hf-hub:", "hf_hub:")):
+        return f"{spec}@{revision}" if revision and "@" not in spec else spec
+    if "/" in spec or spec.endswith(".safetensors"):
+        raise UsageError(f"{spec} is no model on the Hub: give a name of `eisnn-zoo list --pretrained`, or hf-hub:organisation/name")
+    if revision and all(row.folder for row in weights_of(spec.partition(".")[0])):
+        raise UsageError(f"the weights of {spec} come with the package and have no --revision")
+    return spec
+
+
+def _config(located: Located) -> str:
+    """config.json in our form, whichever layout the weights have, with where they came from."""
+    beside = located.path.parent / "config.json"
+    if located.table is None or located.table.folder:
+        return beside.read_text("utf-8")
+    row = located.table
+    source = {"source": f"{row.repo}/{row.file}", "commit": hub_client.commit(located.path), "obtained": row.obtained,
+              "source_sha256": hub_client.recorded_hash(located.path)}
+    config = replace(located.config, facts={key: value for key, value in source.items() if value})
+    return json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n"
