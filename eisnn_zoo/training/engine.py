@@ -80,13 +80,12 @@ class Training:
         rows = next(batches(len(self.train), INIT_BATCH, recipe.seed, 0))
         first = pixels(self.data.train[rows].x.cpu(), self.data.size)
         self.model = make_model(recipe, self.data, first, draw=self.world.first).to(self.device)
-        self.network = self.parallel = self.model
+        self.parallel: nn.Module = self.model
         if self.world.size > 1:  # sends the first process's weights to the others
-            self.network = self.parallel = DistributedDataParallel(self.model, broadcast_buffers=self.model.kind == "bn")
-        if compile:
-            self.network = torch.compile(self.network, dynamic=False)
+            self.parallel = DistributedDataParallel(self.model)
+        self.network = torch.compile(self.parallel, dynamic=False) if compile else self.parallel
         self.optimizer = make_optimizer(recipe, self.model)
-        self.average = None
+        self.average: AveragedModel | None = None
         if recipe.ema:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         if self.world.first:
@@ -265,8 +264,8 @@ class Training:
         parts = list(zip(*(t.tensor_split(n) for t in (x, target, y))))
         sums = torch.zeros(3, device=self.device)
         for i, (part_x, part_target, part_y) in enumerate(parts):
-            waits = self.parallel.no_sync() if self.world.size > 1 and i + 1 < len(parts) else contextlib.nullcontext()
-            with waits:
+            waits = isinstance(self.parallel, DistributedDataParallel) and i + 1 < len(parts)
+            with self.parallel.no_sync() if waits else contextlib.nullcontext():  # gradients meet after the last part
                 with self.autocast():
                     logits = (self.network if full else self.parallel)(part_x).float()
                 loss = F.cross_entropy(logits, part_target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
