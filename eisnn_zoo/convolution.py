@@ -24,7 +24,11 @@ def conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
 
 
 def _dense(x: Tensor, w: Tensor) -> Tensor:
-    n, c, height, width = x.shape
+    return apply_dense(x, dense_matrix(w, x.shape[2], x.shape[3]))
+
+
+def dense_matrix(w: Tensor, height: int, width: int) -> Tensor:
+    """The 3x3 kernel, stride 1, padding 1, of a map of at most 2x2 as a matrix, ``[H * W * O, H * W * C]``, channels last."""
     rows: list[Tensor] = []
     for i in range(height):
         for j in range(width):
@@ -33,9 +37,14 @@ def _dense(x: Tensor, w: Tensor) -> Tensor:
                 for m in range(width):
                     taps.append(w[:, :, k - i + 1, m - j + 1])
             rows.append(torch.stack(taps, 1))  # [O, H*W, C]
-    matrix = torch.stack(rows).reshape(height * width * w.shape[0], height * width * c)
+    return torch.stack(rows).reshape(height * width * w.shape[0], height * width * w.shape[1])
+
+
+def apply_dense(x: Tensor, matrix: Tensor) -> Tensor:
+    """``[N, C, H, W]`` to ``[N, O, H, W]``, channels last in memory."""
+    n, c, height, width = x.shape
     y = F.linear(x.permute(0, 2, 3, 1).reshape(n, height * width * c), matrix)
-    return y.view(n, height, width, w.shape[0]).permute(0, 3, 1, 2)
+    return y.view(n, height, width, matrix.shape[0] // (height * width)).permute(0, 3, 1, 2)
 
 
 def patches(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:

@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import patches
+from .convolution import apply_dense, dense_matrix, patches
 from .ei import EIConv2d, EILayer, EIReadout
-from .filtering import LARGEST_SIDE, Filtering
 from .networks.base import SpikingNet
 from .neuron import LIF
 
-PIECE = 4 * 2**20  # bytes of one layer's currents at all steps: what a core's second-level cache and its neighbour hold
+PIECE = 2 * 2**20  # bytes of the largest layer's spikes at all steps: about a core's second-level cache
 
 
 def divisor(i_div: Tensor) -> Tensor:
@@ -27,6 +26,16 @@ def divisor(i_div: Tensor) -> Tensor:
     the smallest non-zero one is there but zeros. Shape: ``[N, ...]``, each leading index a slice."""
     smallest = F.threshold(i_div, 0.0, math.inf).flatten(1).amin(1)
     return torch.maximum(i_div, smallest.view(-1, *[1] * (i_div.dim() - 1)))
+
+
+def in_memory_order(x: Tensor) -> Tensor:
+    """Channels last, as maps lie in memory here: ``[..., C, H, W]`` to ``[..., H, W, C]``; ``[N, C]`` as it is."""
+    return x.movedim(-3, -1) if x.dim() > 2 else x
+
+
+def as_map(x: Tensor) -> Tensor:
+    """The way back: ``[..., H, W, C]`` to ``[..., C, H, W]``; ``[N, C]`` as it is."""
+    return x.movedim(-1, -3) if x.dim() > 2 else x
 
 
 class FoldedEI(nn.Module):
@@ -43,12 +52,13 @@ class FoldedEI(nn.Module):
         joint = torch.cat([joint[: layer.n_e] * layer.g_e[:, None], joint[layer.n_e :]])
         self.sizes = [layer.n_e, layer.n_i]
         self.convolves = isinstance(layer, EIConv2d)
-        self.fast: Filtering | None = None
+        self.size: tuple[int, int] | None = None
         if isinstance(layer, EIConv2d):
             self.stride, self.padding, kernel = layer.stride, layer.padding, layer.kernel_size
             joint = joint.view(-1, layer.n_in, kernel, kernel).contiguous(memory_format=torch.channels_last)
-            if size and max(size) <= LARGEST_SIDE and (kernel, self.stride, self.padding) == (3, 1, 1):
-                self.fast = Filtering(joint, size)
+            if size and max(size) <= 2 and (kernel, self.stride, self.padding) == (3, 1, 1):
+                self.size = size
+                self.register_buffer("matrix", dense_matrix(joint, *size), persistent=False)
         self.register_buffer("weight", joint)
         self.register_buffer("mix", mix.clone())
         self.register_buffer("b_e", layer.b_e.detach().clone())
@@ -59,18 +69,29 @@ class FoldedEI(nn.Module):
         """g_E (I_EE - I_sub) and I_IE, channels last, ``[N, (H', W',) n_E + n_I]``."""
         if not self.convolves:
             return F.linear(x, self.weight)
-        if self.fast is not None and tuple(x.shape[2:]) == self.fast.size:
-            return self.fast(x.permute(0, 2, 3, 1))
+        if self.size is not None and tuple(x.shape[2:]) == self.size:
+            return in_memory_order(apply_dense(x, self.matrix))
         if self.sized and (self.weight.shape[2] == 1 or max(x.shape[2:]) <= 4 * self.stride):
-            return patches(x, self.weight, self.stride, self.padding).permute(0, 2, 3, 1)
-        return F.conv2d(x, self.weight, None, self.stride, self.padding).permute(0, 2, 3, 1)
+            return in_memory_order(patches(x, self.weight, self.stride, self.padding))
+        return in_memory_order(self.convolve(x))
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The same by a plain convolution, channels first. In the weight's type: half precision is enough for the product
+        with spikes, which are exact in it, but not for what follows."""
+        return F.conv2d(x.to(self.weight.dtype), self.weight, None, self.stride, self.padding).to(self.b_e.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        net, i_ie = self.synaptic(x).split(self.sizes, -1)
-        i_div = F.linear(i_ie, self.mix)
+        channels_first = self.convolves and not self.sized  # what exporters and other devices than CPUs like best
+        b_e = self.b_e[:, None, None] if channels_first else self.b_e
+        if channels_first:
+            net, i_ie = self.convolve(x).split(self.sizes, 1)
+            i_div = F.conv2d(i_ie, self.mix[:, :, None, None])
+        else:
+            net, i_ie = self.synaptic(x).split(self.sizes, -1)
+            i_div = F.linear(i_ie, self.mix)
         d = i_div if self.stabilisation == "none" else divisor(i_div)
-        current = torch.addcdiv(self.b_e, net, d)
-        return current.permute(0, 3, 1, 2) if self.convolves else current
+        current = torch.addcdiv(b_e, net, d)
+        return current if channels_first else as_map(current)
 
 
 class FoldedLIF(LIF):
@@ -81,18 +102,17 @@ class FoldedLIF(LIF):
             return super().forward(current, time_steps)
         held = current.shape[0] == 1
         decay = 1.0 - 1.0 / self.tau
-        order = (0, 2, 3, 1) if current.dim() == 5 else (0,)  # memory is channels last, and so it stays
-        first = current[0].permute(order) if current.dim() == 5 else current[0]
-        spikes = first.new_empty(time_steps, *first.shape)
-        v = first
+        steps = [in_memory_order(c) for c in current]
+        v = steps[0]
+        spikes = v.new_empty(time_steps, *v.shape)
         for t in range(time_steps):
             if t > 0:
-                now = first if held else (current[t].permute(order) if current.dim() == 5 else current[t])
+                now = steps[0 if held else t]
                 v = torch.add(now, v, alpha=decay, out=v if held else now)
             torch.ge(v, self.threshold, out=spikes[t])
             if t + 1 < time_steps:
                 v = torch.sub(v, spikes[t], alpha=self.threshold, out=None if held and t == 0 else v)
-        return spikes.permute(0, 1, 4, 2, 3) if current.dim() == 5 else spikes
+        return as_map(spikes) if v.dim() > 2 else spikes
 
 
 class Pieces(nn.Module):
@@ -107,14 +127,12 @@ class Pieces(nn.Module):
         self.stage, self.images = stage, images
 
     def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
-        by_time = x.unflatten(0, (steps_in, -1))
-        n = by_time.shape[1]
+        n = x.shape[0] // steps_in
         if torch.compiler.is_compiling() or n <= self.images:
             return self.stage(x, time_steps, steps_in)
-        done = [self.stage(part.flatten(0, 1), time_steps, steps_in).unflatten(0, (time_steps, -1))
-                for part in by_time.split(self.images, 1)]
-        whole = torch.cat([d.movedim(2, -1) if d.dim() == 5 else d for d in done], 1)
-        return (whole.movedim(-1, 2) if whole.dim() == 5 else whole).flatten(0, 1)
+        parts = [part.flatten(0, 1) for part in in_memory_order(x).unflatten(0, (steps_in, -1)).split(self.images, 1)]
+        done = [self.stage(as_map(part), time_steps, steps_in) for part in parts]
+        return as_map(torch.cat([in_memory_order(d).unflatten(0, (time_steps, -1)) for d in done], 1).flatten(0, 1))
 
 
 def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool = False) -> SpikingNet:

@@ -1,0 +1,130 @@
+"""A folded network gives the network's answers; its fast forms are the operations they stand for."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eisnn_zoo.convolution import apply_dense, dense_matrix, patches
+from eisnn_zoo.ei import EIConv2d, stabilise
+from eisnn_zoo.fold import FoldedEI, FoldedLIF, Pieces, divisor, fold
+from eisnn_zoo.networks import build
+from eisnn_zoo.neuron import LIF
+
+
+def network(name: str, **options):
+    torch.manual_seed(3)
+    net = build(name, **options).double().eval()
+    net.mark_initialised()
+    return net
+
+
+def images(n: int, *shape: int):
+    """Random pixels; the first is black, the second half black."""
+    x = torch.rand(n, *shape, dtype=torch.float64)
+    x[0] = 0
+    x[1, ..., : shape[-2] // 2, :] = 0
+    return x
+
+
+@pytest.mark.parametrize("size, stride, padding, kernel", [((1, 2), 1, 1, 3), ((2, 2), 1, 1, 3), ((4, 4), 1, 1, 3), ((5, 4), 2, 1, 3),
+                                                           ((8, 8), 2, 1, 3), ((6, 5), 2, 0, 1)])
+def test_fast_convolutions_are_convolutions(size, stride, padding, kernel):
+    w, x = torch.randn(5, 3, kernel, kernel, dtype=torch.float64), torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = F.conv2d(x, w, None, stride, padding)
+    torch.testing.assert_close(patches(x, w, stride, padding), expected, rtol=1e-11, atol=1e-11)
+    if max(size) <= 2:
+        torch.testing.assert_close(apply_dense(x, dense_matrix(w, *size)), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_silence_stays_exactly_zero():
+    """D replaces what is exactly 0: no fast convolution may leave a rounding error where no spike arrives."""
+    net = network("ei_vgg8", time_steps=1).float()
+    for layer in (m for m in fold(net, (32, 32)).modules() if isinstance(m, FoldedEI)):
+        for side in (2, 4, 8, 16):
+            x = (torch.rand(2, layer.weight.shape[1], side, side) < 0.3).float()
+            x[0] = 0
+            x[1, :, : side // 2] = 0
+            silent = F.max_pool2d(x.amax(1, keepdim=True), 3, 1, 1)[:, 0] == 0
+            assert (layer.synaptic(x)[silent] == 0).all() and silent.any()
+
+
+def test_divisor_is_adaptive_stabilisation_bit_for_bit():
+    i_div = torch.randn(6, 4, 5, 5).relu()
+    i_div[0] = 0
+    i_div[1] += 1
+    assert torch.equal(divisor(i_div), stabilise(i_div))
+    assert divisor(i_div)[0].isinf().all()
+    assert torch.equal(divisor(i_div[:, :, 0, 0].contiguous()), stabilise(i_div[:, :, 0, 0]))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 5), (2, 5, 4, 4)])
+@pytest.mark.parametrize("options", [{}, {"tau": 3.0, "threshold": 0.7}, {"reset": "hard"}])
+def test_folded_neuron_is_the_neuron(shape, options, steps):
+    for held in (True, False):
+        current = torch.rand(1 if held else steps, *shape, dtype=torch.float64) * 2
+        if len(shape) == 4:
+            current = current.movedim(2, -1).contiguous().movedim(-1, 2)
+        with torch.inference_mode():
+            expected = LIF(**options)(current, steps)
+            got = FoldedLIF(**options)(current.clone(), steps)
+        assert torch.equal(got, expected) and 0 < expected.mean() < 1
+
+
+@pytest.mark.parametrize("name, shape, options", [
+    ("ei_vgg8", (3, 32, 32), {"time_steps": 3}),
+    ("ei_vgg8", (3, 40, 48), {"time_steps": 2}),
+    ("ei_vgg8_cifar10dvs", (2, 2, 48, 48), {"time_steps": 2}),
+    ("ei_resnet18", (3, 16, 16), {"time_steps": 2}),
+    ("ei_resnet50", (3, 8, 8), {"time_steps": 1}),
+    ("ei_mlp4_mnist", (1, 28, 28), {}),
+    ("bn_vgg8", (3, 32, 32), {"time_steps": 2}),
+])
+def test_folded_answers_are_the_network_s(name, shape, options):
+    net, x = network(name, **options), images(3, *shape)
+    with torch.inference_mode():
+        expected = net(x)
+        for folded in (fold(net), fold(net, shape[-2:])):
+            folded(x.flip(0))  # leaves nothing behind
+            torch.testing.assert_close(folded(x), expected, rtol=1e-9, atol=1e-9)
+    assert expected.std() > 0
+
+
+def test_pieces_put_the_batch_together_again():
+    net, x = network("ei_vgg8", time_steps=2), images(5, 3, 32, 32)
+    folded = fold(net, (32, 32))
+    assert all(isinstance(stage, Pieces) for stage in folded.stages)
+    for stage in folded.stages:
+        stage.images = 2
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), net(x), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(folded.forward_evidence(x).mean(0), net(x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_network_folded_for_one_size_takes_others():
+    net, x = network("ei_resnet18", time_steps=1), images(2, 3, 24, 24)
+    with torch.inference_mode():
+        torch.testing.assert_close(fold(net, (32, 32))(x), net(x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_folded_network_compiles_without_graph_breaks():
+    net, x = network("ei_vgg8", time_steps=2), images(2, 3, 32, 32)
+    with torch.inference_mode():
+        for folded in (fold(net), fold(net, (32, 32))):
+            compiled = torch.compile(folded, fullgraph=True, backend="eager")
+            torch.testing.assert_close(compiled(x), net(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_compiled_stages_give_the_same():
+    net, x = network("ei_vgg8", time_steps=2), images(6, 3, 32, 32)
+    folded = fold(net, (32, 32), compile=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), net(x), rtol=1e-9, atol=1e-9)
+
+
+def test_ablated_layers_stay_ablated():
+    layer = EIConv2d(3, 8, 3).double()
+    layer.stabilisation = "none"
+    x = torch.rand(2, 3, 6, 6, dtype=torch.float64) + 0.1
+    torch.testing.assert_close(FoldedEI(layer)(x), layer(x), rtol=1e-9, atol=1e-9)
