@@ -109,11 +109,10 @@ def _results(config: Config, row: Weights) -> list:
 
 def _evaluation(config: Config, row: Weights) -> str:
     import yaml
-    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-    entry = EvalResultEntry(dataset_id=HUB_DATASETS[config.model.dataset.name], task_id="image_classification", value=row.top1,
-                            notes=f"top-1 accuracy in %; {row.obtained}")
-    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
+    entry = {"dataset": {"id": HUB_DATASETS[config.model.dataset.name], "task_id": "image_classification"}, "value": row.top1,
+             "notes": f"top-1 accuracy in %; {row.obtained}"}
+    return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
 
 
 # ---- sections -------------------------------------------------------------------------------------------------------
@@ -273,8 +272,9 @@ def _cost(config: Config, facts: dict) -> str:
     for variant, ops in measured.items():
         cells = " | ".join(f"{ops.get(kind, 0) / 1e6:,.2f}" for kind in kinds)
         lines.append(f"| {VARIANTS.get(variant, variant)} | {cells} | {ops.get('microjoules', 0):,.0f} |")
-    return text + ("\n\nHardware that computes only where a spike arrives would do, in millions of operations an image (mean over test "
-                   "images; energy by published figures for single float32 operations at 45 nm, memory traffic not counted):\n\n"
+    return text + ("\n\nHardware that computes only where a spike arrives would do, in millions of operations an image (mean over "
+                   f"{facts.get('operations_images', 'some')} test images; energy by published figures for single float32 "
+                   "operations at 45 nm, memory traffic not counted):\n\n"
                    + "\n".join(lines))
 
 

@@ -114,7 +114,7 @@ def explain(error: BaseException, repo: str, where: str) -> ZooError:
         return UsageError(f"the Hub has no repository {repo}, or it is private: check the name, or run `hf auth login`")
     if isinstance(error, errors.RevisionNotFoundError):
         return UsageError(f"the Hub has no {where}: check the revision")
-    if isinstance(error, errors.RemoteEntryNotFoundError):
+    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return UsageError(f"the Hub has no {where}: check the name")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return ZooError(f"HF_HUB_OFFLINE is set and {where} is not in the local cache: unset it and run the command again, or "

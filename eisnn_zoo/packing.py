@@ -78,7 +78,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
             scores[key] = score(Located(beside / WEIGHTS, config), images)
             say(f"{scores[key]['top1']} %")
         facts = {**_facts(recipe, environment, history, which, scores), "test_images": len(images), "test_sha256": images.sha256,
-                 "operations": _operations(Located(beside / WEIGHTS, config), images)}
+                 "operations": _operations(Located(beside / WEIGHTS, config), images), "operations_images": min(COUNTED, len(images))}
         if images.sha256 in COPIES:
             facts["data_note"] = COPIES[images.sha256]
         config = replace(config, facts=facts)
