@@ -1,0 +1,115 @@
+"""eisnn-zoo export: a trained network as one ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError, ZooError
+from .output import note
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..weights import Located
+
+EPILOG = """[bold]Examples[/bold]
+
+  eisnn-zoo export ei_vgg8_cifar10 --output vgg8.onnx
+
+  eisnn-zoo predict photo.png --model vgg8.onnx
+
+  eisnn-zoo export ei_vgg8_cifar10 --precision int8 --data cifar/
+"""
+ALLOWED_DROP = 0.5  # points of top-1 accuracy that rounding weights to 8 bits may cost
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export", epilog=EPILOG)(export)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Name, name.tag, hf-hub:org/name, folder, or .safetensors file.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file. Default: the model's name and precision.")] = None,
+    opset: Annotated[int, typer.Option("--opset", help="Version of ONNX's operators.")] = 20,
+    time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Steps inside the file. Default: as trained.")] = None,
+    precision: Annotated[str, typer.Option("--precision", "-p", help="fp32; fp16 (half the file); int8 (a quarter of it).")] = "fp32",
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare onnxruntime's answers with torch's.")] = True,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of images to verify on. Default: drawn pictures.")] = None,
+    data: Annotated[Path | None, typer.Option(
+        "--data", help="Folder of the test set: measure the accuracy too. int8 that loses more than 0.5 points is refused.")] = None,
+) -> None:
+    """Write a network with all its time steps as one ONNX file, for any batch size, that says itself how to be used."""
+    from .. import export as exporter
+    from ..weights import locate
+
+    located = locate(model)
+    path = output or Path(f"{located.config.name}{'' if precision == 'fp32' else f'.{precision}'}.onnx")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--output {path}: " + ("is a folder: name a file" if path.is_dir() else f"there is no folder {path.parent}"))
+    steps = time_steps or located.config.options.get("time_steps", 4)
+    inputs = _read_images(images, located, steps) if images else None
+    fresh = path.with_name(f".{path.name}.unverified")  # the name asked for appears when all checks have passed
+    try:
+        exporter.export(located, fresh, precision, time_steps, opset)
+        note(f"{located.config.name}: T = {steps}, {precision}, opset {opset}, {fresh.stat().st_size / 1e6:.1f} MB, valid ONNX")
+        if verify:
+            note(f"verified: {exporter.verify(fresh, located, inputs)}")
+        if data:
+            _measure(fresh, located, data, steps, precision)
+        elif precision == "int8":
+            note("its accuracy was not measured: give --data to compare it with float32 on the test set")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    print(path)
+
+
+def _read_images(folder: Path, located: Located, steps: int) -> np.ndarray:
+    import numpy as np
+
+    from ..classify import read_input
+    from ..export import BATCHES
+    from ..inputs import expand
+
+    names = [name for name, _ in zip(expand([str(folder)]), range(max(BATCHES)))]
+    if len(names) < max(BATCHES):
+        raise UsageError(f"--images {folder}: {len(names)} images there, {max(BATCHES)} are needed")
+    return np.stack([read_input(name, located.config, steps) for name in names])
+
+
+def _measure(path: Path, located: Located, data: Path, steps: int, precision: str) -> None:
+    """Top-1 accuracy and speed of the file, and of torch's float32 where the file's is another. Raises ZooError on a real loss."""
+    import time
+
+    import torch
+
+    from ..fold import fold
+    from ..onnx_runtime import OnnxModel
+    from ..training.augment import pixels
+    from ..training.evaluation import test_images
+    from ..weights import load_network
+
+    test, title = test_images(located.config, data, None, steps)
+    size = located.config.input_size[1]
+    network = fold(load_network(located, time_steps=steps), size=(size, size))
+    run = OnnxModel(path, "cpu")
+    right, seconds = {"torch fp32": 0, precision: 0}, {"torch fp32": 0.0, precision: 0.0}
+    with torch.inference_mode():
+        for rows in torch.arange(len(test)).split(50):
+            part = test[rows]
+            x = pixels(part.x, size)
+            for name, logits in (("torch fp32", network), (precision, lambda x: torch.from_numpy(run(x.numpy())))):
+                start = time.perf_counter()
+                best = logits(x).argmax(1)
+                seconds[name] += time.perf_counter() - start
+                right[name] += int((best == part.y).sum())
+    top1 = {name: 100 * n / len(test) for name, n in right.items()}
+    for name in right:
+        note(f"{'torch fp32' if name == 'torch fp32' else f'onnxruntime {name}'}: top-1 {top1[name]:.2f} % on {len(test)} images "
+             f"of {title}, {len(test) / seconds[name]:.0f} images a second")
+    if top1["torch fp32"] - top1[precision] > ALLOWED_DROP:
+        raise ZooError(f"{precision} costs {top1['torch fp32'] - top1[precision]:.2f} points of accuracy, more than the "
+                       f"{ALLOWED_DROP} allowed: it is not written; export fp32")

@@ -1,0 +1,107 @@
+"""Running an exported network with numpy and onnxruntime alone: neither torch nor timm is imported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .errors import UsageError, ZooError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+INSTALL = {"cuda": "pip install onnxruntime-gpu, with CUDA and cuDNN as it wants them",
+           "tensorrt": "pip install onnxruntime-gpu, with CUDA and TensorRT as it wants them"}
+
+
+def import_onnxruntime():
+    """The module. Raises ZooError where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ZooError(f"running .onnx files needs onnxruntime ({error}): pip install 'eisnn-zoo[onnx]'") from error
+    return onnxruntime
+
+
+def session_options(onnxruntime, threads: int | None):
+    """Quiet, and with 8-bit weights turned into float32 once, when the file is loaded, not in every run."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+class OnnxModel:
+    """A network from ``eisnn-zoo export``, as a function of arrays.
+
+    Args:
+        path: the .onnx file.
+        device: "cpu", "cuda", "tensorrt", or "auto": a GPU where onnxruntime can use one, else the CPU.
+        threads: of the CPU for one batch; None leaves the choice to onnxruntime.
+
+    Attributes:
+        config: the network's config.json, as the file carries it.
+        time_steps: T.
+        precision: "fp32", "fp16" or "int8".
+        input_shape: of one input, without the batch: (C, H, W), or (T, C, H, W) for event frames.
+        device: the one that it runs on.
+
+    Raises:
+        UsageError: no such device. ZooError: the file is missing, damaged, not ours, or the device would not be used.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None):
+        if device not in ("auto", *PROVIDERS):
+            raise UsageError(f"device {device!r} is unknown to onnxruntime here: choose auto, {', '.join(PROVIDERS)}")
+        if not Path(path).is_file():
+            raise UsageError(f"there is no file {path}")
+        onnxruntime = import_onnxruntime()
+        options = session_options(onnxruntime, threads)
+        wanted = self._wanted(onnxruntime.get_available_providers(), device)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[w] for w in wanted])
+        except Exception as error:  # onnxruntime has an exception class of its own for every status code
+            raise ZooError(f"{path} is no ONNX file that onnxruntime can run: {_first_line(error)}") from error
+        # onnxruntime falls back to the CPU without a word when a library of the GPU is missing.
+        got = self._session.get_providers()
+        self.device = next(w for w in (*wanted, "cpu") if PROVIDERS[w] in got)
+        if device not in ("auto", self.device):
+            raise ZooError(f"onnxruntime cannot use {device} here and would have run on the CPU: {INSTALL[device]}, or --device cpu")
+        self._input = self._session.get_inputs()[0]
+        self.input_shape = tuple(self._input.shape[1:])
+        self._read(path, self._session.get_modelmeta().custom_metadata_map)
+
+    @staticmethod
+    def _wanted(available: list[str], device: str) -> list[str]:
+        if device == "auto":
+            return [d for d in ("cuda", "cpu") if PROVIDERS[d] in available]
+        if PROVIDERS[device] not in available:
+            raise ZooError(f"this onnxruntime has no {device}: {INSTALL[device]}, or --device cpu")
+        return [device] if device == "cpu" else [device, "cpu"]
+
+    def _read(self, path: str | Path, metadata: dict[str, str]) -> None:
+        try:
+            self.config: dict = json.loads(metadata["config"])
+            self.time_steps, self.precision = int(metadata["time_steps"]), metadata["precision"]
+        except (KeyError, ValueError) as error:
+            raise ZooError(f"{path} carries no configuration of an E-I network: without one its preprocessing and classes would "
+                           "be a guess; make it with `eisnn-zoo export`") from error
+        self.metadata = metadata
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Logits, float32 ``[B, classes]``, of float32 ``[B, C, H, W]`` in [0, 1] (event frames ``[B, T, C, H, W]``).
+
+        Raises:
+            ZooError: another shape than the network was exported for.
+        """
+        if x.shape[1:] != self.input_shape or not len(x):
+            raise ZooError(f"this network takes a batch of {list(self.input_shape)}, got {list(x.shape)}")
+        (logits,) = self._session.run(None, {self._input.name: np.ascontiguousarray(x, np.float32)})
+        return logits
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

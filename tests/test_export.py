@@ -1,0 +1,221 @@
+"""ONNX files answer as the network does, at any batch size, and carry what is needed to use them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.export import drawn_inputs, export, quantise, verify
+from eisnn_zoo.fold import FoldedEI, fold
+from eisnn_zoo.images import open_image, preprocess
+from eisnn_zoo.initialize import initialize
+from eisnn_zoo.onnx_runtime import OnnxModel
+from eisnn_zoo.weights import load_network, locate, sha256
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+FILES = sorted((Path(__file__).parent / "data" / "cifar10").glob("*.png"))
+
+
+def published(folder: Path, name: str, x: np.ndarray, **options):
+    """A model folder with a network that E-I Init has seen x for."""
+    from safetensors.torch import save_file
+
+    from eisnn_zoo.config import Config, base_config, find_model
+    from eisnn_zoo.networks import build
+
+    network = build(name, **options)
+    initialize(network, torch.from_numpy(x), 2025)
+    base = base_config(find_model(name), "test")
+    config = json.dumps(Config(base.model, {**base.options, **options}, base.label_names, "test").to_json())
+    (folder / "config.json").write_text(config)
+    save_file(network.state_dict(), folder / "model.safetensors", {"format": "pt", "config": config})
+    return locate(str(folder))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.stack([preprocess(open_image(f), (3, 32, 32)) for f in FILES])
+
+
+@pytest.fixture(scope="module")
+def vgg8(tmp_path_factory, pictures):
+    return published(tmp_path_factory.mktemp("vgg8"), "ei_vgg8_cifar10", pictures, time_steps=2)
+
+
+@pytest.fixture(scope="module")
+def fp32(vgg8, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "vgg8.onnx"
+    export(vgg8, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def int8(fp32, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "vgg8.int8.onnx"
+    model = onnx.load(fp32)
+    quantise(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
+
+
+def test_answers_are_the_network_s_at_any_batch(vgg8, fp32, pictures):
+    found = verify(fp32, vgg8, pictures)
+    assert found.samples == 10 and found.top1 == 1 and found.close >= 0.9, found
+    run = OnnxModel(fp32, "cpu")
+    assert np.isfinite(run(np.zeros((3, 3, 32, 32), np.float32))).all()
+    np.testing.assert_allclose(run(pictures[:13])[4:5], run(pictures[4:5]), atol=1e-4)
+
+
+def test_the_file_explains_itself(vgg8, fp32):
+    run = OnnxModel(fp32, "cpu")
+    assert run.config == vgg8.config.to_json() and run.config["label_names"][3] == "cat"
+    assert run.config["pretrained_cfg"]["mean"] == [0, 0, 0]
+    assert (run.time_steps, run.precision, run.input_shape, run.device) == (2, "fp32", (3, 32, 32), "cpu")
+    assert run.metadata["source_sha256"] == sha256(vgg8.path)
+    assert [p.name for p in fp32.parent.iterdir()] == [fp32.name]  # no side file, nothing left over
+    model = onnx.load(fp32)
+    assert model.opset_import[0].version == 20
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_event_networks(tmp_path):
+    x = np.random.default_rng(0).poisson(0.3, (8, 3, 2, 48, 48)).astype(np.float32)
+    located = published(tmp_path, "ei_vgg8_cifar10dvs", x, time_steps=3)
+    export(located, tmp_path / "dvs.onnx")
+    x[1, 0] = 0  # a silent first frame; verify itself blanks the whole of the first sample
+    found = verify(tmp_path / "dvs.onnx", located, x)
+    assert found.top1 >= 0.9 and found.close >= 0.9, found
+    assert OnnxModel(tmp_path / "dvs.onnx").input_shape == (3, 2, 48, 48)
+
+
+def test_time_steps_and_baselines(tmp_path, model_folder):
+    located = locate(str(model_folder("bn_mlp4_mnist")))
+    export(located, tmp_path / "bn.onnx", time_steps=3)
+    assert verify(tmp_path / "bn.onnx", located).top1 >= 0.9
+    run = OnnxModel(tmp_path / "bn.onnx")
+    assert run.time_steps == 3 and run.config["model_args"]["time_steps"] == 3
+
+
+def test_int8_rounds_weights_and_nothing_else(vgg8, fp32, int8, pictures):
+    """onnxruntime's integers give what torch gives in float64 with the same rounded weights: the activations lost nothing."""
+    assert int8.stat().st_size < 0.35 * fp32.stat().st_size
+    folded = fold(load_network(vgg8).double())
+    layers = [m for m in folded.modules() if isinstance(m, FoldedEI)]
+    for layer in layers[1:]:
+        scale = layer.weight.abs().amax((1, 2, 3), keepdim=True) / 127
+        layer.weight.copy_((layer.weight / scale).round() * scale)
+    with torch.inference_mode():
+        expected = folded(torch.from_numpy(pictures).double()).numpy()
+    close = np.abs(OnnxModel(int8, "cpu")(pictures) - expected).max(1) < 1e-4 * np.abs(expected).max()
+    assert close.mean() >= 0.8, close  # a weight half-way between two integers may go the other way, and a spike with it
+
+
+def test_fp16_halves_the_file(vgg8, fp32, tmp_path, pictures):
+    export(vgg8, tmp_path / "half.onnx", "fp16")
+    assert 0.4 < (tmp_path / "half.onnx").stat().st_size / fp32.stat().st_size < 0.6
+    found = verify(tmp_path / "half.onnx", vgg8, pictures)
+    assert found.top1 >= 0.7 and OnnxModel(tmp_path / "half.onnx").precision == "fp16", found
+
+
+def test_a_wrong_file_is_found_out(vgg8, fp32, tmp_path, pictures):
+    model = onnx.load(fp32)
+    kernel = next(t for t in model.graph.initializer if t.name.endswith("current.weight"))
+    kernel.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(kernel), kernel.name))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    with pytest.raises(ZooError, match="does not answer as the network does"):
+        verify(tmp_path / "wrong.onnx", vgg8, pictures)
+
+
+def test_drawn_inputs_are_pictures():
+    x = drawn_inputs((3, 32, 32), 7)
+    assert x.shape == (7, 3, 32, 32) and x.min() == 0 and x.max() <= 1 and (x.std((1, 2, 3)) > 0.05).all()
+    assert np.array_equal(np.round(x * 255), x * np.float32(255)) or np.abs(np.round(x * 255) - x * 255).max() < 1e-4
+    assert drawn_inputs((4, 2, 16, 16), 3).shape == (3, 4, 2, 16, 16)
+
+
+def test_running_needs_neither_torch_nor_timm(fp32):
+    code = ("import sys, numpy as np; from eisnn_zoo.onnx_runtime import OnnxModel;"
+            f"print(OnnxModel({str(fp32)!r}, 'cpu')(np.zeros((1, 3, 32, 32), np.float32)).shape);"
+            "print({'torch', 'timm', 'onnx'} & set(sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["(1,", "10)", "set()"]
+
+
+# ---- errors --------------------------------------------------------------------------------------------------------
+
+
+def test_bad_files_are_named(tmp_path, fp32):
+    (tmp_path / "noise.onnx").write_bytes(b"no model at all" * 100)
+    model = onnx.load(fp32)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    for name, words in (("gone.onnx", "there is no file"), ("noise.onnx", "no ONNX file that onnxruntime can run"),
+                        ("bare.onnx", "carries no configuration")):
+        with pytest.raises(ZooError, match=words) as caught:
+            OnnxModel(tmp_path / name)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_shapes_are_refused(fp32):
+    run = OnnxModel(fp32)
+    for shape in ((1, 3, 28, 28), (1, 1, 32, 32), (3, 32, 32), (0, 3, 32, 32)):
+        with pytest.raises(ZooError, match=r"takes a batch of \[3, 32, 32\]"):
+            run(np.zeros(shape, np.float32))
+
+
+def test_a_device_that_is_not_there_is_an_error(fp32, monkeypatch):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime has CUDA here")
+    with pytest.raises(ZooError, match="onnxruntime-gpu"):
+        OnnxModel(fp32, "cuda")
+    # The library says it has CUDA, and then falls back without a word.
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(ZooError, match="onnxruntime-gpu"):
+        OnnxModel(fp32, "cuda")
+    with pytest.raises(UsageError, match="tpu"):
+        OnnxModel(fp32, "tpu")
+
+
+def test_missing_packages_are_named(vgg8, fp32, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ZooError, match=r"eisnn-zoo\[onnx\]"):
+        export(vgg8, tmp_path / "x.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ZooError, match=r"eisnn-zoo\[onnx\]"):
+        OnnxModel(fp32)
+
+
+@pytest.mark.parametrize("arguments, word", [
+    (("--precision", "int4"), "int4"), (("--opset", "9"), "opset 9"), (("--output", "nowhere/x.onnx"), "nowhere"), (("--output", "."), "folder"),
+])
+def test_export_refuses_nonsense(cli, vgg8, tmp_path, monkeypatch, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("export", vgg8.path.parent, *arguments)
+    assert code == 2 and out == "" and word in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_is_not_for_mlps(cli, model_folder, tmp_path):
+    code, _, err = cli("export", model_folder("ei_mlp2_mnist"), "--precision", "int8", "--output", tmp_path / "x.onnx")
+    assert code == 2 and "int8 is for convolutional networks" in err
+
+
+def test_export_command(cli, model_folder, tmp_path):
+    path = tmp_path / "out" / "mlp.onnx"
+    path.parent.mkdir()
+    code, out, err = cli("export", model_folder("ei_mlp2_mnist"), "--output", path)
+    assert code == 0 and out == f"{path}\n", err
+    assert "verified" in err and "batch 1, 2, 7" in err
+    assert [p.name for p in path.parent.iterdir()] == ["mlp.onnx"]
