@@ -71,7 +71,8 @@ PROSE = {
         "Σ W<sub>IE</sub>; constant divisors: each cell's geometric mean of D over images; noise on weights: w (1 + σ ε), held "
         "at ≥ 0; flipped signs break Dale's law",
         "The solid grey line is the intact network, the dotted one chance. A curve that falls at once marks a part the network "
-        "cannot spare: where inhibition cancels most of the excitation, little of it can be missing."),
+        "cannot spare: where inhibition cancels most of the excitation, little of it can be missing. A network that only gives one "
+        "answer still scores the share of that class among the images. With n images a figure is uncertain by about 100/√n points."),
     "energy": Prose(
         "Operations and energy", "What does one image cost, with every multiplication counted?",
         "energy = Σ operations × energy of one, in pJ (float32 at 45 nm): "

@@ -94,13 +94,14 @@ def gain(s: Subject) -> Study:
     rows = [{"changed": title.lower(), **r} for title, own in measured.items() for r in own]
     slopes = {title: [(exponent(own, l, "before_division"), exponent(own, l, "after_division")) for l in s.layers]
               for title, own in measured.items()}
-    first_before, first_after = slopes["Light"][0]
-    before = "" if first_before is None else f" as light^{first_before:.2f} before the division and"
-    seen = [f"Dimmed light: the first layer's current goes{before} as light^{abs(first_after or 0):.2f} after it."]
-    near, last = slopes["Contrast"][0][1], slopes["Contrast"][-1][1]
-    if near is not None and last is not None:
-        seen.append(f"Less contrast at the same mean light: the first layer's current goes as contrast^{near:.2f}, the last "
-                    f"layer's as contrast^{last:.2f}.")
+    seen = []
+    for what, (before, after) in (("the light", slopes["Light"][0]), ("contrast", slopes["Contrast"][0])):
+        if after is not None:
+            first = "" if before is None else f"{before:.2f} before the division and "
+            seen.append(f"The first layer's current follows {what} with exponent {first}{round(after, 2) + 0.0:.2f} after it.")
+    last = slopes["Contrast"][-1][1]
+    if last is not None:
+        seen.append(f"The last layer's follows contrast with exponent {last:.2f}.")
     return Study("gain", seen, rows, figures.gain(measured, s.layers))
 
 
