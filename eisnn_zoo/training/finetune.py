@@ -8,8 +8,9 @@ from ..errors import UsageError
 from ..weights import locate
 from .recipe import FOLDER, Recipe, check_recipe
 
-DEFAULTS = {"epochs": 10, "batch_size": 64, "optimizer": "muon", "lr": 4e-3, "momentum": 0.95, "label_smoothing": 0.1,
-            "precision": "auto"}
+# Chosen on 300 digits 5 to 9, from an MLP trained on 0 to 4: 89 % of others right, 85 % frozen; batch 64, lr 4e-3: 76, 35.
+DEFAULTS = {"epochs": 10, "batch_size": 32, "optimizer": "muon", "momentum": 0.95, "label_smoothing": 0.1, "precision": "auto"}
+LR, LR_FROZEN = 1e-2, 0.15
 
 
 def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
@@ -29,5 +30,6 @@ def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
         weights = str(Path(weights).resolve())
     values = {"model": config.model.name, "about": f"fine-tuned from {config.name}", "dataset": FOLDER, "weights": weights,
               "freeze": freeze, "augment": "crop_flip" if config.input_size[0] == 3 else "none",
-              "time_steps": config.options.get("time_steps", 4), **DEFAULTS, **overrides}
+              "time_steps": config.options.get("time_steps", 4), "lr": LR_FROZEN if freeze else LR, **DEFAULTS,
+              **overrides}
     return check_recipe(values, f"fine-tuning {config.name}")
