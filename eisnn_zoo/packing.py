@@ -64,7 +64,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     recipe, environment, history = started.recipe, started.environment, read_history(run)
     model = _model(recipe, name)
     files = _weight_files(run, which)
-    images = load(model.dataset, data, "test", recipe.final_steps)
+    images = load(DATASETS[recipe.dataset], data, "test", recipe.final_steps)
     hub, table = (hub, hub / "weights.toml") if hub else (hub_folder(), table_path())
     hub.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{model.name}.{tag}.", dir=hub))
@@ -89,6 +89,8 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         card.write(beside, config, row)
         beside.chmod(0o755)
         _put(beside, hub / config.name)
+        for leftover in hub.glob(f".{config.name}.*"):  # of a process that was killed while packing
+            shutil.rmtree(leftover, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     put_row(row, table)

@@ -94,6 +94,7 @@ def test_pack_makes_a_whole_model_that_loads(run, data, tmp_path, cli, monkeypat
 def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp_path, monkeypatch):
     hub = tmp_path / "hub"
     other = packing.pack(run, "other", data, hub=hub)
+    (hub / f".{NAME}.zoo.killed").mkdir()
     first = packing.pack(run, "zoo", data, hub=hub)
     second = packing.pack(run, "zoo", data, which="last", hub=hub)
     assert first.sha256 != second.sha256 and "last epoch" in second.obtained

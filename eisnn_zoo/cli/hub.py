@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -67,10 +66,9 @@ def pack(
     """Make a published model of a run: weights in half precision, measured, with configuration, record and card."""
     from ..packing import pack
     from ..weights import hub_folder
+    from .training import _needs_training
 
-    missing = [name for name in ("pydantic", "yaml", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise ZooError(f"this command needs {', '.join(missing)}: pip install 'eisnn-zoo[train]'")
+    _needs_training()
     row = pack(run, tag, data, name, weights, hub, say=note)
     print((hub or hub_folder()) / row.folder)
     note(f"{row.name}: {row.top1} % top-1, {row.size / 1e6:.1f} MB")
@@ -177,23 +175,23 @@ def _here(spec: str):
     from ..publishing import find
     from ..weights import WEIGHTS, Located, locate, released_config, weights_of
 
-    name, _, tag = spec.partition(".")
-    rows = [] if Path(spec).exists() else [w for w in weights_of(name) if tag in ("", w.tag)]
-    if rows and not any(w.local for w in rows):
-        raise ZooError(f"the weights {rows[0].name} are not here: fetch them with `eisnn-zoo download {rows[0].name}`")
-    row = next((w for w in rows if w.local), None)
-    if row is None and Path(spec).is_dir():
+    if Path(spec).is_dir():
         try:
             folder, row = find(spec)
-            return Located(folder / WEIGHTS, read_config(folder / "config.json"), row)
         except UsageError:  # a folder that is in no table
             return locate(spec)
-    if row is None and not Path(spec).exists() and spec.startswith(("hf-hub:", "hf_hub:")):
+        return Located(folder / WEIGHTS, read_config(folder / "config.json"), row)
+    if spec.startswith(("hf-hub:", "hf_hub:")):
         raise UsageError(f"{spec}: verify looks at what is here; fetch it with `eisnn-zoo download {spec} --to FOLDER` first")
-    if row is None:
+    name, _, tag = spec.partition(".")
+    rows = [] if Path(spec).is_file() else [w for w in weights_of(name) if tag in ("", w.tag)]
+    if not rows:
         return locate(spec)
-    config = row.local.parent / "config.json"
-    return Located(row.local, read_config(config) if row.folder else released_config(row.model, config), row)
+    for row in rows:
+        if (path := row.local) is not None:
+            config = path.parent / "config.json"
+            return Located(path, read_config(config) if row.folder else released_config(row.model, config), row)
+    raise ZooError(f"the weights {rows[0].name} are not here: fetch them with `eisnn-zoo download {rows[0].name}`")
 
 
 def convert(
