@@ -32,7 +32,7 @@ from literal import Literal
 from eisnn_zoo import initialize
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
-from eisnn_zoo.fold import fold
+from eisnn_zoo.folding import fold
 from eisnn_zoo.networks import SpikingNet, build
 from eisnn_zoo.timing import alternate, convolution_peak, machine
 

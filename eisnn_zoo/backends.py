@@ -76,7 +76,7 @@ def torch_network(located: Located, device: str = "auto", time_steps: int | None
     """
     import torch
 
-    from .fold import fold
+    from .folding import fold
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

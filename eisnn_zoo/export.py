@@ -85,7 +85,7 @@ def trace(network: SpikingNet, input_size: tuple[int, int, int], opset: int, hal
     """The folded network's graph for any batch."""
     import torch
 
-    from .fold import FoldedEI, fold
+    from .folding import FoldedEI, fold
 
     folded = fold(network)
     if half:

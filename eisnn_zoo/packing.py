@@ -225,7 +225,7 @@ def recipe_name(recipe: Recipe) -> str:
 def _obtained(facts: dict) -> str:
     from .training.data import TEST_SET
 
-    looked = f"the {facts['test_images']:,} test images looked at once"
+    looked = f"the {facts['test_images']:,} test images decided nothing"
     if facts["weights"] not in ("best", "last"):
         return f"weights of a checkpoint; {looked}"
     if facts["weights"] == "last":

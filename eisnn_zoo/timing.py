@@ -6,12 +6,15 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
+Key = TypeVar("Key")
 
-def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, seconds: float = 0.2,
-              clock: Callable[[], float] = time.perf_counter) -> dict[str, np.ndarray]:
+
+def alternate(runs: Mapping[Key, Callable[[], object]], rounds: int, seconds: float = 0.2,
+              clock: Callable[[], float] = time.perf_counter) -> dict[Key, np.ndarray]:
     """Times of single calls, by name.
 
     In every round each run is called as often as fits into ``seconds``, at least once; the order is reversed from round to

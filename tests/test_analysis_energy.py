@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from eisnn_zoo.analysis.energy import Operations, Shape, count_layer, operations, spike_events, totals
-from eisnn_zoo.fold import fold
-from eisnn_zoo.initialize import initialize
+from eisnn_zoo.ei_init import initialize
+from eisnn_zoo.folding import fold
 from eisnn_zoo.networks import build
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from eisnn_zoo.analysis import interventions as iv
 from eisnn_zoo.analysis import record
 from eisnn_zoo.ei import EILinear
-from eisnn_zoo.fold import fold
-from eisnn_zoo.initialize import initialize
+from eisnn_zoo.ei_init import initialize
+from eisnn_zoo.folding import fold
 from eisnn_zoo.networks import build
 from eisnn_zoo.networks.base import Spiking
 from eisnn_zoo.neuron import LIF

@@ -19,7 +19,7 @@ from eisnn_zoo.analysis.prose import PROSE
 from eisnn_zoo.analysis.report import plain_section, render
 from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES
 from eisnn_zoo.cli import analyze as command
-from eisnn_zoo.initialize import initialize
+from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.networks import build
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.export import drawn_inputs, export, quantise, verify
-from eisnn_zoo.fold import FoldedEI, fold
+from eisnn_zoo.folding import FoldedEI, fold
 from eisnn_zoo.images import open_image, preprocess
-from eisnn_zoo.initialize import initialize
 from eisnn_zoo.onnx_runtime import OnnxModel
 from eisnn_zoo.weights import load_network, locate, sha256
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from eisnn_zoo.convolution import apply_dense, dense_matrix, patches
 from eisnn_zoo.ei import EIConv2d, stabilise
-from eisnn_zoo.fold import FoldedEI, FoldedLIF, Pieces, divisor, fold
+from eisnn_zoo.folding import FoldedEI, FoldedLIF, Pieces, divisor, fold
 from eisnn_zoo.networks import build
 from eisnn_zoo.neuron import LIF
 

@@ -223,3 +223,12 @@ def test_the_whole_graph_compiles():
     for name in ("ei_vgg8", "bn_vgg8"):
         with torch.no_grad():
             torch.compile(ready(name), fullgraph=True, backend="eager")(images(name))
+
+
+def test_public_names_are_not_hidden_by_modules():
+    """A submodule of the same name would replace the function as soon as anything imports it."""
+    from importlib.util import find_spec
+
+    for name in eisnn_zoo.__all__:
+        getattr(eisnn_zoo, name)
+        assert find_spec(f"eisnn_zoo.{name}") is None, name

@@ -62,7 +62,8 @@ def benchmark(
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for size in batches:
-            runs, started, networks = {}, {}, {}
+            runs: dict[tuple[str, str], Callable] = {}
+            started, networks = {}, {}
             for spec in models:
                 name, network, shape = _network(spec, time_steps)
                 networks[name] = network
@@ -145,7 +146,7 @@ def _start(network: SpikingNet, way: str, shape: tuple[int, int, int], threads: 
         session.run(None, {"input": x})
         return lambda x: session.run(None, {"input": x}), time.perf_counter() - begun
 
-    from ..fold import fold
+    from ..folding import fold
 
     begun = time.perf_counter()
     folded = fold(network, shape[1:], compile=way == "compile")

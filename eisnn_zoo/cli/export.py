@@ -86,7 +86,7 @@ def _measure(path: Path, located: Located, data: Path, steps: int, precision: st
 
     import torch
 
-    from ..fold import fold
+    from ..folding import fold
     from ..onnx_runtime import OnnxModel
     from ..training.augment import pixels
     from ..training.evaluation import test_images

@@ -172,7 +172,7 @@ def evaluate(
 ) -> None:
     """Measure a network on labelled images, in float32, and compare with what it should reach."""
     _needs_training()
-    from ..fold import fold
+    from ..folding import fold
     from ..training.evaluation import compare, evaluate, test_images
     from ..training.setup import strict_arithmetic
     from ..weights import load_network, locate

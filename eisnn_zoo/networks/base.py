@@ -212,7 +212,7 @@ class SpikingNet(nn.Module):
             _logger.warning("%s was neither loaded nor initialised on data: its output means nothing yet. Load weights, or "
                             "call eisnn_zoo.initialize(model, batch, seed).", type(self).__name__)
         elif torch.is_grad_enabled():
-            from ..initialize import initialize
+            from ..ei_init import initialize
 
             self._ready = True
             try:

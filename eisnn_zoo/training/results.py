@@ -14,7 +14,7 @@ import torch
 from ..catalog import MODELS
 from ..errors import ZooError
 from ..files import write_atomic
-from ..fold import fold
+from ..folding import fold
 from ..weights import WEIGHTS, load_network, locate, sha256
 from .data import Images
 from .evaluation import Scores, evaluate

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ei import EILayer, EISynapses
-from ..initialize import initialize
+from ..ei_init import initialize
 from ..networks import SpikingNet, build
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
