@@ -65,10 +65,15 @@ def fetch(repo: str, filename: str, revision: str | None = None) -> Path:
 def _download(repo: str, filename: str, revision: str | None, where: str, again: bool = False) -> Path:
     from huggingface_hub import hf_hub_download
 
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)  # the client logs each of its retries; the sentence in the end is enough
     try:
         return Path(hf_hub_download(repo, filename, revision=revision, endpoint=endpoint(), force_download=again))
     except Exception as error:  # also those of the client's HTTP library, whichever it is in this version
         raise explain(error, repo, where) from error
+    finally:
+        log.setLevel(level)
 
 
 def commit(path: Path) -> str | None:

@@ -177,11 +177,13 @@ def evaluate(
     from ..training.setup import strict_arithmetic
     from ..weights import load_network, locate
 
+    if not data.exists():
+        raise UsageError(f"there is no folder {data}: pass --data with the folder that holds the images")
     located = locate(model)
     steps = time_steps or located.config.options.get("time_steps", 4)
     images, title = test_images(located.config, data, dataset, steps)
     strict_arithmetic()
-    network = fold(load_network(located, time_steps=steps)).to(_device(device))
+    network = fold(load_network(located, time_steps=steps).to(_device(device)), size=located.config.input_size[1:])
     note(f"{located.config.name}: T = {steps}, {len(images)} images of {title}")
     scores = evaluate(network, images, located.config.input_size[1], batch_size)
     facts = compare(located, title, scores, steps)
