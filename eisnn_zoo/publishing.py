@@ -30,7 +30,8 @@ def find(spec: str) -> tuple[Path, Weights]:
         if rows:
             return folder, rows[0]
         if (folder / "recipe.yaml").is_file() and not (folder / WEIGHTS).is_file():
-            raise UsageError(f"{folder} is a run: make a model of it first, with `eisnn-zoo pack {folder} --tag TAG --data FOLDER`")
+            raise UsageError(f"{folder} is a run: name the test images that it is measured on with --data FOLDER, or make a model "
+                             f"of it first, with `eisnn-zoo pack {folder} --tag TAG --data FOLDER`")
         raise UsageError(f"{folder} is in no table of weights: only models that `eisnn-zoo pack` made can be published")
     name, _, tag = spec.partition(".")
     rows = [row for row in list_weights() if row.model.name == name and row.folder and tag in ("", row.tag)]

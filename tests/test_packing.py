@@ -168,3 +168,13 @@ def test_the_table_keeps_its_comment_and_reads_back(tmp_path):
     with pytest.raises(weights.ZooError, match="no table of weights"):
         weights.put_row(row, path)
     assert path.read_text() == "[[weights]]\nmodel = 3\n"
+
+
+def test_publishing_a_run_packs_it_on_the_way(run, data, tmp_path, cli):
+    before = sorted(p.name for p in tmp_path.iterdir())
+    code, out, err = cli("publish", run, "--repo-id", "me/mine", "--dry-run")
+    assert code == 2 and out == "" and "--data" in err
+    code, out, err = cli("publish", run, "--repo-id", "me/mine", "--data", data, "--dry-run")
+    assert code == 0, err
+    assert "model.safetensors" in out and "README.md" in out and "all checks passed" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == before

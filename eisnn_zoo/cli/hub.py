@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ PUBLISH = """[bold]Examples[/bold]
 
   eisnn-zoo publish ei_vgg8_cifar10.zoo --repo-id me/ei_vgg8_cifar10 --dry-run
 
-  eisnn-zoo publish ei_vgg8_cifar10.zoo --repo-id me/ei_vgg8_cifar10 --private
+  eisnn-zoo publish runs/mine --data cifar/ --repo-id me/mine --private
 """
 DOWNLOAD = """[bold]Examples[/bold]
 
@@ -95,18 +96,29 @@ def card(
 
 
 def publish(
-    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Name of a packed model, or its folder.")],
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Name of a packed model, its folder, or a run.")],
     repo_id: Annotated[str, typer.Option("--repo-id", metavar="ORG/NAME", help="Where on the Hub.")],
+    data: Annotated[Path | None, typer.Option("--data", help="For a run: the test images, on which it is measured first.")] = None,
+    tag: Annotated[str, typer.Option("--tag", help="For a run: of its weights, as in MODEL.TAG.")] = "zoo",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and show what would go; no network.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch to publish to; made where there is none.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of publishing.")] = False,
 ) -> None:
-    """Upload a packed model to the Hugging Face Hub, after all checks, in one commit."""
+    """Upload a model to the Hugging Face Hub, after all checks, in one commit."""
     from .. import publishing
 
-    folder, row = publishing.find(model)
-    files = publishing.check(folder, row, repo_id)
+    with tempfile.TemporaryDirectory() as place:
+        if data is None:
+            folder, row = publishing.find(model)
+        else:  # what would be packed is published, and nothing of it stays here
+            from ..packing import pack
+            from .training import _needs_training
+
+            _needs_training()
+            row = pack(Path(model), tag, data, hub=Path(place), say=note)
+            folder = Path(place) / row.folder
+        files = publishing.check(folder, row, repo_id)
     if dry_run:
         print(table([{"file": name, "bytes": len(data)} for name, data in files.items()]))
         note(f"\n{len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB, would go to {repo_id} in one commit; all checks passed")
