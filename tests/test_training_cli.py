@@ -148,3 +148,19 @@ def test_help_imports_no_torch():
             "print(sorted({'torch', 'timm', 'matplotlib', 'yaml'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_eval_by_time_and_early_exit(cli, data, trained, tmp_path):
+    whole = json.loads(cli("eval", trained, "--data", data, "--time-steps", 3, "--format", "json")[1])
+    code, out, err = cli("eval", trained, "--data", data, "--time-steps", "1,3", "--early-exit", 1, "--output", tmp_path, "--format", "json")
+    found = json.loads(out)
+    assert code == 0, err
+    assert [row["time_steps"] for row in found["by_time"]] == [1, 3]
+    assert found["by_time"][1]["top1"] == pytest.approx(whole["top1"], abs=2.1)  # one image of 50 may tip
+    (early,) = found["early_exit"]
+    assert early["top1"] == found["by_time"][1]["top1"] and early["average_steps"] == 3  # nobody is ever wholly sure
+    assert json.loads((tmp_path / "time_steps.json").read_text()) == found and (tmp_path / "time_steps.png").stat().st_size > 5000
+    assert json.loads(cli("eval", trained, "--data", data, "-T", "1,2", "--early-exit", 0.01, "--format", "json")[1])["early_exit"][0]["average_steps"] == 1
+    for wrong in (["--time-steps", "1,x"], ["--time-steps", "0"], ["--early-exit", "1.5"]):
+        code, out, err = cli("eval", trained, "--data", data, *wrong)
+        assert code == 2 and out == "" and wrong[0] in err

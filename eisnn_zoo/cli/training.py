@@ -44,6 +44,8 @@ EVAL = """[bold]Examples[/bold]
 
   eisnn-zoo eval ei_resnet18_cifar10 --data cifar/
 
+  eisnn-zoo eval ei_vgg8_cifar10 --data cifar/ --time-steps 1,2,4,8 --early-exit 0.9
+
   eisnn-zoo eval runs/flowers --data flowers/ --dataset folder --output report/
 """
 RECIPES = """[bold]Examples[/bold]
@@ -165,9 +167,12 @@ def evaluate(
         "--dataset", "-d", help="Default: the model's own. folder: one's own pictures.")] = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 250,
-    time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")] = None,
+    time_steps: Annotated[str | None, typer.Option(
+        "--time-steps", "-T", help="Default: as trained. Several, as in 1,2,4,8: accuracy by T.")] = None,
+    early_exit: Annotated[float | None, typer.Option(
+        "--early-exit", metavar="CONFIDENCE", help="Stop an image's steps once the network is so sure, in (0, 1].")] = None,
     output: Annotated[Path | None, typer.Option(
-        "--output", "-o", help="Write confusion.png and evaluation.json into this folder.")] = None,
+        "--output", "-o", help="Write pictures and the numbers as JSON into this folder.")] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="table or json.")] = Format.table,
 ) -> None:
     """Measure a network on labelled images, in float32, and compare with what it should reach."""
@@ -176,15 +181,24 @@ def evaluate(
     from ..training.evaluation import compare, evaluate, test_images
     from ..training.setup import strict_arithmetic
     from ..weights import load_network, locate
+    from .anytime import parse_steps, report
 
     if not data.exists():
         raise UsageError(f"there is no folder {data}: pass --data with the folder that holds the images")
+    if early_exit is not None and not 0 < early_exit <= 1:
+        raise UsageError(f"--early-exit {early_exit}: a confidence in (0, 1]")
+    several = parse_steps(time_steps)
     located = locate(model)
-    steps = time_steps or located.config.options.get("time_steps", 4)
+    steps = max(several) if several else located.config.options.get("time_steps", 4)
+    if (len(several) > 1 or early_exit is not None) and located.config.options.get("event_input"):
+        raise UsageError("accuracy by T and early exit are for static images: events are cut into other frames for another T")
     images, title = test_images(located.config, data, dataset, steps)
     strict_arithmetic()
     network = fold(load_network(located, time_steps=steps).to(_device(device)), size=located.config.input_size[1:])
     note(f"{located.config.name}: T = {steps}, {len(images)} images of {title}")
+    if len(several) > 1 or early_exit is not None:
+        report(network, images, located.config.input_size[1], several or list(range(1, steps + 1)), early_exit, batch_size, output, format)
+        return
     scores = evaluate(network, images, located.config.input_size[1], batch_size)
     facts = compare(located, title, scores, steps)
     per_class = [{"class": name, "images": int(n), "top1": None if a is None else round(a, 2)}

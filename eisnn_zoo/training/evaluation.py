@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..catalog import DATASETS, Dataset
 from ..config import Config
 from ..errors import UsageError
+from ..networks import SpikingNet
 from ..weights import Located
 from .augment import pixels
 from .data import TEST_SET, DataError, Images, load, load_folder
@@ -81,6 +83,15 @@ def evaluate(model: nn.Module, images: Images, size: int | None = None, batch_si
     seconds = time.perf_counter() - start
     return Scores(loss / len(images), 100 * top5 / len(images),
                   torch.tensor(confusion, dtype=torch.int64).view(classes, classes), seconds)
+
+
+@torch.no_grad()
+def evidence(model: SpikingNet, images: Images, size: int | None = None, batch_size: int = 250) -> np.ndarray:
+    """Logits of every single time step for all images, ``[T, N, classes]``."""
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    parts = [model.forward_evidence(pixels(images.x[rows].to(device), size)).float().cpu()
+             for rows in torch.arange(len(images)).split(batch_size)]
+    return torch.cat(parts, 1).numpy()
 
 
 def _title(dataset: Dataset) -> str:

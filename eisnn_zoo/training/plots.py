@@ -49,6 +49,22 @@ def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
     _save(figure, path)
 
 
+def accuracy_by_steps(by_time: list[dict], early: list[dict], path: Path) -> None:
+    """Accuracy after each number of time steps, and where early exit lies among them."""
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([row["time_steps"] for row in by_time], [row["top1"] for row in by_time], marker="o", color="#0072B2",
+              label="all take T steps")
+    for row in early:
+        axes.plot(row["average_steps"], row["top1"], marker="D", linestyle="", color="#D55E00",
+                  label=f"stop once {100 * row['confidence']:g} % sure")
+    axes.set_xlabel("time steps (average)")
+    axes.set_ylabel("top-1 accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     out = io.BytesIO()
     FigureCanvasAgg(figure).print_png(out)

@@ -1,0 +1,49 @@
+"""eisnn-zoo eval --time-steps 1,2,4 and --early-exit: what a network knows after each step, and what stopping early costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import UsageError
+from .output import Format, note, render
+
+
+def parse_steps(text: str | None) -> list[int]:
+    """Numbers of time steps in "4" or "1,2,4,8"; none where text is None. Raises UsageError."""
+    try:
+        steps = [int(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        steps = [0]
+    if any(t < 1 for t in steps):
+        raise UsageError(f"--time-steps {text}: numbers of at least 1, as in 4 or 1,2,4,8")
+    return sorted(set(steps))
+
+
+def report(network, images, size: int, steps: list[int], confidence: float | None, batch_size: int, output: Path | None,
+           format: Format) -> None:
+    """Prints accuracy after each of steps, and with early exit at the confidence, from one pass at the network's own T.
+
+    A network never sees its future, so its first steps are those of a network with fewer.
+    """
+    from ..anytime import accuracy_by_confidence, accuracy_by_time
+    from ..training.evaluation import evidence
+
+    found = evidence(network, images, size, batch_size)
+    labels = images.y.numpy()
+    by_time = [row for row in accuracy_by_time(found, labels) if row["time_steps"] in steps]
+    early = accuracy_by_confidence(found, labels, [confidence]) if confidence is not None else []
+    if output:
+        from ..files import write_atomic
+        from ..training.plots import accuracy_by_steps
+
+        output.mkdir(parents=True, exist_ok=True)
+        accuracy_by_steps(by_time, early, output / "time_steps.png")
+        write_atomic(output / "time_steps.json", json.dumps({"by_time": by_time, "early_exit": early}, indent=2) + "\n")
+        note(f"wrote {output / 'time_steps.png'} and time_steps.json")
+    if format is Format.json:
+        print(json.dumps({"by_time": by_time, "early_exit": early}, indent=2))
+        return
+    print(render(by_time, format, {"time_steps": "T", "top1": "top-1 (%)"}))
+    if early:
+        print("\n" + render(early, format, {"confidence": "confidence", "top1": "top-1 (%)", "average_steps": "average steps"}))
