@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -66,11 +67,13 @@ def machine() -> dict[str, str]:
         except PackageNotFoundError:
             return "-"
 
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as f:
-            name = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), name)
-    except OSError:
-        pass  # not Linux
-    return {"date": time.strftime("%Y-%m-%d"), "processor": name, "cores": str(os.cpu_count()), "python": platform.python_version(),
+    return {"date": time.strftime("%Y-%m-%d"), "processor": processor(), "cores": str(os.cpu_count()), "python": platform.python_version(),
             **{package: of(package) for package in ("torch", "onnxruntime", "numpy")}}
+
+
+def processor() -> str:
+    """Its name, as well as the operating system tells it."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:  # only Linux has that file
+        name = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), name)
+    return name

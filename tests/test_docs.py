@@ -36,3 +36,9 @@ def test_commands_in_the_readme_exist():
     commands = set(get_command(app).commands)
     used = set(re.findall(r"^(?:\S*/)?eisnn-zoo ([a-z]+)", README, re.M)) | set(re.findall(r"`eisnn-zoo ([a-z]+)", README))
     assert used and used <= commands, used - commands
+
+
+def test_the_citation_is_the_cards():
+    from eisnn_zoo.card import BIBTEX
+
+    assert f"```bibtex\n{BIBTEX}\n```" in README

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..errors import UsageError, ZooError
 from ..files import write_atomic
+from ..timing import processor
 from .recipe import Recipe, load_recipe
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -141,15 +142,6 @@ def environment(device: torch.device) -> dict:
         commit = ""
     versions = {name: version(name) for name in ("torchvision", "timm", "numpy")}
     return {"eisnn_zoo": __version__, "torch": torch.__version__, **versions, "python": platform.python_version(),
-            "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
             "threads": torch.get_num_threads(), "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32, "commit": commit}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        models = []
-    return models[0] if models else platform.processor() or platform.machine()
