@@ -57,6 +57,7 @@ def test_ablations_leave_out_one_thing_each():
         different[name] = {k: v for k, v in recipe.model_dump().items() if v != full[k] and k != "about"}
     assert different == {"no_init": {"init": "default"}, "no_stabilisation": {"stabilisation": "none"},
                          "no_ste": {"stabilisation": "no_ste"}, "no_scaling": {"scale_w_ei_gradient": False}}
+    assert load_recipe("ei_vgg8_cifar10", {"ei_ratio": "8"}).paper[0] is None  # the paper's figure is another network's
 
 
 def test_what_is_shown_can_be_read_again(tmp_path):
@@ -87,6 +88,8 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "time_steps: {1: 2}", r"line 3: time_steps = .*begins with epoch 0"),
     (HEAD + "batch_size: 4\naccumulate: 8", r"line 4: accumulate = 8: a batch of 4 has no 8 parts"),
     (HEAD + "freeze: true", r"line 3: freeze = True: .*set weights"),
+    (HEAD + "ei_ratio: 0.5", r"line 3: ei_ratio = 0\.5: .*integer"),
+    ("model: bn_vgg8_cifar10\nei_ratio: 8", r"line 2: ei_ratio = 8: bn_vgg8_cifar10 has no inhibitory cells"),
     (HEAD + "lr: 1e-3\nlr: 2e-3", r"line 4: key 'lr' stands there twice"),
     (HEAD + "lr: [1", r"is not YAML: .*line 3"),
     ("model: ei_vgg8_nmnist\ntime_steps: {0: 1, 3: 2}", r"line 2: time_steps = .*fixed number of frames"),

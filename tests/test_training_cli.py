@@ -60,6 +60,16 @@ def test_train_then_resume_then_eval(cli, data, trained, tmp_path):
         assert min(picture.size) > 300
 
 
+def test_another_ratio_of_cells_trains_and_loads(cli, data, tmp_path):
+    run = tmp_path / "run"
+    assert cli("train", "ei_mlp2_mnist", "--data", data, "--output", run, "--no-compile", *QUICK, "--set", "ei_ratio=10")[0] == 0
+    layer = create_model(str(run)).stages[0].layers[0].current
+    assert (layer.n_e, layer.n_i) == (500, 50)
+    Image.new("L", (28, 28), 90).save(tmp_path / "grey.png")
+    code, out, err = cli("predict", tmp_path / "grey.png", "--model", run, "--format", "json")
+    assert code == 0 and len(json.loads(out)[0]["top"]) == 5, err
+
+
 def test_reproduce_writes_one_row(cli, data, tmp_path):
     table = tmp_path / "results" / "results.csv"
     for _ in range(2):  # the second time there is nothing left to train, and the row is replaced

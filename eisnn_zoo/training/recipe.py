@@ -60,6 +60,7 @@ class Recipe(BaseModel):
     init: Literal["ei", "default"] = "ei"  # the paper's four ablations: E-I Init,
     stabilisation: Literal["adaptive", "no_ste", "none"] = "adaptive"  # stabilisation and straight-through estimator,
     scale_w_ei_gradient: bool = True  # and the 1/d of E-I Prop
+    ei_ratio: int = Field(0, ge=0)  # excitatory cells per inhibitory one; the model's own (4) where 0
 
     @model_validator(mode="before")
     @classmethod
@@ -91,6 +92,9 @@ class Recipe(BaseModel):
             raise _AtKey("accumulate", f"a batch of {self.batch_size} has no {self.accumulate} parts")
         if self.freeze and not self.weights:
             raise _AtKey("freeze", "only a network that starts from weights can be frozen: set weights")
+        if self.ei_ratio and (self.weights or self.model.startswith("bn_")):
+            raise _AtKey("ei_ratio", "the weights it starts from have their own" if self.weights else
+                         f"{self.model} has no inhibitory cells")
         return self
 
     @property
@@ -108,8 +112,9 @@ class Recipe(BaseModel):
 
     @property
     def ablates(self) -> bool:
-        """Whether a part of the method is left out."""
-        return self.init != "ei" or self.stabilisation != "adaptive" or not self.scale_w_ei_gradient
+        """Whether a part of the method is left out, or another network trained than the paper's."""
+        return (self.init != "ei" or self.stabilisation != "adaptive" or not self.scale_w_ei_gradient
+                or self.ei_ratio not in (0, 4))
 
     @property
     def paper(self) -> tuple[float | None, str]:

@@ -80,9 +80,10 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
 
 
 def _fresh(recipe: Recipe, data: Data) -> SpikingNet:
-    if recipe.dataset != FOLDER:
-        return build(recipe.model)
-    return build(recipe.model, num_classes=len(data.label_names), in_chans=data.train.x.shape[-3])
+    options = {"ei_ratio": recipe.ei_ratio} if recipe.ei_ratio else {}
+    if recipe.dataset == FOLDER:
+        options |= {"num_classes": len(data.label_names), "in_chans": data.train.x.shape[-3]}
+    return build(recipe.model, **options)
 
 
 def _pretrained(recipe: Recipe, data: Data) -> SpikingNet:
