@@ -28,6 +28,8 @@ TRAIN = """[bold]Examples[/bold]
 
   eisnn-zoo train --resume runs/ei_vgg8_cifar10
 
+  eisnn-zoo train zoo_mlp4_mnist --data mnist/ --record
+
   torchrun --no-python --nproc-per-node 4 eisnn-zoo train ei_resnet18_cifar10 --data cifar/ --device cuda
 """
 FINETUNE = """[bold]Examples[/bold]
@@ -80,20 +82,26 @@ def train(
     report_to: Report = None,
     save_every: Annotated[float, typer.Option(
         "--save-every", min=0, help="Seconds between checkpoints within an epoch.")] = 300,
+    record: Annotated[bool, typer.Option(
+        "--record", help="Keep histograms of parameters, currents and rates, for `analyze --evolution`.")] = False,
+    record_at: Annotated[str | None, typer.Option(
+        "--record-at", metavar="EPOCHS", help="Epochs to record: all, or 0,1,10 (0: the start). Default: 12, more of them early.",
+    )] = None,
 ) -> None:
     """Train a network by a recipe; interrupted at any moment, it can be gone on with."""
     _needs_training()
+    moments = record_at or ("auto" if record else None)
     if resume is not None:
         if recipe or set_ or output:
             raise UsageError("--resume takes the recipe and the folder from the run: leave out RECIPE, --set and --output")
-        _resume(resume, data, device, save_every)
+        _resume(resume, data, device, save_every, moments)
         return
     if recipe is None or data is None:
         raise UsageError("name a recipe and its data: eisnn-zoo train ei_vgg8_cifar10 --data FOLDER")
     from ..training.recipe import load_recipe
 
     run = output or Path("runs") / Path(recipe).stem
-    _fit(load_recipe(recipe, _settings(set_)), data, run, device, compile, report_to, save_every)
+    _fit(load_recipe(recipe, _settings(set_)), data, run, device, compile, report_to, save_every, moments)
 
 
 def reproduce(
@@ -279,13 +287,15 @@ def _device(name: str) -> str:
 
 
 def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, report_to: list[str] | None,
-         save_every: float = 300):
+         save_every: float = 300, record_at: str | None = None):
     """Trains, and returns the finished training."""
     import shutil
 
     from ..training.engine import Training
+    from ..training.record import choose_epochs, planned, record
 
     device = _device(device)
+    moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
     if compile is None:  # on a CPU torch.compile calls a C++ compiler
         compile = device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++"))
     training = Training(recipe, data, run, device, compile, report_to or ())
@@ -293,12 +303,13 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
         going_on = f", going on from iteration {training.step}" if training.step else ""
         note(f"{run}: {recipe.model}, {len(training.train)} images, {training.recipe.precision}, "
              f"validation: {training.data.validation}{going_on}")
+    record(training, moments)
     training.fit(save_every)
     training.world.leave()
     return training
 
 
-def _resume(folder: Path, data: Path | None, device: str, save_every: float) -> None:
+def _resume(folder: Path, data: Path | None, device: str, save_every: float, record_at: str | None) -> None:
     import torch
 
     from ..training.run import Run
@@ -314,4 +325,4 @@ def _resume(folder: Path, data: Path | None, device: str, save_every: float) -> 
     if begun.get("threads") not in (None, torch.get_num_threads()):
         note(f"this run began with {begun['threads']} threads and goes on with {torch.get_num_threads()}: sums are rounded in "
              f"another order (OMP_NUM_THREADS={begun['threads']} keeps it exact)")
-    _fit(run.recipe, where, folder, device, compile, report_to, save_every)
+    _fit(run.recipe, where, folder, device, compile, report_to, save_every, record_at)
