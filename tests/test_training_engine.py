@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import socket
 import sys
 import types
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from training_helpers import digits, recipe, start, weights
+from training_helpers import digits, free_port, recipe, start, weights
 
 from eisnn_zoo.errors import UsageError
 from eisnn_zoo.training.data import Images
@@ -36,7 +35,7 @@ def losses(run):
 def one_step(data, folder, **values):
     training = Training(recipe(**values), data, folder, compile=False)
     training.model.train()
-    loss, right = training._iteration(torch.arange(50))
+    loss, right = training._iteration(training.train[torch.arange(50)])
     return training, loss, right
 
 
@@ -78,7 +77,7 @@ def test_clipping_and_averaging(data, tmp_path):
     assert moved[1] <= 1.01 * 2e-3 * 1e-3 < moved[0]
     training = free[0]
     first = [p.clone() for p in training.model.parameters()]  # the average starts at the weights after the first step
-    training._iteration(torch.arange(50, 100))
+    training._iteration(training.train[torch.arange(50, 100)])
     for mean, p, q in zip(training.judged.parameters(), first, training.model.parameters()):
         assert torch.allclose(mean, 0.75 * p + 0.25 * q, atol=1e-7)
 
@@ -87,7 +86,7 @@ def test_mixtures_change_images_and_targets(data, tmp_path):
     _, plain, _ = one_step(data, tmp_path / "a")
     for i, values in enumerate(({"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0})):
         training, loss, _ = one_step(data, tmp_path / str(i), **values)
-        _, target, y = training._batch(torch.arange(50))
+        _, target, y = training._batch(training.train[torch.arange(50)])
         assert target.shape == (50, 10) and torch.allclose(target.sum(1), torch.ones(50))
         assert (target.gather(1, y[:, None]) < 1).any(), "no image was mixed with another"
         assert np.isfinite(loss) and loss != plain
@@ -148,9 +147,7 @@ def test_scores_against_counting_by_hand():
 
 
 def test_two_processes_are_one_with_twice_the_batch(data, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     values = {"batch_size": 40, "accumulate": 2}
     processes = [start(values, data, tmp_path / "two", {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
                                                          "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}) for rank in range(2)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -31,22 +32,37 @@ def recipe(**values):
     return check_recipe({**SMALL, **values}, "test")
 
 
-def _run(values: dict, data: Path, output: Path, options: dict, environment: dict) -> None:
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def _run(values: dict, data: Path, output: Path, options: dict, environment: dict, whole: int | None) -> None:
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that was not forked itself
     import torch
 
     torch.set_num_threads(1)
+    from eisnn_zoo.training import data as data_module
     from eisnn_zoo.training.engine import Training
 
+    if whole is not None:
+        data_module.WHOLE = whole
     Training(recipe(**values), data, output, compile=False).fit(**options)
 
 
-def start(values: dict, data: Path, output: Path, environment: dict | None = None, **options) -> multiprocessing.Process:
-    """A training process; the server it is forked from has imported everything already."""
+def start(values: dict, data: Path, output: Path, environment: dict | None = None, whole: int | None = None,
+          **options) -> multiprocessing.Process:
+    """A training process; the server it is forked from has imported everything already.
+
+    Args:
+        whole: bytes that fit into its memory, see eisnn_zoo.training.data.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["eisnn_zoo.training.engine", "eisnn_zoo.training.plots", "torch._dynamo",
                                     "torchvision.transforms.v2"])
-    process = context.Process(target=_run, args=(values, data, output, options, environment or {}))
+    process = context.Process(target=_run, args=(values, data, output, options, environment or {}, whole))
     process.start()
     return process
 

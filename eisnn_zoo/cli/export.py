@@ -99,13 +99,12 @@ def _measure(path: Path, located: Located, data: Path, steps: int, precision: st
     right, seconds = {"torch fp32": 0, precision: 0}, {"torch fp32": 0.0, precision: 0.0}
     with torch.inference_mode():
         for rows in torch.arange(len(test)).split(50):
-            part = test[rows]
-            x = pixels(part.x, size)
+            x = pixels(test.x[rows], size)
             for name, logits in (("torch fp32", network), (precision, lambda x: torch.from_numpy(run(x.numpy())))):
                 start = time.perf_counter()
                 best = logits(x).argmax(1)
                 seconds[name] += time.perf_counter() - start
-                right[name] += int((best == part.y).sum())
+                right[name] += int((best == test.y[rows]).sum())
     top1 = {name: 100 * n / len(test) for name, n in right.items()}
     for name in right:
         note(f"{'torch fp32' if name == 'torch fp32' else f'onnxruntime {name}'}: top-1 {top1[name]:.2f} % on {len(test)} images "

@@ -301,7 +301,8 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
         going_on = f", going on from iteration {training.step}" if training.step else ""
-        note(f"{run}: {recipe.model}, {len(training.train)} images, {training.recipe.precision}, "
+        held = "streamed from their files" if training.train.streams else "in memory"
+        note(f"{run}: {recipe.model}, {len(training.train)} images {held}, {training.recipe.precision}, "
              f"validation: {training.data.validation}{going_on}")
     record(training, moments)
     training.fit(save_every)

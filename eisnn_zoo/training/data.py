@@ -1,4 +1,8 @@
-"""Data for training and evaluation, from local folders. Small sets live whole on the device, as uint8."""
+"""Data for training and evaluation, from local folders.
+
+Sets of up to WHOLE bytes, as uint8, live whole on the device. Of larger ones arrays stay in memory and travel by batches,
+and pictures stay in their files, read some batches ahead by processes of their own. A run computes the same either way.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import gzip
 import hashlib
 import pickle
 import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from . import events, folders
 from .recipe import FOLDER, Recipe
 
 TEST_SET = "test set"  # what validation is where nothing was held out
+WHOLE = 4 * 2**30
 
 
 class DataError(ZooError):
@@ -29,27 +35,53 @@ class DataError(ZooError):
 class Images:
     """x: uint8 ``[N, C, H, W]``, or event counts ``[N, T, C, H, W]``; y: int64 ``[N]``; label_names: one per class."""
 
-    x: Tensor
+    x: Tensor | folders.Pictures
     y: Tensor
     label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def streams(self) -> bool:
+        """Whether the images are still in their files."""
+        return isinstance(self.x, folders.Pictures)
+
     def to(self, device: torch.device) -> Images:
-        """All of it on device, where that is sensible: sets above 4 GiB stay where they are and travel by batches."""
-        if self.x.nbytes > 4 * 2**30:
+        """All of it on device, where that is sensible: larger sets stay where they are and travel by batches."""
+        if isinstance(self.x, folders.Pictures) or self.x.nbytes > WHOLE:
             return self
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def __getitem__(self, rows: Tensor) -> Images:
-        rows = rows.to(self.x.device)
+        rows = rows.to(self.y.device)
         return replace(self, x=self.x[rows], y=self.y[rows])
+
+    def take(self, rows: Tensor) -> Images:
+        """These rows alone; pictures that are still in their files stay there."""
+        if isinstance(self.x, folders.Pictures):
+            return replace(self, x=self.x.take(rows), y=self.y[rows])
+        return self[rows]
+
+    def batches(self, rows: Iterable[Tensor], needed: slice = slice(None)) -> Iterator[Images]:
+        """Batch after batch of these rows, ``self[r] for r in rows``.
+
+        Args:
+            needed: of each batch; images that are still in their files may be left black elsewhere.
+        """
+        if not isinstance(self.x, folders.Pictures):
+            yield from (self[r] for r in rows)
+            return
+        rows = list(rows)
+        for r, x in zip(rows, self.x.batches(rows, needed)):
+            yield replace(self, x=x, y=self.y[r])
 
     @property
     def sha256(self) -> str:
         """Of the exact rows, for the record."""
-        digest = hashlib.sha256(self.x.cpu().numpy())
+        digest = hashlib.sha256()
+        for part in self.batches(torch.arange(len(self)).split(1000)):
+            digest.update(part.x.cpu().numpy())
         digest.update(self.y.cpu().numpy())
         return digest.hexdigest()
 
@@ -138,7 +170,15 @@ def load(dataset: Dataset, root: str | Path, split: str, time_steps: int | None 
         raise DataError(f"{root}: labels run from {y.min()} to {y.max()}, {dataset.title} has {dataset.num_classes} classes")
     if x.shape[-3] != dataset.channels:
         raise DataError(f"{root}: {x.shape[-3]} channels, {dataset.title} has {dataset.channels}")
-    return Images(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), dataset.label_names)
+    return _images(x, y, dataset.label_names)
+
+
+def _images(x: np.ndarray | folders.Pictures, y: np.ndarray, names: tuple[str, ...]) -> Images:
+    """Pictures are read now where they fit into memory."""
+    images = Images(x if isinstance(x, folders.Pictures) else torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), names)
+    if images.streams and images.x.nbytes <= WHOLE:
+        return replace(images, x=images.x.load())
+    return images
 
 
 def load_folder(path: str | Path, channels: int, size: int) -> tuple[Images, Images | None]:
@@ -158,8 +198,7 @@ def load_folder(path: str | Path, channels: int, size: int) -> tuple[Images, Ima
             valid = _own(others[0], channels, size) if others else None
         elif path.is_dir():
             x, y, names, other = folders.image_folder(path, channels, size)
-            train = Images(torch.from_numpy(x), torch.from_numpy(y), names)
-            valid = Images(torch.from_numpy(other[0]), torch.from_numpy(other[1]), names) if other else None
+            train, valid = _images(x, y, names), _images(*other, names) if other else None
         else:
             raise DataError(f"there is no folder or .npz file {path}")
     except folders.Damaged as error:
@@ -183,13 +222,13 @@ def _own(path: Path, channels: int, size: int) -> Images:
     names = names or tuple(f"class {i}" for i in range(int(y.max()) + 1))
     if len(names) <= y.max():
         raise DataError(f"{path}: {len(names)} label_names, but labels up to {y.max()}")
-    return Images(torch.from_numpy(folders.fit(x, channels, size, path)), torch.from_numpy(y.astype(np.int64)), names)
+    return _images(folders.fit(x, channels, size, path), y, names)
 
 
 def hold_out(images: Images, n: int, seed: int) -> tuple[Images, Images]:
     """(the rest, n images set aside), by a seeded permutation."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images[order[n:]], images[order[:n]]
+    return images.take(order[n:]), images.take(order[:n])
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

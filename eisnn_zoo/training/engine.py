@@ -152,11 +152,13 @@ class Training:
         if self.recipe.freeze:
             self.model.stages.eval()
         done = self.step - epoch * self.per_epoch
-        for rows in batches(len(self.train), self.recipe.batch_size, self.recipe.seed, epoch, done):
-            start = time.monotonic()
-            loss, right = self._iteration(rows)
+        rows = batches(len(self.train), self.recipe.batch_size, self.recipe.seed, epoch, done)
+        mixes = self.recipe.mixup or self.recipe.cutmix  # images of this process with those of others
+        start = time.monotonic()
+        for batch in self.train.batches(rows, slice(None) if mixes else self.world.rows):
+            loss, right = self._iteration(batch)
             seen, loss_sum, right_sum, seconds = self.epoch_sums
-            self.epoch_sums = [seen + len(rows), loss_sum + loss * len(rows), right_sum + right,
+            self.epoch_sums = [seen + len(batch), loss_sum + loss * len(batch), right_sum + right,
                                seconds + time.monotonic() - start]
             seen, loss_sum, right_sum, seconds = self.epoch_sums
             bar.update(self.step, f"epoch {epoch + 1}/{self.recipe.epochs}  loss {loss_sum / seen:.3f}  "
@@ -166,6 +168,7 @@ class Training:
                 raise self._stopped()
             if time.monotonic() - self.saved >= save_every:
                 self._save()
+            start = time.monotonic()
 
     def _finish_epoch(self, epoch: int, bar: report.Bar) -> None:
         self._save()  # evaluation can be interrupted too
@@ -253,13 +256,13 @@ class Training:
 
     # ---- one iteration -----------------------------------------------------------------------------------------------
 
-    def _iteration(self, rows: Tensor) -> tuple[float, int]:
+    def _iteration(self, batch: Images) -> tuple[float, int]:
         """One optimizer step. Returns the mean loss of the batch and the number of right answers."""
-        x, target, y = self._batch(rows)
+        x, target, y = self._batch(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr(self.step)
         self.optimizer.zero_grad()
-        full = len(rows) == self.recipe.batch_size  # no compilation for one last, smaller batch
+        full = len(batch) == self.recipe.batch_size  # no compilation for one last, smaller batch
         n = max(1, min(self.recipe.accumulate, len(x)))
         parts = list(zip(*(t.tensor_split(n) for t in (x, target, y))))
         sums = torch.zeros(3, device=self.device)
@@ -269,7 +272,7 @@ class Training:
                 with self.autocast():
                     logits = (self.network if full else self.parallel)(part_x).float()
                 loss = F.cross_entropy(logits, part_target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-                (loss * (self.world.size / len(rows))).backward()  # processes are averaged
+                (loss * (self.world.size / len(batch))).backward()  # processes are averaged
             sums[0] += loss.detach()
             sums[1] += (logits.argmax(1) == part_y).sum()
         sums[2] = self.stop
@@ -278,7 +281,7 @@ class Training:
         loss_sum, right, stop = self.world.total(sums).tolist()
         self.stop = stop > 0
         if not math.isfinite(loss_sum) or not torch.isfinite(norm):
-            raise Diverged(f"the loss is {loss_sum / len(rows):.4g} and the gradient's norm {norm.item():.4g} at iteration "
+            raise Diverged(f"the loss is {loss_sum / len(batch):.4g} and the gradient's norm {norm.item():.4g} at iteration "
                            f"{self.step + 1}: {self._overflow(x)}; the last good checkpoint is {self.run.checkpoint}")
         if self.recipe.clip_grad:
             clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, norm)
@@ -286,13 +289,12 @@ class Training:
         if self.average:
             self.average.update_parameters(self.model)
         self.step += 1
-        return loss_sum / len(rows), int(right)
+        return loss_sum / len(batch), int(right)
 
-    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _batch(self, batch: Images) -> tuple[Tensor, Tensor, Tensor]:
         """This process's part of a batch: pixels, targets (classes, or their mixture), classes."""
         rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
         torch.manual_seed(self.recipe.seed * 1_000_033 + self.step)  # mixtures, dropout
-        batch: Images = self.train[rows]
         x, y = batch.x.to(self.device), batch.y.to(self.device)
         x, target = pixels(AUGMENTATIONS[self.recipe.augment](x, rng, self.data.size), self.data.size), y
         if self.recipe.mixup or self.recipe.cutmix:

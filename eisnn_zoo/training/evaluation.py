@@ -69,15 +69,15 @@ def evaluate(model: nn.Module, images: Images, size: int | None = None, batch_si
     classes = len(images.label_names)
     sums = torch.zeros(classes * classes + 2, dtype=torch.float64, device=device)
     start, done = time.perf_counter(), 0
-    for rows in torch.arange(len(images)).split(batch_size):
-        part = images[world.part(rows)]
+    rows = torch.arange(len(images)).split(batch_size)
+    for part in images.batches(map(world.part, rows)):
         y = part.y.to(device)
         logits = model(pixels(part.x.to(device), size)).float()
         place = y * classes + logits.argmax(1)
         sums[2:] += torch.bincount(place, minlength=classes * classes)
         sums[0] += F.cross_entropy(logits, y, reduction="sum")
         sums[1] += (logits.topk(min(5, classes), 1).indices == y[:, None]).any(1).sum()
-        done += len(rows)
+        done = min(done + batch_size, len(images))
         each(done)
     loss, top5, *confusion = world.total(sums).tolist()
     seconds = time.perf_counter() - start
@@ -89,8 +89,8 @@ def evaluate(model: nn.Module, images: Images, size: int | None = None, batch_si
 def evidence(model: SpikingNet, images: Images, size: int | None = None, batch_size: int = 250) -> np.ndarray:
     """Logits of every single time step for all images, ``[T, N, classes]``."""
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    parts = [model.forward_evidence(pixels(images.x[rows].to(device), size)).float().cpu()
-             for rows in torch.arange(len(images)).split(batch_size)]
+    parts = [model.forward_evidence(pixels(part.x.to(device), size)).float().cpu()
+             for part in images.batches(torch.arange(len(images)).split(batch_size))]
     return torch.cat(parts, 1).numpy()
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ZooError
 from ..images import open_image, preprocess
@@ -34,21 +41,86 @@ def fit(x: np.ndarray, channels: int, size: int, where: Path) -> np.ndarray:
     return np.stack([_square(Image.fromarray(image.transpose(1, 2, 0)), channels, size) for image in rgb])
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Files, as the array uint8 ``[N, C, size, size]`` that they make; indexing reads what is asked for."""
+
+    paths: list[Path]
+    channels: int
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.paths), self.channels, self.size, self.size
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.paths) * self.channels * self.size**2
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return self.read(range(len(self.paths))[rows] if isinstance(rows, slice) else rows.tolist())
+
+    def take(self, rows: Tensor) -> Pictures:
+        """These files alone, still unread."""
+        return replace(self, paths=[self.paths[row] for row in rows.tolist()])
+
+    def read(self, rows: Iterable[int], needed: slice = slice(None)) -> Tensor:
+        """``[rows, C, size, size]``, zeros where a row is not needed. Raises ImageError for a file that is no sound picture."""
+        rows = list(rows)
+        out = torch.zeros(len(rows), *self.shape[1:], dtype=torch.uint8)
+        for place in range(len(rows))[needed]:
+            out[place] = torch.from_numpy(_square(open_image(self.paths[rows[place]]), self.channels, self.size))
+        return out
+
+    def load(self) -> Tensor:
+        """All of it."""
+        out = torch.empty(self.shape, dtype=torch.uint8)
+        parts = torch.arange(len(self.paths)).split(250)
+        for rows, part in zip(parts, self.batches(parts) if len(parts) > 4 else map(self.__getitem__, parts)):
+            out[rows] = part
+        return out
+
+    def batches(self, rows: Iterable[Tensor], needed: slice = slice(None)) -> Iterator[Tensor]:
+        """Reads batch after batch, some batches ahead in processes of its own; what they hold does not depend on these."""
+        lists = [r.tolist() for r in rows]
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), len(lists)))
+        loader: DataLoader = DataLoader(_Reading(self, needed), batch_size=None, sampler=lists, num_workers=workers,
+                                        worker_init_fn=_leave_signals_to_the_trainer)
+        for batch in loader:
+            if isinstance(batch, ZooError):
+                raise batch
+            yield batch
+
+
+@dataclass(frozen=True)
+class _Reading(Dataset):
+    pictures: Pictures
+    needed: slice
+
+    def __getitem__(self, rows: list[int]) -> Tensor | ZooError:
+        try:
+            return self.pictures.read(rows, self.needed)
+        except ZooError as error:  # raised here it would arrive as a traceback in words
+            return error
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _pictures(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES - {".npy"})
 
 
-def _read(paths: list[Path], channels: int, size: int) -> np.ndarray:
-    return np.stack([_square(open_image(p), channels, size) for p in paths])
-
-
-def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tuple[Pictures, np.ndarray]:
     paths, labels = [], []
     for label, name in enumerate(names):
         here = _pictures(root / name) if (root / name).is_dir() else []
         paths += here
         labels += [label] * len(here)
-    return _read(paths, channels, size), np.array(labels, np.int64)
+    return Pictures(paths, channels, size), np.array(labels, np.int64)
 
 
 def image_folder(root: Path, channels: int, size: int):
@@ -57,7 +129,7 @@ def image_folder(root: Path, channels: int, size: int):
     Returns:
         x ``[N, C, size, size]``, y ``[N]``, class names in alphabetical order, and (x, y) of the other split or None.
     Raises:
-        Damaged: no pictures in class folders, more than 1000 classes, or a picture that cannot be read.
+        Damaged: no pictures in class folders, or more than 1000 classes.
     """
     train = root / "train" if (root / "train").is_dir() else root
     names = tuple(sorted(d.name for d in train.iterdir() if d.is_dir() and _pictures(d)))
@@ -85,11 +157,11 @@ def tiny_imagenet(root: Path, split: str, dataset, _steps):
     wnids = sorted(d.name for d in (root / "train").iterdir() if d.is_dir())
     if split == "train":
         paths = [(p, label) for label, wnid in enumerate(wnids) for p in _pictures(root / "train" / wnid / "images")]
-        return _read([p for p, _ in paths], 3, 64), np.array([label for _, label in paths])
+        return Pictures([p for p, _ in paths], 3, 64), np.array([label for _, label in paths])
     table = root / "val" / "val_annotations.txt"
     try:
         rows = [line.split("\t") for line in table.read_text("utf-8").splitlines() if line.strip()]
         paths = [(root / "val" / "images" / row[0], wnids.index(row[1])) for row in rows]
     except (OSError, IndexError, ValueError) as error:
         raise Damaged(f"{table} is missing or damaged ({error}): unpack the official archive again") from error
-    return _read([p for p, _ in paths], 3, dataset.size), np.array([label for _, label in paths])
+    return Pictures([p for p, _ in paths], 3, dataset.size), np.array([label for _, label in paths])

@@ -51,9 +51,9 @@ class Run:
             raise UsageError(f"{self.folder} holds a run of another recipe: choose another --output, or go on with it by "
                              f"--resume {self.folder}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("recipe.yaml", "metrics.csv", "curves.png", CHECKPOINT, "*/config.json", "*/model.safetensors"):
-            parent, _, file = name.rpartition("/")
-            for leftover in self.folder.glob(f"{parent or '.'}/.{file}.*"):  # of a process that was killed in a write
+        names = ".recipe.yaml.* .metrics.csv.* .curves.png.* .checkpoint.safetensors.* .config.json.* .model.safetensors.* .tmp??????"
+        for name in names.split():  # of a process that was killed in a write: ours, and safetensors' own
+            for leftover in (*self.folder.glob(name), *self.folder.glob(f"*/{name}")):
                 leftover.unlink(missing_ok=True)
         if not (self.folder / CHECKPOINT).exists():
             write_atomic(self.folder / "recipe.yaml", recipe.dump())
