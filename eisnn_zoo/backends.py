@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .classify import Network
 from .config import Config, parse_config
 from .errors import UsageError, ZooError
-from .weights import Located, default_weights, load_network, locate
+from .onnx_runtime import OnnxModel
+from .weights import Located, Weights, default_weights, list_weights, locate
+
+if TYPE_CHECKING:
+    from .torch_runtime import TorchModel
 
 BACKENDS = ("auto", "torch", "onnx")
 ONNX = "model.onnx"
@@ -20,81 +21,73 @@ ONNX = "model.onnx"
 
 @dataclass(frozen=True)
 class Opened:
-    """A network ready to run: a function of arrays, its configuration, T, and what runs it where ("torch on cpu")."""
+    """A network ready to run.
 
-    run: Network
+    Attributes:
+        run: a function of arrays, with the time steps and the device that it has.
+        config: its configuration.
+        table: the row of the table of weights that it was made from, where it has one.
+    """
+
+    run: TorchModel | OnnxModel
     config: Config
-    time_steps: int
-    where: str
+    table: Weights | None = None
+
+    @property
+    def time_steps(self) -> int:
+        return self.run.time_steps
+
+    @property
+    def where(self) -> str:
+        """In words: "torch on cpu"."""
+        return f"{'onnxruntime' if isinstance(self.run, OnnxModel) else 'torch'} on {self.run.device}"
 
 
-def open_network(model: str | None = None, backend: str = "auto", device: str = "auto", time_steps: int | None = None) -> Opened:
+def open_network(model: str | None = None, backend: str = "auto", device: str = "auto", time_steps: int | None = None,
+                 compile: bool = False, stepwise: str = "") -> Opened:
     """A network by name, address, path or .onnx file; the best that is here where model is None.
 
     Args:
-        backend: "torch"; "onnx"; "auto" takes the ONNX file that lies beside the weights where there is one and neither other
-            time steps nor a GPU are asked for, since importing torch takes longer than one image does.
+        backend: "torch"; "onnx"; "auto" takes the ONNX file that lies beside the weights where there is one and nothing that it
+            cannot do is asked for (other time steps, a GPU, the arguments below), since importing torch takes longer than one
+            image does.
+        compile: with torch.compile.
+        stepwise: the option, if any, that needs the answer after every single step, which only torch gives.
 
     Raises:
-        UsageError: no such model, device or backend. ZooError: it cannot be had or used.
+        UsageError: no such model, device or backend, or one that cannot do what is asked. ZooError: it cannot be had or used.
     """
     if backend not in BACKENDS:
         raise UsageError(f"--backend {backend}: choose one of {', '.join(BACKENDS)}")
-    if model and model.endswith(".onnx"):
-        if backend == "torch":
-            raise UsageError(f"{model} is an ONNX file: --backend torch takes the weights themselves")
-        return _onnx(Path(model), device, time_steps)
+    from_file = bool(model and model.endswith(".onnx"))
+    if from_file and backend == "torch":
+        raise UsageError(f"{model} is an ONNX file: --backend torch takes the weights themselves")
+    for option, needed in ((stepwise, "the answer after every single step"), ("--compile" if compile else "", "torch")):
+        if option and (from_file or backend == "onnx"):
+            raise UsageError(f"{option} needs {needed}, which an ONNX file does not have: name the weights, with --backend torch")
+    if from_file:
+        return _onnx(Path(str(model)), device, time_steps)
     located = locate(model or default_weights().name)
     beside = located.path.parent / ONNX
-    if backend == "onnx":
+    if backend == "onnx" or (backend == "auto" and device == "tensorrt"):
         if not beside.is_file():
             raise UsageError(f"{located.config.name} has no ONNX file: make one with `eisnn-zoo export {model}` and name that")
         return _onnx(beside, device, time_steps, located)
-    if backend == "auto" and beside.is_file() and device in ("auto", "cpu") and time_steps is None and find_spec("onnxruntime"):
+    light = device in ("auto", "cpu") and time_steps is None and not (compile or stepwise)
+    if backend == "auto" and light and beside.is_file() and find_spec("onnxruntime"):
         return _onnx(beside, device, None, located)
-    network, device = torch_network(located, device, time_steps)
-    return Opened(network, located.config, time_steps or located.config.options.get("time_steps", 4), f"torch on {device}")
+    from .torch_runtime import TorchModel
+
+    return Opened(TorchModel(located, device, time_steps, compile), located.config, located.table)
 
 
 def _onnx(path: Path, device: str, time_steps: int | None, located: Located | None = None) -> Opened:
-    from .onnx_runtime import OnnxModel
-
     network = OnnxModel(path, device)
+    source = network.metadata.get("source_sha256")
     if time_steps not in (None, network.time_steps):
         raise UsageError(f"{path} has {network.time_steps} time steps inside: export it again with --time-steps {time_steps}")
-    if located and located.table and network.metadata.get("source_sha256") != located.table.sha256:
+    if located and located.table and source != located.table.sha256:
         raise ZooError(f"{path} was not made from the weights beside it: install again, or use --backend torch")
-    config = located.config if located else parse_config(json.loads(json.dumps(network.config)), str(path))
-    return Opened(network, config, network.time_steps, f"onnxruntime on {network.device}")
-
-
-def torch_network(located: Located, device: str = "auto", time_steps: int | None = None) -> tuple[Network, str]:
-    """(the folded network as a function of arrays, the device it runs on).
-
-    Raises:
-        UsageError: a device that is not there. ZooError: weights that cannot be used.
-    """
-    import torch
-
-    from .folding import fold
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no GPU here; install a CUDA build of torch, or use --device cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device}: torch has no such device here") from error
-    options = {} if time_steps is None else {"time_steps": time_steps}
-    network = fold(load_network(located, **options).to(place), size=located.config.input_size[1:])
-
-    def run(x: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            images = torch.from_numpy(x).to(place)
-            if images.dim() == 4:
-                images = images.contiguous(memory_format=torch.channels_last)
-            return network(images).float().cpu().numpy()
-
-    return run, device
+    config = located.config if located else parse_config(network.config, str(path))
+    table = located.table if located else next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
+    return Opened(network, config, table)

@@ -13,17 +13,22 @@ from .config import Config
 from .images import ImageError, open_image, preprocess, read_frames
 from .inputs import content
 
-Network = Callable[[np.ndarray], np.ndarray]
-"""float32 ``[B, C, H, W]`` (or frames ``[B, T, C, H, W]``) to logits ``[B, classes]``."""
+Network = Callable[[np.ndarray], "np.ndarray | tuple[np.ndarray, np.ndarray]"]
+"""float32 ``[B, C, H, W]`` (or frames ``[B, T, C, H, W]``) to logits ``[B, classes]``, or to these and the steps taken ``[B]``."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One input's result: (label, probability) from the most probable down, or the reason why there is none."""
+    """One input's result: (label, probability) from the most probable down, or the reason why there is none.
+
+    Attributes:
+        steps: time steps taken.
+    """
 
     name: str
     top: tuple[tuple[str, float], ...] = ()
     error: str = ""
+    steps: int = 0
 
 
 def read_input(name: str, config: Config, time_steps: int) -> np.ndarray:
@@ -55,25 +60,30 @@ def classify(names: Iterable[str], network: Network, config: Config, time_steps:
                     waiting.append((name, pool.submit(read_input, name, config, time_steps)))
                 if not waiting:
                     return
-                yield from _batch([waiting.popleft() for _ in range(min(batch_size, len(waiting)))], network, config, topk)
+                yield from _batch([waiting.popleft() for _ in range(min(batch_size, len(waiting)))], network, config, time_steps, topk)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _batch(inputs: list[tuple[str, Future]], network: Network, config: Config, topk: int) -> Iterator[Prediction]:
+def _batch(inputs: list[tuple[str, Future]], network: Network, config: Config, time_steps: int,
+           topk: int) -> Iterator[Prediction]:
     arrays, errors = {}, {}
     for i, (_, future) in enumerate(inputs):
         try:
             arrays[i] = future.result()
         except ImageError as error:
             errors[i] = str(error)
-    probabilities = dict(zip(arrays, softmax(network(np.stack(list(arrays.values())))))) if arrays else {}
+    answer = network(np.stack(list(arrays.values()))) if arrays else np.empty((0, len(config.label_names)))
+    logits, steps = answer if isinstance(answer, tuple) else (answer, [time_steps] * len(answer))
+    answers = dict(zip(arrays, zip(softmax(logits), steps)))
     for i, (name, _) in enumerate(inputs):
         if i in errors:
             yield Prediction(name, error=errors[i])
         else:
-            best = np.argsort(-probabilities[i], kind="stable")[:topk]
-            yield Prediction(name, tuple((config.label_names[k], float(probabilities[i][k])) for k in best))
+            probabilities, taken = answers[i]
+            best = np.argsort(-probabilities, kind="stable")[:topk]
+            top = tuple((config.label_names[k], float(probabilities[k])) for k in best)
+            yield Prediction(name, top, steps=int(taken))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

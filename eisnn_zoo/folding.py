@@ -157,9 +157,11 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
                 setattr(module, name, readout)
             elif isinstance(child, LIF):
                 child.__class__ = FoldedLIF
+    if compile:
+        for stage in folded.stages:
+            stage.compile(dynamic=False)
     if bytes_of:
-        folded.stages = nn.ModuleList(
-            Pieces(torch.compile(s, dynamic=False) if compile else s, max(1, PIECE // bytes_of[s])) for s in folded.stages)
+        folded.stages = nn.ModuleList(Pieces(stage, max(1, PIECE // bytes_of[stage])) for stage in folded.stages)
     return folded.requires_grad_(False)
 
 

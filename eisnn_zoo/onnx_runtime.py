@@ -38,7 +38,8 @@ class OnnxModel:
 
     Args:
         path: the .onnx file.
-        device: "cpu", "cuda", "tensorrt", or "auto": a GPU where onnxruntime can use one, else the CPU.
+        device: "cpu", "cuda", "tensorrt" (which compiles the network for minutes when it is opened), or "auto": CUDA where
+            onnxruntime can use it, else the CPU.
         threads: of the CPU for one batch; None leaves the choice to onnxruntime.
 
     Attributes:
@@ -54,7 +55,7 @@ class OnnxModel:
 
     def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None):
         if device not in ("auto", *PROVIDERS):
-            raise UsageError(f"device {device!r} is unknown to onnxruntime here: choose auto, {', '.join(PROVIDERS)}")
+            raise UsageError(f"--device {device}: onnxruntime takes auto, {', '.join(PROVIDERS)}")
         if not Path(path).is_file():
             raise UsageError(f"there is no file {path}")
         onnxruntime = import_onnxruntime()
@@ -75,11 +76,11 @@ class OnnxModel:
 
     @staticmethod
     def _wanted(available: list[str], device: str) -> list[str]:
-        if device == "auto":
-            return [d for d in ("cuda", "cpu") if PROVIDERS[d] in available]
-        if PROVIDERS[device] not in available:
+        """Devices in the order in which they are given work; what the first cannot do goes to the next."""
+        if device not in ("auto", "cpu") and PROVIDERS[device] not in available:
             raise ZooError(f"this onnxruntime has no {device}: {INSTALL[device]}, or --device cpu")
-        return [device] if device == "cpu" else [device, "cpu"]
+        order = {"auto": ("cuda", "cpu"), "tensorrt": ("tensorrt", "cuda", "cpu")}.get(device, (device, "cpu"))
+        return [d for d in dict.fromkeys(order) if PROVIDERS[d] in available]
 
     def _read(self, path: str | Path, metadata: dict[str, str]) -> None:
         try:

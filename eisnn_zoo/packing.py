@@ -159,12 +159,12 @@ def _save(state: dict, config: Config, folder: Path) -> None:
 
 def score(located: Located, images: Images, batch_size: int = 250) -> dict[str, float]:
     """top1 and top5 in %, in strict float32, by the network that predicts."""
-    from .backends import torch_network
+    from .torch_runtime import TorchModel
     from .training.augment import pixels
     from .training.setup import strict_arithmetic
 
     strict_arithmetic()
-    network, _ = torch_network(located)
+    network = TorchModel(located)
     right = among = 0
     for start in range(0, len(images), batch_size):
         x, y = images.x[start:start + batch_size], images.y[start:start + batch_size].numpy()

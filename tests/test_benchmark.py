@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from eisnn_zoo import anytime
+from eisnn_zoo.classify import softmax
+from eisnn_zoo.folding import fold
 from eisnn_zoo.networks import build
+from eisnn_zoo.stepping import NetworkSteps, stepwise
 from eisnn_zoo.timing import alternate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -49,14 +52,14 @@ EVIDENCE = np.array([  # two steps, two samples, two classes: the first is sure 
 
 
 def test_early_exit_stops_when_sure():
-    logits, steps = anytime.early_exit(EVIDENCE, 0.9)
+    logits, steps = anytime.early_exit(anytime.Recorded(EVIDENCE), 0.9)
     assert steps.tolist() == [1, 2]
     np.testing.assert_allclose(logits, [[9, 0], [0.1, 2]])
-    assert anytime.early_exit(EVIDENCE, 0.5)[1].tolist() == [1, 1]
+    assert anytime.early_exit(anytime.Recorded(EVIDENCE), 0.5)[1].tolist() == [1, 1]
     assert anytime.accuracy_by_confidence(EVIDENCE, np.array([0, 1]), [0.5, 0.9]) == [
         {"confidence": 0.5, "top1": 50.0, "average_steps": 1.0}, {"confidence": 0.9, "top1": 100.0, "average_steps": 1.5}]
     with pytest.raises(ValueError, match="confidence"):
-        anytime.early_exit(EVIDENCE, 1.5)
+        anytime.early_exit(anytime.Recorded(EVIDENCE), 1.5)
 
 
 def test_accuracy_by_time():
@@ -73,6 +76,28 @@ def test_earlier_answers_are_those_of_fewer_steps():
         for t in (1, 2, 3):
             net.time_steps = t
             np.testing.assert_allclose(running[t - 1], net(x).numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name, shape, options", [
+    ("ei_vgg8", (3, 32, 32), {}), ("ei_resnet18", (3, 16, 16), {"reset": "hard"}), ("ei_vgg8_cifar10dvs", (4, 2, 32, 32), {"time_steps": 4}),
+])
+def test_steps_taken_one_by_one_are_those_of_one_forward(name, shape, options):
+    """Samples leave on the way, and the others go on as if nothing had happened."""
+    torch.manual_seed(0)
+    net = build(name, **options).double().eval()
+    net.mark_initialised()
+    folded = fold(net, shape[-2:])
+    x = torch.rand(12, *shape, dtype=torch.float64)
+    with torch.inference_mode():
+        evidence = folded.forward_evidence(x).numpy()
+    confidence = float(np.median(softmax(anytime.running_logits(evidence)[1]).max(-1)))  # half of them are sure after two steps
+    single = stepwise(folded)
+    for _ in range(2):  # the second batch begins with membranes at rest
+        logits, taken = anytime.early_exit(NetworkSteps(single, x, 4), confidence)
+        expected, steps = anytime.early_exit(anytime.Recorded(evidence), confidence)
+        assert taken.tolist() == steps.tolist() and len(set(steps.tolist())) > 1
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    assert folded.time_steps == 4
 
 
 def test_benchmark_command(cli, tmp_path):

@@ -9,8 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from eisnn_zoo import card, packing, weights
-from eisnn_zoo.backends import torch_network
 from eisnn_zoo.config import read_config
+from eisnn_zoo.torch_runtime import TorchModel
 from eisnn_zoo.weights import Located, load_network, locate, read_table, sha256
 
 NAME = "ei_mlp2_mnist"
@@ -151,7 +151,7 @@ def test_the_score_is_the_prediction(run, data):
 
     images = load(DATASETS["mnist"], data, "test", 2)
     located = locate(str(run / "best"))
-    network, _ = torch_network(Located(located.path, located.config), "cpu")
+    network = TorchModel(Located(located.path, located.config), "cpu")
     right = network(images.x.numpy() / np.float32(255)).argmax(1) == images.y.numpy()
     assert packing.score(located, images, batch_size=7)["top1"] == round(100 * right.mean(), 2)
 

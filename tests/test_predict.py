@@ -216,6 +216,31 @@ def test_the_onnx_file_gives_the_same_answers_without_torch():
     assert np.mean(close) >= 0.8
 
 
+def test_early_exit_says_how_many_steps_it_took(cli):
+    code, out, err = cli("predict", IMAGES, "--early-exit", 0.8, "-f", "json")
+    rows = json.loads(out)
+    steps = [r["time_steps"] for r in rows]
+    assert code == 0 and set(steps) >= {1, 4} and f"{np.mean(steps):.2f} of 4 steps on average" in err and "torch on cpu" in err
+    assert all(r["probability"] >= 0.8 for r in rows if r["time_steps"] < 4)
+    never = json.loads(cli("predict", IMAGES, "--early-exit", 1, "-f", "json", "-q")[1])
+    whole = json.loads(cli("predict", IMAGES, "--backend", "torch", "-f", "json", "-q")[1])
+    assert {r["time_steps"] for r in never + whole} == {4}
+    assert np.mean([abs(a["probability"] - b["probability"]) < 1e-3 for a, b in zip(never, whole)]) >= 0.9
+    assert f"after {steps[0]} time step" in cli("predict", FILES[0], "--early-exit", 0.8)[1]
+    (row,) = csv.DictReader(io.StringIO(cli("predict", FILES[0], "--early-exit", 0.8, "-f", "csv")[1]))
+    assert row["time_steps"] == str(steps[0])
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--early-exit", "0.9", "--backend", "onnx"], ["--early-exit needs", "--backend torch"]), (["--early-exit", "0"], ["--early-exit 0", "(0, 1]"]),
+    (["--early-exit", "0.9", "-m", "x.onnx"], ["--early-exit needs"]), (["--compile", "--backend", "onnx"], ["--compile needs torch"]),
+    (["--compile", "--early-exit", "0.9"], ["do not go together"]), (["--device", "tensorrt", "--backend", "torch"], ["tensorrt", "--device cpu"]),
+])
+def test_what_cannot_be_had_together(arguments, words, cli):
+    code, out, err = cli("predict", FILES[0], *arguments)
+    assert code == 2 and out == "" and all(w in err for w in words) and err.count("\n") == 1, err
+
+
 @pytest.mark.parametrize("arguments, words", [(["--backend", "tensorflow"], ["choose one of"]), (["-m", "gone.onnx"], ["gone.onnx"]),
                                               (["-m", "x.onnx", "--backend", "torch"], ["--backend torch"])])
 def test_wrong_backends(arguments, words, cli):

@@ -20,6 +20,12 @@ def parse_steps(text: str | None) -> list[int]:
     return sorted(set(steps))
 
 
+def check_confidence(early_exit: float | None) -> None:
+    """Raises UsageError where it is no confidence."""
+    if early_exit is not None and not 0 < early_exit <= 1:
+        raise UsageError(f"--early-exit {early_exit:g}: a confidence in (0, 1], as in --early-exit 0.9")
+
+
 def report(network, images, size: int, steps: list[int], confidence: float | None, batch_size: int, output: Path | None,
            format: Format) -> None:
     """Prints accuracy after each of steps, and with early exit at the confidence, from one pass at the network's own T.

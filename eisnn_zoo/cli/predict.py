@@ -23,6 +23,8 @@ EPILOG = """[bold]Examples[/bold]
   eisnn-zoo predict photos/ --format csv --output labels.csv
 
   cat cat.png | eisnn-zoo predict - --format json
+
+  eisnn-zoo predict photos/ --early-exit 0.9
 """
 
 
@@ -39,36 +41,45 @@ def predict(
     format: Annotated[Format | None, typer.Option("--format", "-f", help="Default: table, or what --output ends in.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this file.")] = None,
     from_file: Annotated[str | None, typer.Option("--from-file", help="A file with one input a line; - for stdin.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda; for ONNX files tensorrt too.")] = "auto",
     backend: Annotated[str, typer.Option("--backend", help="auto, torch or onnx. auto needs no torch where it can do without.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network: a minute, then faster. For many images.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 32,
     time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Time steps. Default: as trained.")] = None,
+    early_exit: Annotated[float | None, typer.Option(
+        "--early-exit", metavar="CONFIDENCE", help="Stop an image's steps once the network is so sure, in (0, 1]; needs torch.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
 ) -> None:
     """Classify images with a trained network."""
     from ..backends import open_network
     from ..classify import Prediction, classify
     from ..inputs import expand, from_list
+    from .anytime import check_confidence
 
     if not inputs and not from_file:
         raise UsageError("name at least one image: eisnn-zoo predict photo.png")
     if (inputs or []).count("-") + (from_file == "-") > 1:
         raise UsageError("stdin can be read once: give - a single time")
+    check_confidence(early_exit)
+    if compile and early_exit:
+        raise UsageError("--compile and --early-exit do not go together: single steps are not compiled")
     format = format or _format_of(output)
     names = chain(expand(inputs or []), from_list(from_file) if from_file else ())
     first = next(names)  # a pattern that matches nothing is said before a network is loaded
-    network = open_network(model, backend, device, time_steps)
+    network = open_network(model, backend, device, time_steps, compile, "--early-exit" if early_exit else "")
     config = network.config
+    run = (lambda x: network.run.early_exit(x, early_exit)) if early_exit else network.run
     if not quiet:
         note(f"{config.name}: T = {network.time_steps}, {_preprocessing(config)}, {network.where}")
 
     bar = _Bar(quiet)
-    failed = total = 0
+    failed = total = steps = 0
 
     def results() -> Iterator[Prediction]:
-        nonlocal failed, total
-        for prediction in classify(chain([first], names), network.run, config, network.time_steps, topk, batch_size):
+        nonlocal failed, total, steps
+        for prediction in classify(chain([first], names), run, config, network.time_steps, topk, batch_size):
             total += 1
+            steps += prediction.steps
             bar.advance(total)
             if prediction.error:
                 failed += 1
@@ -78,11 +89,13 @@ def predict(
         bar.clear()
 
     if output is None:
-        _write(results(), format, sys.stdout, chart=True)
+        _write(results(), format, sys.stdout, chart=True, stops=bool(early_exit))
     else:
-        _to_file(output, lambda stream: _write(results(), format, stream, chart=False))
+        _to_file(output, lambda stream: _write(results(), format, stream, chart=False, stops=bool(early_exit)))
         if not quiet:
             note(f"wrote {total} results to {output}")
+    if early_exit and total - failed > 1 and not quiet:
+        note(f"{steps / (total - failed):.2f} of {network.time_steps} steps on average")
     if failed:
         if total > 1:
             note(f"{failed} of {total} inputs could not be used")
@@ -102,22 +115,24 @@ def _format_of(output: Path | None) -> Format:
 
 
 def _row(prediction) -> dict:
-    """One flat row: path, the best class and its probability, then all classes shown."""
-    if prediction.error:
-        return {"path": prediction.name, "label": None, "probability": None, "top": [], "error": prediction.error}
-    label, p = prediction.top[0]
-    return {"path": prediction.name, "label": label, "probability": round(p, 6),
-            "top": [{"label": name, "probability": round(q, 6)} for name, q in prediction.top], "error": None}
+    """One flat row: path, the best class and its probability, the steps taken, then all classes shown."""
+    label, p = prediction.top[0] if prediction.top else (None, None)
+    return {"path": prediction.name, "label": label, "probability": p and round(p, 6), "time_steps": prediction.steps or None,
+            "top": [{"label": name, "probability": round(q, 6)} for name, q in prediction.top], "error": prediction.error or None}
 
 
 def _flat(row: dict) -> dict:
     return {**row, "top": "; ".join(f"{t['label']} {t['probability']:.4f}" for t in row["top"]), "error": row["error"] or ""}
 
 
-def _write(predictions: Iterator, format: Format, stream, chart: bool) -> None:
-    """Row by row, as they come: memory does not grow with the number of images."""
+def _write(predictions: Iterator, format: Format, stream, chart: bool, stops: bool) -> None:
+    """Row by row, as they come: memory does not grow with the number of images.
+
+    Args:
+        chart: whether a table of one image is a chart; stops: whether a table tells each image's time steps.
+    """
     if format is Format.table:
-        _write_table(predictions, stream, chart)
+        _write_table(predictions, stream, chart, stops)
         return
     if format is Format.json:
         stream.write("[")
@@ -134,17 +149,21 @@ def _write(predictions: Iterator, format: Format, stream, chart: bool) -> None:
         stream.write("\n]\n")
 
 
-def _write_table(predictions: Iterator, stream, chart: bool) -> None:
+def _write_table(predictions: Iterator, stream, chart: bool, stops: bool) -> None:
     first = next(predictions, None)
     second = next(predictions, None)
     if second is None and first is not None and first.top and chart:
-        stream.write(_bars(first) + "\n")
+        stream.write(_bars(first) + (f"\n  after {_steps(first)}\n" if stops else "\n"))
         return
     for prediction in chain((p for p in (first, second) if p), predictions):
         if prediction.top:
             shown = "   ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.top)
-            stream.write(f"{prediction.name}  {shown}\n")
+            stream.write(f"{prediction.name}  {f'{_steps(prediction)}  ' if stops else ''}{shown}\n")
             stream.flush()
+
+
+def _steps(prediction) -> str:
+    return f"{prediction.steps} time step{'s' if prediction.steps > 1 else ''}"
 
 
 def _bars(prediction) -> str:

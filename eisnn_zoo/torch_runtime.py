@@ -1,0 +1,79 @@
+"""Running a network with torch, as a function of arrays: folded, on a CPU or GPU, compiled on request."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from .anytime import early_exit
+from .errors import UsageError
+from .folding import fold
+from .networks import SpikingNet
+from .stepping import NetworkSteps, stepwise
+from .weights import Located, load_network
+
+
+def torch_device(name: str = "auto") -> torch.device:
+    """The device of a name: "cpu", "cuda", "cuda:1" ...; "auto" is a GPU where torch finds one. Raises UsageError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    elif name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch finds no GPU here; install a CUDA build of torch, or use --device cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: torch has no such device here; use --device cpu") from error
+    return device
+
+
+class TorchModel:
+    """A network's weights, as a function of arrays.
+
+    Args:
+        located: from :func:`~eisnn_zoo.weights.locate`.
+        device: see :func:`torch_device`.
+        time_steps: T; None as in the configuration.
+        compile: with torch.compile, at the first call of each batch size.
+
+    Attributes:
+        device: the one that it runs on, in words.
+        time_steps: T.
+
+    Raises:
+        UsageError: a device that is not there, or no compiler. ZooError: weights that cannot be used.
+    """
+
+    def __init__(self, located: Located, device: str = "auto", time_steps: int | None = None, compile: bool = False):
+        self._place = torch_device(device)
+        if compile and self._place.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
+            raise UsageError("--compile needs a C++ compiler, g++ or clang++, and finds none: install one, or leave it out")
+        options = {} if time_steps is None else {"time_steps": time_steps}
+        network = load_network(located, **options).to(self._place)
+        self._network = fold(network, located.config.input_size[1:], compile)
+        self.device, self.time_steps = str(self._place), network.time_steps
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Logits, float32 ``[B, classes]``, of float32 ``[B, C, H, W]`` in [0, 1] (event frames ``[B, T, C, H, W]``)."""
+        with torch.inference_mode():
+            return self._network(self._there(x)).float().cpu().numpy()
+
+    def evidence(self, x: np.ndarray) -> np.ndarray:
+        """The logits of every single step, ``[T, B, classes]``; inputs as above."""
+        with torch.inference_mode():
+            return self._network.forward_evidence(self._there(x)).float().cpu().numpy()
+
+    def early_exit(self, x: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        """See :func:`~eisnn_zoo.anytime.early_exit`: samples that are sure take no further steps. Inputs as above."""
+        return early_exit(NetworkSteps(self._stepwise, self._there(x), self.time_steps), confidence)
+
+    @cached_property
+    def _stepwise(self) -> SpikingNet:
+        return stepwise(self._network)
+
+    def _there(self, x: np.ndarray) -> torch.Tensor:
+        images = torch.from_numpy(x).to(self._place)
+        return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
