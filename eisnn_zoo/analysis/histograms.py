@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .probes import Activity
 
-LOW, HIGH, PER_DECADE = -8, 6, 10
+LOW, HIGH, PER_DECADE = -8, 6, 40
 SIDE = (HIGH - LOW) * PER_DECADE  # bins of one sign
 ZERO, NOT_FINITE = SIDE, 2 * SIDE + 1  # their places
 BINS = 2 * SIDE + 2
