@@ -6,16 +6,20 @@ own side; exact zeros and values that are not finite have bins of their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from .probes import Activity
 
-LOW, HIGH, PER_DECADE = -8, 6, 40
+LOW, HIGH, PER_DECADE = -8, 6, 100
 SIDE = (HIGH - LOW) * PER_DECADE  # bins of one sign
 ZERO, NOT_FINITE = SIDE, 2 * SIDE + 1  # their places
 BINS = 2 * SIDE + 2
-EDGES = torch.logspace(LOW, HIGH, SIDE + 1, dtype=torch.float64).numpy()  # of the positive side, ``[SIDE + 1]``
+POSITIVE = 10 ** np.linspace(LOW, HIGH, SIDE + 1)
+EDGES = np.concatenate([-POSITIVE[::-1], POSITIVE])  # of all finite bins, ``[BINS]``
 CURRENTS = ("I_EE", "I_sub", "I_div", "D", "I", "membrane")
 
 
@@ -28,6 +32,28 @@ def count(x: Tensor) -> Tensor:
     place = torch.where(x > 0, ZERO + 1 + place, ZERO - 1 - place)
     place = place.masked_fill(x == 0, ZERO).masked_fill(~finite, NOT_FINITE)
     return torch.bincount(place, minlength=BINS).cpu()
+
+
+def shares(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The share of the finite entries between neighbouring edges, ``[len(edges) - 1]``; within a bin they lie evenly."""
+    below = np.concatenate([[0], counts[:NOT_FINITE].cumsum()])
+    return np.diff(np.interp(edges, EDGES, below / max(1, below[-1])))
+
+
+def quantiles(counts: np.ndarray, levels: Sequence[float], positive: bool = False) -> list[float | None]:
+    """Values below which these shares of the finite (or the positive) entries lie; None where there are none."""
+    finite = counts[:NOT_FINITE].copy()
+    if positive:
+        finite[: ZERO + 1] = 0
+    below = finite.cumsum()
+    if not below[-1]:
+        return [None] * len(levels)
+    found: list[float | None] = []
+    for level in levels:
+        place = int(np.searchsorted(below, max(level * below[-1], 1e-9)))
+        part = 1 - (below[place] - level * below[-1]) / finite[place]
+        found.append(0.0 if place == ZERO else float(EDGES[place] + part * (EDGES[place + 1] - EDGES[place])))
+    return found
 
 
 class CurrentHistograms:
