@@ -73,6 +73,24 @@ def stamp(run):
         return 0
 
 
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_muon_in_bf16_goes_on_to_the_same_weights(data, tmp_path, compile):
+    values = {"optimizer": "muon", "lr": 0.01, "momentum": 0.95, "precision": "bf16", "batch_size": 60}
+    Training(recipe(**values), data, tmp_path / "whole", compile=compile).fit()
+    training = Training(recipe(**values), data, tmp_path / "run", compile=compile)
+    iterate = training._iteration
+
+    def interrupted(batch):
+        training.stop = training.step == 2
+        return iterate(batch)
+
+    training._iteration = interrupted
+    with pytest.raises(Stopped, match="iteration 3 of 8"):
+        training.fit()
+    Training(recipe(**values), data, tmp_path / "run", compile=compile).fit()
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole")) and table(tmp_path / "run") == table(tmp_path / "whole")
+
+
 def test_sigint_saves_and_says_how_to_go_on(data, whole, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)

@@ -38,7 +38,7 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def _run(values: dict, data: Path, output: Path, options: dict, environment: dict, whole: int | None) -> None:
+def _run(values: dict, data: Path, output: Path, options: dict, environment: dict, whole: int | None, compile: bool) -> None:
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # as in a process that was not forked itself
     import torch
@@ -49,11 +49,11 @@ def _run(values: dict, data: Path, output: Path, options: dict, environment: dic
 
     if whole is not None:
         data_module.WHOLE = whole
-    Training(recipe(**values), data, output, compile=False).fit(**options)
+    Training(recipe(**values), data, output, compile=compile).fit(**options)
 
 
 def start(values: dict, data: Path, output: Path, environment: dict | None = None, whole: int | None = None,
-          **options) -> multiprocessing.Process:
+          compile: bool = False, **options) -> multiprocessing.Process:
     """A training process; the server it is forked from has imported everything already.
 
     Args:
@@ -62,7 +62,7 @@ def start(values: dict, data: Path, output: Path, environment: dict | None = Non
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["eisnn_zoo.training.engine", "eisnn_zoo.training.plots", "torch._dynamo",
                                     "torchvision.transforms.v2"])
-    process = context.Process(target=_run, args=(values, data, output, options, environment or {}, whole))
+    process = context.Process(target=_run, args=(values, data, output, options, environment or {}, whole, compile))
     process.start()
     return process
 

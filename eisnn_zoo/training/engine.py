@@ -69,6 +69,7 @@ class Training:
 
     def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool = True,
                  report_to: Sequence[str] = ()):
+        report.check_trackers(report_to)
         keep_memory()
         strict_arithmetic()
         self.run, self.world = Run(output), World.join(device)

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import UsageError
@@ -61,29 +61,39 @@ class Bar:
             self.progress.stop()
 
 
-TRACKERS = ("tensorboard", "wandb", "trackio")
+TRACKERS = {"tensorboard": "torch.utils.tensorboard", "trackio": "trackio", "wandb": "wandb"}
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Raises UsageError: an unknown name, or its package is not installed."""
+    for name in names:
+        if name not in TRACKERS:
+            raise UsageError(f"cannot report to {name!r}; choose among {', '.join(TRACKERS)}")
+        try:
+            importlib.import_module(TRACKERS[name])
+        except ImportError as error:
+            raise UsageError(f"{name} is not installed: pip install {name} (pip install 'eisnn-zoo[track]' has all three)") from error
 
 
 def tracker(name: str, folder: Path, recipe: Recipe) -> Hook:
-    """A hook that sends each epoch's metrics to TensorBoard, Weights & Biases or Trackio.
+    """A hook that sends each epoch's metrics to one of TRACKERS.
 
     Raises:
-        UsageError: unknown name, or its package is not installed.
+        UsageError: it cannot start, as Weights & Biases where nobody is logged in.
     """
-    if name not in TRACKERS:
-        raise UsageError(f"cannot report to {name!r}; choose among {', '.join(TRACKERS)}")
+    module = importlib.import_module(TRACKERS[name])
+    if name == "tensorboard":
+        writer = module.SummaryWriter(str(folder / "tensorboard"))
+
+        def write(row: dict, step: int) -> None:
+            for key, value in row.items():
+                writer.add_scalar(key, float(value), step)
+            writer.flush()
+
+        return write
     try:
-        if name == "tensorboard":
-            writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(folder / "tensorboard"))
-
-            def write(row: dict, step: int) -> None:
-                for key, value in row.items():
-                    writer.add_scalar(key, float(value), step)
-                writer.flush()
-
-            return write
-        module = importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(f"{name} is not installed: pip install {name}") from error
-    run = module.init(project="eisnn-zoo", name=folder.name, config=recipe.model_dump())
+        run = module.init(project="eisnn-zoo", name=folder.name, config=recipe.model_dump())
+    except Exception as error:  # each package has its own kinds
+        offline = " (WANDB_MODE=offline keeps everything on this machine)" if name == "wandb" else ""
+        raise UsageError(f"{name} cannot start: {error}{offline}") from error
     return lambda row, step: run.log(row, step=step)
