@@ -159,9 +159,9 @@ def _save(state: dict, config: Config, folder: Path) -> None:
 
 def score(located: Located, images: Images, batch_size: int = 250) -> dict[str, float]:
     """top1 and top5 in %, in strict float32, by the network that predicts."""
+    from .precision import strict_arithmetic
     from .torch_runtime import TorchModel
     from .training.augment import pixels
-    from .training.setup import strict_arithmetic
 
     strict_arithmetic()
     network = TorchModel(located)

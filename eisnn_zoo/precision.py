@@ -1,9 +1,15 @@
-"""What stays in full precision under autocast: folded weights, divisors and membranes; and what need not: spikes."""
+"""What stays in full precision, under autocast and on a GPU: folded weights, divisors and membranes; what need not: spikes."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def strict_arithmetic() -> None:
+    """No TF32 and no choice of algorithms by timing: a rounding moved is a spike flipped, and another run."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 
 
 def autocasts(kind: str) -> bool:

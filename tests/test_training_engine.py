@@ -19,6 +19,7 @@ from eisnn_zoo.errors import UsageError
 from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.setup import make_model
+from eisnn_zoo.training.validation import validate
 from eisnn_zoo.weights import create_model
 
 
@@ -139,7 +140,7 @@ def test_scores_against_counting_by_hand():
             answers = {0.0: 0, 0.2: 1, 0.4: 0, 0.6: 2, 0.8: 2, 1.0: 1}
             return F.one_hot(torch.tensor([answers[round(v, 1)] for v in x.flatten().tolist()]), 3).float()
 
-    scores = evaluate(Fixed(), images, batch_size=4)
+    scores = validate(Fixed(), images, batch_size=4)
     assert scores.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 2]]
     assert scores.top1 == pytest.approx(100 * 4 / 6) and scores.top5 == 100 and scores.images == 6
     assert scores.per_class == [100, 50, pytest.approx(200 / 3)]

@@ -61,14 +61,16 @@ def analyze(
     from ..analysis.studies import EI_ONLY, Subject
     from ..analysis.studies import STUDIES as RUN
     from ..files import write_atomic
+    from ..precision import strict_arithmetic
     from ..training.augment import pixels
+    from ..training.data import Images
     from ..training.evaluation import test_images
-    from ..training.setup import strict_arithmetic
     from ..weights import load_network, locate
 
     located = locate(model)
     steps = time_steps or located.config.options.get("time_steps", 4)
-    found, title = test_images(located.config, data, dataset, steps)
+    labelled, title = test_images(located.config, data, dataset, steps)
+    found = Images.of(labelled)
     strict_arithmetic()
     network = load_network(located, time_steps=steps)
     other = load_network(locate(twin), time_steps=steps) if twin else None

@@ -26,17 +26,20 @@ def check_confidence(early_exit: float | None) -> None:
         raise UsageError(f"--early-exit {early_exit:g}: a confidence in (0, 1], as in --early-exit 0.9")
 
 
-def report(network, images, size: int, steps: list[int], confidence: float | None, batch_size: int, output: Path | None,
+def report(evidence, images, size: int, steps: list[int], confidence: float | None, batch_size: int, output: Path | None,
            format: Format) -> None:
     """Prints accuracy after each of steps, and with early exit at the confidence, from one pass at the network's own T.
 
     A network never sees its future, so its first steps are those of a network with fewer.
+
+    Args:
+        evidence: of the network, see :func:`~eisnn_zoo.training.evaluation.collect_evidence`.
     """
     from ..anytime import accuracy_by_confidence, accuracy_by_time
-    from ..training.evaluation import evidence
+    from ..training.evaluation import collect_evidence
 
-    found = evidence(network, images, size, batch_size)
-    labels = images.y.numpy()
+    found = collect_evidence(evidence, images, size, batch_size)
+    labels = images.y
     by_time = [row for row in accuracy_by_time(found, labels) if row["time_steps"] in steps]
     early = accuracy_by_confidence(found, labels, [confidence]) if confidence is not None else []
     if output:

@@ -82,33 +82,16 @@ def _read_images(folder: Path, located: Located, steps: int) -> np.ndarray:
 
 def _measure(path: Path, located: Located, data: Path, steps: int, precision: str) -> None:
     """Top-1 accuracy and speed of the file, and of torch's float32 where the file's is another. Raises ZooError on a real loss."""
-    import time
-
-    import torch
-
-    from ..folding import fold
     from ..onnx_runtime import OnnxModel
-    from ..training.augment import pixels
-    from ..training.evaluation import test_images
-    from ..weights import load_network
+    from ..torch_runtime import TorchModel
+    from ..training.evaluation import evaluate, test_images
 
     test, title = test_images(located.config, data, None, steps)
-    size = located.config.input_size[1]
-    network = fold(load_network(located, time_steps=steps), size=(size, size))
-    run = OnnxModel(path, "cpu")
-    right, seconds = {"torch fp32": 0, precision: 0}, {"torch fp32": 0.0, precision: 0.0}
-    with torch.inference_mode():
-        for rows in torch.arange(len(test)).split(50):
-            x = pixels(test.x[rows], size)
-            for name, logits in (("torch fp32", network), (precision, lambda x: torch.from_numpy(run(x.numpy())))):
-                start = time.perf_counter()
-                best = logits(x).argmax(1)
-                seconds[name] += time.perf_counter() - start
-                right[name] += int((best == test.y[rows]).sum())
-    top1 = {name: 100 * n / len(test) for name, n in right.items()}
-    for name in right:
-        note(f"{'torch fp32' if name == 'torch fp32' else f'onnxruntime {name}'}: top-1 {top1[name]:.2f} % on {len(test)} images "
-             f"of {title}, {len(test) / seconds[name]:.0f} images a second")
-    if top1["torch fp32"] - top1[precision] > ALLOWED_DROP:
-        raise ZooError(f"{precision} costs {top1['torch fp32'] - top1[precision]:.2f} points of accuracy, more than the "
-                       f"{ALLOWED_DROP} allowed: it is not written; export fp32")
+    top1 = []
+    for name, run in (("torch fp32", TorchModel(located, "cpu", steps)), (f"onnxruntime {precision}", OnnxModel(path, "cpu"))):
+        scores = evaluate(run, test, located.config.input_size[1], 50)
+        top1.append(scores.top1)
+        note(f"{name}: top-1 {scores.top1:.2f} % on {len(test)} images of {title}, {len(test) / scores.seconds:.0f} images a second")
+    if top1[0] - top1[1] > ALLOWED_DROP:
+        raise ZooError(f"{precision} costs {top1[0] - top1[1]:.2f} points of accuracy, more than the {ALLOWED_DROP} allowed: it is "
+                       "not written; export fp32")

@@ -1,8 +1,7 @@
-"""eisnn-zoo train, reproduce, finetune, eval and recipes."""
+"""eisnn-zoo train, reproduce, finetune and recipes."""
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -42,14 +41,6 @@ REPRODUCE = """[bold]Example[/bold]
 
   eisnn-zoo reproduce ei_resnet18_cifar10 --data cifar/
 """
-EVAL = """[bold]Examples[/bold]
-
-  eisnn-zoo eval ei_resnet18_cifar10 --data cifar/
-
-  eisnn-zoo eval ei_vgg8_cifar10 --data cifar/ --time-steps 1,2,4,8 --early-exit 0.9
-
-  eisnn-zoo eval runs/flowers --data flowers/ --dataset folder --output report/
-"""
 RECIPES = """[bold]Examples[/bold]
 
   eisnn-zoo recipes list
@@ -62,7 +53,6 @@ def register(app: typer.Typer) -> None:
     app.command("train", epilog=TRAIN)(train)
     app.command("reproduce", epilog=REPRODUCE)(reproduce)
     app.command("finetune", epilog=FINETUNE)(finetune)
-    app.command("eval", epilog=EVAL)(evaluate)
     recipes = typer.Typer(help="The training recipes.", no_args_is_help=True, epilog=RECIPES)
     recipes.command("list")(list_recipes)
     recipes.command("show")(show_recipe)
@@ -166,67 +156,6 @@ def finetune(
     training = _fit(recipe, data, run, device, False, report_to)
     if training.world.first:
         note(f"now: eisnn-zoo predict PICTURE --model {run}")
-
-
-def evaluate(
-    model: Annotated[str, typer.Argument(help="Name, name.tag, hf-hub:org/name, folder, or weight file.")],
-    data: Data,
-    dataset: Annotated[str | None, typer.Option(
-        "--dataset", "-d", help="Default: the model's own. folder: one's own pictures.")] = None,
-    device: Device = "auto",
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 250,
-    time_steps: Annotated[str | None, typer.Option(
-        "--time-steps", "-T", help="Default: as trained. Several, as in 1,2,4,8: accuracy by T.")] = None,
-    early_exit: Annotated[float | None, typer.Option(
-        "--early-exit", metavar="CONFIDENCE", help="Stop an image's steps once the network is so sure, in (0, 1].")] = None,
-    output: Annotated[Path | None, typer.Option(
-        "--output", "-o", help="Write pictures and the numbers as JSON into this folder.")] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="table or json.")] = Format.table,
-) -> None:
-    """Measure a network on labelled images, in float32, and compare with what it should reach."""
-    _needs_training()
-    from ..folding import fold
-    from ..training.evaluation import compare, evaluate, test_images
-    from ..training.setup import strict_arithmetic
-    from ..weights import load_network, locate
-    from .anytime import parse_steps, report
-
-    if not data.exists():
-        raise UsageError(f"there is no folder {data}: pass --data with the folder that holds the images")
-    if early_exit is not None and not 0 < early_exit <= 1:
-        raise UsageError(f"--early-exit {early_exit}: a confidence in (0, 1]")
-    several = parse_steps(time_steps)
-    located = locate(model)
-    steps = max(several) if several else located.config.options.get("time_steps", 4)
-    if (len(several) > 1 or early_exit is not None) and located.config.options.get("event_input"):
-        raise UsageError("accuracy by T and early exit are for static images: events are cut into other frames for another T")
-    images, title = test_images(located.config, data, dataset, steps)
-    strict_arithmetic()
-    network = fold(load_network(located, time_steps=steps).to(_device(device)), size=located.config.input_size[1:])
-    note(f"{located.config.name}: T = {steps}, {len(images)} images of {title}")
-    if len(several) > 1 or early_exit is not None:
-        report(network, images, located.config.input_size[1], several or list(range(1, steps + 1)), early_exit, batch_size, output, format)
-        return
-    scores = evaluate(network, images, located.config.input_size[1], batch_size)
-    facts = compare(located, title, scores, steps)
-    per_class = [{"class": name, "images": int(n), "top1": None if a is None else round(a, 2)}
-                 for name, n, a in zip(images.label_names, scores.confusion.sum(1), scores.per_class)]
-    if output:
-        from ..files import write_atomic
-        from ..training.plots import confusion
-
-        output.mkdir(parents=True, exist_ok=True)
-        confusion(scores.confusion, images.label_names, output / "confusion.png")
-        everything = {**facts, "per_class": per_class, "confusion": scores.confusion.tolist()}
-        write_atomic(output / "evaluation.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
-        note(f"wrote {output / 'confusion.png'} and evaluation.json")
-    if format is Format.json:
-        print(json.dumps({**facts, "per_class": per_class}, indent=2, ensure_ascii=False))
-        return
-    shown = [{"key": k.replace("_", " "), "value": v} for k, v in facts.items() if v is not None]
-    print(table(shown, {"key": "", "value": ""}).lstrip("\n "))
-    print()
-    print(render(per_class, format, {"class": "class", "images": "images", "top1": "top-1 (%)"}))
 
 
 def list_recipes(format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:

@@ -6,38 +6,39 @@ and pictures stay in their files, read some batches ahead by processes of their 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import pickle
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..catalog import DATASETS, MODELS, Dataset
-from ..errors import ZooError
-from . import events, folders
-from .recipe import FOLDER, Recipe
+from .folders import Pictures
+from .reading import FOLDER, TEST_SET, DataError, Labelled, read, read_folder
+from .recipe import Recipe
+from .streaming import Streamed
 
-TEST_SET = "test set"  # what validation is where nothing was held out
 WHOLE = 4 * 2**30
-
-
-class DataError(ZooError):
-    """Data that is missing or unusable; the message says which file, and what to do."""
 
 
 @dataclass(frozen=True)
 class Images:
     """x: uint8 ``[N, C, H, W]``, or event counts ``[N, T, C, H, W]``; y: int64 ``[N]``; label_names: one per class."""
 
-    x: Tensor | folders.Pictures
+    x: Tensor | Streamed
     y: Tensor
     label_names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, labelled: Labelled) -> Images:
+        """As tensors; pictures are read now where they fit into memory."""
+        x, y = labelled.x, torch.from_numpy(labelled.y)
+        if isinstance(x, Pictures):
+            streamed = Streamed(**vars(x))
+            return cls(streamed.load() if x.nbytes <= WHOLE else streamed, y, labelled.label_names)
+        return cls(torch.from_numpy(x), y, labelled.label_names)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -45,11 +46,11 @@ class Images:
     @property
     def streams(self) -> bool:
         """Whether the images are still in their files."""
-        return isinstance(self.x, folders.Pictures)
+        return isinstance(self.x, Streamed)
 
     def to(self, device: torch.device) -> Images:
         """All of it on device, where that is sensible: larger sets stay where they are and travel by batches."""
-        if isinstance(self.x, folders.Pictures) or self.x.nbytes > WHOLE:
+        if isinstance(self.x, Streamed) or self.x.nbytes > WHOLE:
             return self
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
@@ -59,7 +60,7 @@ class Images:
 
     def take(self, rows: Tensor) -> Images:
         """These rows alone; pictures that are still in their files stay there."""
-        if isinstance(self.x, folders.Pictures):
+        if isinstance(self.x, Streamed):
             return replace(self, x=self.x.take(rows), y=self.y[rows])
         return self[rows]
 
@@ -69,7 +70,7 @@ class Images:
         Args:
             needed: of each batch; images that are still in their files may be left black elsewhere.
         """
-        if not isinstance(self.x, folders.Pictures):
+        if not isinstance(self.x, Streamed):
             yield from (self[r] for r in rows)
             return
         rows = list(rows)
@@ -112,7 +113,7 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
     second split has a tenth of its images set aside.
 
     Raises:
-        DataError: see :func:`load`.
+        DataError: see :func:`~eisnn_zoo.training.reading.read`.
     """
     model = MODELS[recipe.model]
     if recipe.dataset == FOLDER:
@@ -137,188 +138,17 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
 
 
 def load(dataset: Dataset, root: str | Path, split: str, time_steps: int | None = None) -> Images:
-    """One split of a dataset from a local folder.
-
-    Looks for ``<split>.npz`` first (x: uint8 [N, H, W, C], y: [N]; for events one row of all events, see
-    :mod:`~eisnn_zoo.training.events`), then for the official files.
-
-    Args:
-        split: "train" or "test".
-        time_steps: frames per recording of events; the dataset's own T where None.
-    Raises:
-        DataError: nothing there, something damaged, or something that does not fit the dataset.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}: pass --data with the folder that holds {dataset.title}")
-    steps = time_steps or dataset.time_steps
-    try:
-        for name in (f"{split}.npz", f"{dataset.name}_{split}.npz"):
-            if (root / name).is_file():
-                x, y = events.read_npz(root / name, dataset, steps) if dataset.event else _npz(root / name)
-                break
-        else:
-            found = _READERS[dataset.name](root, split, dataset, steps)
-            if found is None:
-                raise DataError(f"{root} holds no {dataset.title}: {_FETCH[dataset.name]}; or put {split}.npz there")
-            x, y = found
-    except folders.Damaged as error:
-        raise DataError(str(error)) from error
-    if not len(y):
-        raise DataError(f"{root} holds no {split} images of {dataset.title}")
-    if not 0 <= y.min() <= y.max() < dataset.num_classes:
-        raise DataError(f"{root}: labels run from {y.min()} to {y.max()}, {dataset.title} has {dataset.num_classes} classes")
-    if x.shape[-3] != dataset.channels:
-        raise DataError(f"{root}: {x.shape[-3]} channels, {dataset.title} has {dataset.channels}")
-    return _images(x, y, dataset.label_names)
-
-
-def _images(x: np.ndarray | folders.Pictures, y: np.ndarray, names: tuple[str, ...]) -> Images:
-    """Pictures are read now where they fit into memory."""
-    images = Images(x if isinstance(x, folders.Pictures) else torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), names)
-    if images.streams and images.x.nbytes <= WHOLE:
-        return replace(images, x=images.x.load())
-    return images
+    """One split of a dataset from a local folder; see :func:`~eisnn_zoo.training.reading.read`."""
+    return Images.of(read(dataset, root, split, time_steps))
 
 
 def load_folder(path: str | Path, channels: int, size: int) -> tuple[Images, Images | None]:
-    """One's own pictures: an ``.npz`` file, a folder of ``train.npz``, or an ImageFolder (``[train/]CLASS/*.png``).
-
-    Args:
-        channels, size: as the network sees them; pictures are converted, resized and cropped in the middle.
-    Returns:
-        Training images, and the split beside them named val, valid or test, where there is one.
-    """
-    path = Path(path)
-    try:
-        if path.is_file() or (path / "train.npz").is_file():
-            first = path if path.is_file() else path / "train.npz"
-            train = _own(first, channels, size)
-            others = [path / f"{s}.npz" for s in folders.VALIDATION if path.is_dir() and (path / f"{s}.npz").is_file()]
-            valid = _own(others[0], channels, size) if others else None
-        elif path.is_dir():
-            x, y, names, other = folders.image_folder(path, channels, size)
-            train, valid = _images(x, y, names), _images(*other, names) if other else None
-        else:
-            raise DataError(f"there is no folder or .npz file {path}")
-    except folders.Damaged as error:
-        raise DataError(str(error)) from error
-    if valid is not None and int(valid.y.max()) >= len(train.label_names):
-        raise DataError(f"{path}: the validation split has classes that the training split lacks")
-    return train, valid
-
-
-def _own(path: Path, channels: int, size: int) -> Images:
-    x, y = _npz(path)
-    if not len(y):
-        raise DataError(f"{path} holds no images")
-    if y.min() < 0 or y.max() >= 1000:
-        raise DataError(f"{path}: labels run from {y.min()} to {y.max()}; they must count from 0, to 999 at most")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            names = tuple(map(str, data["label_names"])) if "label_names" in data else ()
-    except ValueError as error:
-        raise DataError(f"{path}: label_names must be an array of texts: {error}") from error
-    names = names or tuple(f"class {i}" for i in range(int(y.max()) + 1))
-    if len(names) <= y.max():
-        raise DataError(f"{path}: {len(names)} label_names, but labels up to {y.max()}")
-    return _images(folders.fit(x, channels, size, path), y, names)
+    """One's own pictures; see :func:`~eisnn_zoo.training.reading.read_folder`."""
+    train, valid = read_folder(path, channels, size)
+    return Images.of(train), None if valid is None else Images.of(valid)
 
 
 def hold_out(images: Images, n: int, seed: int) -> tuple[Images, Images]:
     """(the rest, n images set aside), by a seeded permutation."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     return images.take(order[n:]), images.take(order[:n])
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-
-def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            x, y = data["x"], data["y"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no sound .npz file with x and y: {error}") from error
-    if x.dtype != np.uint8 or x.ndim != 4 or y.shape != (len(x),) or y.dtype.kind not in "iu":
-        raise DataError(f"{path}: x must be uint8 [N, H, W, C] and y one whole number each, got {x.dtype} {list(x.shape)} "
-                        f"and {y.dtype} {list(y.shape)}")
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y
-
-
-_ARRAYS = {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """The official CIFAR files are pickles of arrays: nothing else is let in."""
-
-    def find_class(self, module: str, name: str):
-        if (module.split(".")[0], name) in _ARRAYS:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a data file")
-
-
-def _cifar(root: Path, split: str, folder: str, files: dict[str, list[str]], label: bytes):
-    folder_path = root / folder if (root / folder).is_dir() else root
-    paths = [folder_path / name for name in files[split]]
-    if not any(p.is_file() for p in paths):
-        return None
-    xs, ys = [], []
-    for path in paths:
-        try:
-            with path.open("rb") as f:
-                batch = _PlainUnpickler(f, encoding="bytes").load()
-            xs.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
-            ys.append(np.asarray(batch[label], np.int64).reshape(len(xs[-1])))
-        except (OSError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is missing or damaged ({error}): unpack the official archive again") from error
-    return np.concatenate(xs), np.concatenate(ys)
-
-
-def _cifar10(root: Path, split: str, *_):
-    files = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
-    return _cifar(root, split, "cifar-10-batches-py", files, b"labels")
-
-
-def _cifar100(root: Path, split: str, *_):
-    return _cifar(root, split, "cifar-100-python", {"train": ["train"], "test": ["test"]}, b"fine_labels")
-
-
-def _mnist(root: Path, split: str, *_):
-    prefix = {"train": "train", "test": "t10k"}[split]
-    for folder in (root / "MNIST" / "raw", root):
-        x, y = _idx(folder / f"{prefix}-images-idx3-ubyte"), _idx(folder / f"{prefix}-labels-idx1-ubyte")
-        if x is not None and y is not None:
-            if x.ndim != 3 or y.shape != (len(x),):
-                raise DataError(f"the {split} files of MNIST in {folder} do not go together: fetch them again")
-            return x[:, None], y
-    return None
-
-
-def _idx(path: Path) -> np.ndarray | None:
-    """An idx file of bytes, plain or gzipped: a magic number, the sizes (big-endian int32), the bytes."""
-    for file, opener in ((path, open), (path.with_name(f"{path.name}.gz"), gzip.open)):
-        if file.is_file():
-            try:
-                with opener(file, "rb") as f:
-                    raw = f.read()
-                shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
-                return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
-            except (OSError, EOFError, ValueError, IndexError) as error:
-                raise DataError(f"{file} is damaged ({error}): fetch it again") from error
-    return None
-
-
-_READERS = {"cifar10": _cifar10, "cifar100": _cifar100, "mnist": _mnist, "tinyimagenet200": folders.tiny_imagenet,
-            "nmnist": events.nmnist, "cifar10dvs": events.cifar10dvs, "dvsgesture": events.dvsgesture}
-_FETCH = {
-    "cifar10": "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there (folder cifar-10-batches-py)",
-    "cifar100": "unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz there (folder cifar-100-python)",
-    "mnist": "put the four idx files of MNIST (plain or .gz) into its folder MNIST/raw",
-    "tinyimagenet200": "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there (folder tiny-imagenet-200)",
-    "nmnist": "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist there (folders Train, Test)",
-    "cifar10dvs": "put the archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into its folder download "
-                  "and let spikingjelly.datasets.CIFAR10DVS unpack them (folder events_np)",
-    "dvsgesture": "put DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ into its folder download and let "
-                  "spikingjelly.datasets.DVS128Gesture unpack it (folder events_np)",
-}

@@ -27,15 +27,17 @@ from ..catalog import MODELS
 from ..config import Config
 from ..errors import ZooError
 from ..networks import SpikingNet
+from ..precision import strict_arithmetic
 from . import report
 from .augment import AUGMENTATIONS, pixels
 from .data import Images, load_data
 from .diagnose import first_overflow
-from .evaluation import Scores, evaluate
+from .evaluation import Scores
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import batches, warmup_cosine
-from .setup import faster_precision, keep_memory, make_model, make_optimizer, strict_arithmetic
+from .setup import faster_precision, keep_memory, make_model, make_optimizer
+from .validation import validate
 from .world import World
 
 INIT_BATCH = 128
@@ -209,7 +211,7 @@ class Training:
     def evaluate(self, each=lambda done: None) -> Scores:
         """Scores of the judged network on the validation images."""
         with self.autocast():
-            return evaluate(self.judged, self.valid, self.data.size, world=self.world, each=each)
+            return validate(self.judged, self.valid, self.data.size, world=self.world, each=each)
 
     def config(self, epoch: int, top1: float) -> Config:
         """What a weight file of this run says about itself."""

@@ -1,4 +1,4 @@
-"""Measuring a network on images."""
+"""Measuring a network on labelled images. Imports no torch: a network here is a function of arrays."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from ..catalog import DATASETS, Dataset
 from ..config import Config
 from ..errors import UsageError
-from ..networks import SpikingNet
-from ..weights import Located
-from .augment import pixels
-from .data import TEST_SET, DataError, Images, load, load_folder
-from .recipe import FOLDER
-from .world import World
+from ..weights import Weights
+from .reading import FOLDER, TEST_SET, DataError, Labelled, read, read_folder
 
 
 @dataclass(frozen=True)
@@ -31,13 +24,21 @@ class Scores:
         loss: mean cross-entropy.
         top5: share in % whose class is among the five best (of fewer classes: among all).
         confusion: ``[classes, classes]``, images by true class (row) and predicted class (column).
-        seconds: of the forward passes.
+        seconds: of the whole pass.
     """
 
     loss: float
     top5: float
-    confusion: Tensor
+    confusion: np.ndarray
     seconds: float
+
+    @classmethod
+    def of(cls, sums: np.ndarray, seconds: float) -> Scores:
+        """From the sum of all :func:`tally`."""
+        loss, top5, *confusion = sums.tolist()
+        side = round(len(confusion) ** 0.5)
+        matrix = np.array(confusion, np.int64).reshape(side, side)
+        return cls(loss / matrix.sum(), 100 * top5 / matrix.sum(), matrix, seconds)
 
     @property
     def images(self) -> int:
@@ -54,57 +55,51 @@ class Scores:
         return [100 * int(self.confusion[i, i]) / n if n else None for i, n in enumerate(counts)]
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, images: Images, size: int | None = None, batch_size: int = 250, world: World | None = None,
+def tally(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What adds up over batches: cross-entropy, images whose class is among the five best, confusion row by row; float64.
+
+    Args:
+        logits: ``[B, classes]``; y: ``[B]``.
+    """
+    z, classes, each = logits.astype(np.float64), logits.shape[1], np.arange(len(y))
+    z = z - z.max(1, keepdims=True, initial=-np.inf)
+    loss = np.log(np.exp(z).sum(1)) - z[each, y]
+    best = np.argsort(-z, 1, kind="stable")[:, :5]
+    confusion = np.bincount(y * classes + best[:, 0], minlength=classes**2)
+    return np.concatenate([[loss.sum(), (best == y[:, None]).sum()], confusion])
+
+
+def evaluate(network: Callable[[np.ndarray], np.ndarray], images: Labelled, size: int, batch_size: int = 250,
              each: Callable[[int], object] = lambda done: None) -> Scores:
-    """Scores of a network in evaluation mode; each process of a world takes its part of the images.
+    """Scores of a network, from what it takes to logits ``[B, classes]``.
 
     Args:
         size: pixels a side that the network takes, where the images may be larger.
         each: called after every batch with the number of images done.
     """
-    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    world = world or World(0, 1, device)
-    model.eval()
-    classes = len(images.label_names)
-    sums = torch.zeros(classes * classes + 2, dtype=torch.float64, device=device)
-    start, done = time.perf_counter(), 0
-    rows = torch.arange(len(images)).split(batch_size)
-    for part in images.batches(map(world.part, rows)):
-        y = part.y.to(device)
-        logits = model(pixels(part.x.to(device), size)).float()
-        place = y * classes + logits.argmax(1)
-        sums[2:] += torch.bincount(place, minlength=classes * classes)
-        sums[0] += F.cross_entropy(logits, y, reduction="sum")
-        sums[1] += (logits.topk(min(5, classes), 1).indices == y[:, None]).any(1).sum()
-        done = min(done + batch_size, len(images))
-        each(done)
-    loss, top5, *confusion = world.total(sums).tolist()
-    seconds = time.perf_counter() - start
-    return Scores(loss / len(images), 100 * top5 / len(images),
-                  torch.tensor(confusion, dtype=torch.int64).view(classes, classes), seconds)
+    start, sums = time.perf_counter(), np.zeros(2 + len(images.label_names) ** 2)
+    for i in range(0, len(images), batch_size):
+        sums += tally(network(images.pixels(i, i + batch_size, size)), images.y[i : i + batch_size])
+        each(min(i + batch_size, len(images)))
+    return Scores.of(sums, time.perf_counter() - start)
 
 
-@torch.no_grad()
-def evidence(model: SpikingNet, images: Images, size: int | None = None, batch_size: int = 250) -> np.ndarray:
+def collect_evidence(evidence: Callable[[np.ndarray], np.ndarray], images: Labelled, size: int, batch_size: int = 250) -> np.ndarray:
     """Logits of every single time step for all images, ``[T, N, classes]``."""
-    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    parts = [model.forward_evidence(pixels(part.x.to(device), size)).float().cpu()
-             for part in images.batches(torch.arange(len(images)).split(batch_size))]
-    return torch.cat(parts, 1).numpy()
+    return np.concatenate([evidence(images.pixels(i, i + batch_size, size)) for i in range(0, len(images), batch_size)], 1)
 
 
 def _title(dataset: Dataset) -> str:
     return f"{dataset.title} test"
 
 
-def test_images(config: Config, root: Path, dataset: str | None, time_steps: int) -> tuple[Images, str]:
+def test_images(config: Config, root: Path, dataset: str | None, time_steps: int) -> tuple[Labelled, str]:
     """The labelled images on which to measure a network, with its class names, and what they are.
 
     Args:
         dataset: of the catalog; "folder" for one's own pictures, whose classes are matched by name; None for the model's.
     Raises:
-        UsageError: no such dataset, or one whose classes are not the network's. DataError: see :func:`load`.
+        UsageError: no such dataset, or one whose classes are not the network's. DataError: see :func:`read`.
     """
     own = config.model.dataset
     if dataset is None:
@@ -114,16 +109,16 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
     if dataset != FOLDER:
         if dataset not in DATASETS:
             raise UsageError(f"there is no dataset {dataset!r}: choose one of {', '.join(DATASETS)}, or {FOLDER}")
-        images, title = load(DATASETS[dataset], root, "test", time_steps), _title(DATASETS[dataset])
+        images, title = read(DATASETS[dataset], root, "test", time_steps), _title(DATASETS[dataset])
         if len(images.label_names) != len(config.label_names):
             raise UsageError(f"{config.name} has {len(config.label_names)} classes, {DATASETS[dataset].title} has "
                              f"{len(images.label_names)}")
         return images, title
-    train, valid = load_folder(root, *config.input_size[:2])
+    train, valid = read_folder(root, *config.input_size[:2])
     images = train if valid is None else valid
     title = f"{root}" if valid is None else f"{root}, its validation split"
     if set(images.label_names) <= set(config.label_names):
-        order = torch.tensor([config.label_names.index(name) for name in images.label_names])
+        order = np.array([config.label_names.index(name) for name in images.label_names])
         return replace(images, y=order[images.y], label_names=config.label_names), title
     if len(images.label_names) != len(config.label_names) or not images.label_names[0].startswith("class "):
         strange = next(name for name in images.label_names if name not in config.label_names)
@@ -131,9 +126,13 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
     return replace(images, label_names=config.label_names), title
 
 
-def compare(located: Located, title: str, scores: Scores, time_steps: int) -> dict:
-    """What was measured, and what the weights' own record says should be."""
-    config, row = located.config, located.table
+def compare(config: Config, row: Weights | None, title: str, scores: Scores, time_steps: int) -> dict:
+    """What was measured, and what the weights' own record says should be.
+
+    Args:
+        row: of the table of weights, where they have one.
+        title: of the images, from :func:`test_images`.
+    """
     facts = config.facts or {}
     expected, source = (row.top1, row.obtained) if row else (facts.get("top1"), facts.get("measured_on"))
     own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)

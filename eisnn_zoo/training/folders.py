@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ZooError
 from ..images import open_image, preprocess
@@ -43,7 +38,7 @@ def fit(x: np.ndarray, channels: int, size: int, where: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Files, as the array uint8 ``[N, C, size, size]`` that they make; indexing reads what is asked for."""
+    """Files, as the array uint8 ``[N, C, size, size]`` that they make, read when asked for."""
 
     paths: list[Path]
     channels: int
@@ -57,57 +52,13 @@ class Pictures:
     def nbytes(self) -> int:
         return len(self.paths) * self.channels * self.size**2
 
-    def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        return self.read(range(len(self.paths))[rows] if isinstance(rows, slice) else rows.tolist())
-
-    def take(self, rows: Tensor) -> Pictures:
-        """These files alone, still unread."""
-        return replace(self, paths=[self.paths[row] for row in rows.tolist()])
-
-    def read(self, rows: Iterable[int], needed: slice = slice(None)) -> Tensor:
+    def read(self, rows: Iterable[int], needed: slice = slice(None)) -> np.ndarray:
         """``[rows, C, size, size]``, zeros where a row is not needed. Raises ImageError for a file that is no sound picture."""
         rows = list(rows)
-        out = torch.zeros(len(rows), *self.shape[1:], dtype=torch.uint8)
+        out = np.zeros((len(rows), *self.shape[1:]), np.uint8)
         for place in range(len(rows))[needed]:
-            out[place] = torch.from_numpy(_square(open_image(self.paths[rows[place]]), self.channels, self.size))
+            out[place] = _square(open_image(self.paths[rows[place]]), self.channels, self.size)
         return out
-
-    def load(self) -> Tensor:
-        """All of it."""
-        out = torch.empty(self.shape, dtype=torch.uint8)
-        parts = torch.arange(len(self.paths)).split(250)
-        for rows, part in zip(parts, self.batches(parts) if len(parts) > 4 else map(self.__getitem__, parts)):
-            out[rows] = part
-        return out
-
-    def batches(self, rows: Iterable[Tensor], needed: slice = slice(None)) -> Iterator[Tensor]:
-        """Reads batch after batch, some batches ahead in processes of its own; what they hold does not depend on these."""
-        lists = [r.tolist() for r in rows]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), len(lists)))
-        loader: DataLoader = DataLoader(_Reading(self, needed), batch_size=None, sampler=lists, num_workers=workers,
-                                        worker_init_fn=_leave_signals_to_the_trainer)
-        for batch in loader:
-            if isinstance(batch, ZooError):
-                raise batch
-            yield batch
-
-
-@dataclass(frozen=True)
-class _Reading(Dataset):
-    pictures: Pictures
-    needed: slice
-
-    def __getitem__(self, rows: list[int]) -> Tensor | ZooError:
-        try:
-            return self.pictures.read(rows, self.needed)
-        except ZooError as error:  # raised here it would arrive as a traceback in words
-            return error
-
-
-def _leave_signals_to_the_trainer(_worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..catalog import DATASETS, MODELS
 from ..errors import UsageError
-
-FOLDER = "folder"  # the dataset is whatever --data holds
+from .reading import FOLDER
 
 
 class RecipeError(UsageError):

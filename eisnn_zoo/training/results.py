@@ -17,8 +17,9 @@ from ..files import write_atomic
 from ..folding import fold
 from ..weights import WEIGHTS, load_network, locate, sha256
 from .data import Images
-from .evaluation import Scores, evaluate
+from .evaluation import Scores
 from .run import Run
+from .validation import validate
 
 COLUMNS = ("model", "recipe", "weights_sha256", "dataset", "test_rows", "test_sha256", "train_rows", "validation", "time_steps",
            "precision", "top1_last", "top1_best", "top5_last", "paper_top1", "paper_source", "seed", "epochs", "recipe_sha256",
@@ -35,7 +36,7 @@ def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
     scores: dict[str, Scores] = {}
     for which in ("last", "best"):
         network = fold(load_network(locate(str(run.folder / which)))).to(device)
-        scores[which] = evaluate(network, test, MODELS[recipe.model].input_size[1])
+        scores[which] = validate(network, test, MODELS[recipe.model].input_size[1])
     history = run.history
     speed = [row["images_per_s"] for row in history if row["time_steps"] == recipe.final_steps]
     paper, source = recipe.paper

@@ -28,12 +28,6 @@ def keep_memory() -> None:
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def strict_arithmetic() -> None:
-    """No TF32 and no choice of algorithms by timing: a rounding moved is a spike flipped, and another run."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-
-
 def faster_precision(device: torch.device) -> str:
     """bf16 where this device multiplies matrices faster in it: measured, since a processor without it is far slower."""
     if device.type == "cuda":

@@ -1,0 +1,96 @@
+"""eisnn-zoo eval: a network on labelled images."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError, ZooError
+from .anytime import check_confidence, parse_steps, report
+from .output import Format, note, render, table
+
+EPILOG = """[bold]Examples[/bold]
+
+  eisnn-zoo eval ei_resnet18_cifar10 --data cifar/
+
+  eisnn-zoo eval vgg8.onnx --data cifar/
+
+  eisnn-zoo eval ei_vgg8_cifar10 --data cifar/ --time-steps 1,2,4,8 --early-exit 0.9
+
+  eisnn-zoo eval runs/flowers --data flowers/ --dataset folder --output report/
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("eval", epilog=EPILOG)(evaluate)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Name, name.tag, hf-hub:org/name, folder, .safetensors or .onnx file.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data; what must lie in it is said where it does not.")],
+    dataset: Annotated[str | None, typer.Option(
+        "--dataset", "-d", help="Default: the model's own. folder: one's own pictures.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda; for ONNX files tensorrt too.")] = "auto",
+    backend: Annotated[str | None, typer.Option(
+        "--backend", help="torch or onnx, which needs no torch. Default: torch, for an .onnx file onnx.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network: a minute, then faster.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 250,
+    time_steps: Annotated[str | None, typer.Option(
+        "--time-steps", "-T", help="Default: as trained. Several, as in 1,2,4,8: accuracy by T.")] = None,
+    early_exit: Annotated[float | None, typer.Option(
+        "--early-exit", metavar="CONFIDENCE", help="Stop an image's steps once the network is so sure, in (0, 1].")] = None,
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", help="Write pictures and the numbers as JSON into this folder.")] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="table or json.")] = Format.table,
+) -> None:
+    """Measure a network on labelled images, in float32, and compare with what it should reach."""
+    from ..backends import open_network
+    from ..training.evaluation import compare, test_images
+    from ..training.evaluation import evaluate as measure
+
+    if not data.exists():
+        raise UsageError(f"there is no folder {data}: pass --data with the folder that holds the images")
+    if output and find_spec("matplotlib") is None:
+        raise ZooError("--output draws pictures, which needs matplotlib: pip install 'eisnn-zoo[train]'")
+    check_confidence(early_exit)
+    several = parse_steps(time_steps)
+    stepwise = "--early-exit" if early_exit else "--time-steps with several numbers" if len(several) > 1 else ""
+    backend = backend or ("onnx" if model.endswith(".onnx") or device == "tensorrt" else "torch")
+    network = open_network(model, backend, device, max(several, default=None), compile, stepwise)
+    config, size = network.config, network.config.input_size[1]
+    if stepwise and config.options.get("event_input"):
+        raise UsageError("accuracy by T and early exit are for static images: events are cut into other frames for another T")
+    if backend == "torch":
+        from ..precision import strict_arithmetic
+
+        strict_arithmetic()
+    images, title = test_images(config, data, dataset, network.time_steps)
+    note(f"{config.name}: T = {network.time_steps}, {network.where}, {len(images)} images of {title}")
+    if stepwise:
+        steps = several or list(range(1, network.time_steps + 1))
+        report(network.run.evidence, images, size, steps, early_exit, batch_size, output, format)
+        return
+    scores = measure(network.run, images, size, batch_size)
+    facts = compare(config, network.table, title, scores, network.time_steps)
+    per_class = [{"class": name, "images": int(n), "top1": None if a is None else round(a, 2)}
+                 for name, n, a in zip(images.label_names, scores.confusion.sum(1), scores.per_class)]
+    if output:
+        from ..files import write_atomic
+        from ..training.plots import confusion
+
+        output.mkdir(parents=True, exist_ok=True)
+        confusion(scores.confusion, images.label_names, output / "confusion.png")
+        everything = {**facts, "per_class": per_class, "confusion": scores.confusion.tolist()}
+        write_atomic(output / "evaluation.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
+        note(f"wrote {output / 'confusion.png'} and evaluation.json")
+    if format is Format.json:
+        print(json.dumps({**facts, "per_class": per_class}, indent=2, ensure_ascii=False))
+        return
+    shown = [{"key": k.replace("_", " "), "value": v} for k, v in facts.items() if v is not None]
+    print(table(shown, {"key": "", "value": ""}).lstrip("\n "))
+    print()
+    print(render(per_class, format, {"class": "class", "images": "images", "top1": "top-1 (%)"}))

@@ -1,0 +1,230 @@
+"""Labelled images from local folders, as arrays: what training and evaluation see. Imports no torch."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..catalog import Dataset
+from ..errors import ZooError
+from . import events, folders
+
+TEST_SET = "test set"  # what validation is where nothing was held out
+FOLDER = "folder"  # the dataset that is whatever --data holds
+
+
+class DataError(ZooError):
+    """Data that is missing or unusable; the message says which file, and what to do."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """x: uint8 ``[N, C, H, W]``, event counts ``[N, T, C, H, W]``, or pictures still in their files; y: int64 ``[N]``."""
+
+    x: np.ndarray | folders.Pictures
+    y: np.ndarray
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def pixels(self, start: int, stop: int, size: int) -> np.ndarray:
+        """These rows as a network takes them: float32, pixels in [0, 1] or counts of events, of the given side."""
+        x = self.x.read(range(start, min(stop, len(self)))) if isinstance(self.x, folders.Pictures) else self.x[start:stop]
+        x = x.astype(np.float32)
+        if x.shape[-1] != size:
+            x = resize(x, size)
+        return x if x.ndim == 5 else x / np.float32(255)
+
+
+def resize(x: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear and antialiased, ``[..., H, W]`` to ``[..., size, size]``."""
+    rows, columns = (_resize_weights(n, size) for n in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def _resize_weights(n: int, size: int) -> np.ndarray:
+    """Row i holds the weights of the n input pixels in output pixel i, float32 ``[size, n]``."""
+    scale = n / size
+    middle = (np.arange(size)[:, None] + 0.5) * scale
+    weights = np.clip(1 - np.abs((np.arange(n) + 0.5 - middle) / max(scale, 1)), 0, None)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def read(dataset: Dataset, root: str | Path, split: str, time_steps: int | None = None) -> Labelled:
+    """One split of a dataset from a local folder.
+
+    Looks for ``<split>.npz`` first (x: uint8 [N, H, W, C], y: [N]; for events one row of all events, see
+    :mod:`~eisnn_zoo.training.events`), then for the official files.
+
+    Args:
+        split: "train" or "test".
+        time_steps: frames per recording of events; the dataset's own T where None.
+    Raises:
+        DataError: nothing there, something damaged, or something that does not fit the dataset.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}: pass --data with the folder that holds {dataset.title}")
+    steps = time_steps or dataset.time_steps
+    try:
+        for name in (f"{split}.npz", f"{dataset.name}_{split}.npz"):
+            if (root / name).is_file():
+                x, y = events.read_npz(root / name, dataset, steps) if dataset.event else _npz(root / name)
+                break
+        else:
+            found = _READERS[dataset.name](root, split, dataset, steps)
+            if found is None:
+                raise DataError(f"{root} holds no {dataset.title}: {_FETCH[dataset.name]}; or put {split}.npz there")
+            x, y = found
+    except folders.Damaged as error:
+        raise DataError(str(error)) from error
+    if not len(y):
+        raise DataError(f"{root} holds no {split} images of {dataset.title}")
+    if not 0 <= y.min() <= y.max() < dataset.num_classes:
+        raise DataError(f"{root}: labels run from {y.min()} to {y.max()}, {dataset.title} has {dataset.num_classes} classes")
+    if x.shape[-3] != dataset.channels:
+        raise DataError(f"{root}: {x.shape[-3]} channels, {dataset.title} has {dataset.channels}")
+    return Labelled(x, y.astype(np.int64), dataset.label_names)
+
+
+def read_folder(path: str | Path, channels: int, size: int) -> tuple[Labelled, Labelled | None]:
+    """One's own pictures: an ``.npz`` file, a folder of ``train.npz``, or an ImageFolder (``[train/]CLASS/*.png``).
+
+    Args:
+        channels, size: as the network sees them; pictures are converted, resized and cropped in the middle.
+    Returns:
+        Training images, and the split beside them named val, valid or test, where there is one.
+    """
+    path = Path(path)
+    try:
+        if path.is_file() or (path / "train.npz").is_file():
+            first = path if path.is_file() else path / "train.npz"
+            train = _own(first, channels, size)
+            others = [path / f"{s}.npz" for s in folders.VALIDATION if path.is_dir() and (path / f"{s}.npz").is_file()]
+            valid = _own(others[0], channels, size) if others else None
+        elif path.is_dir():
+            x, y, names, other = folders.image_folder(path, channels, size)
+            train, valid = Labelled(x, y, names), Labelled(*other, names) if other else None
+        else:
+            raise DataError(f"there is no folder or .npz file {path}")
+    except folders.Damaged as error:
+        raise DataError(str(error)) from error
+    if valid is not None and int(valid.y.max()) >= len(train.label_names):
+        raise DataError(f"{path}: the validation split has classes that the training split lacks")
+    return train, valid
+
+
+def _own(path: Path, channels: int, size: int) -> Labelled:
+    x, y = _npz(path)
+    if not len(y):
+        raise DataError(f"{path} holds no images")
+    if y.min() < 0 or y.max() >= 1000:
+        raise DataError(f"{path}: labels run from {y.min()} to {y.max()}; they must count from 0, to 999 at most")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            names = tuple(map(str, data["label_names"])) if "label_names" in data else ()
+    except ValueError as error:
+        raise DataError(f"{path}: label_names must be an array of texts: {error}") from error
+    names = names or tuple(f"class {i}" for i in range(int(y.max()) + 1))
+    if len(names) <= y.max():
+        raise DataError(f"{path}: {len(names)} label_names, but labels up to {y.max()}")
+    return Labelled(folders.fit(x, channels, size, path), y.astype(np.int64), names)
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            x, y = data["x"], data["y"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no sound .npz file with x and y: {error}") from error
+    if x.dtype != np.uint8 or x.ndim != 4 or y.shape != (len(x),) or y.dtype.kind not in "iu":
+        raise DataError(f"{path}: x must be uint8 [N, H, W, C] and y one whole number each, got {x.dtype} {list(x.shape)} "
+                        f"and {y.dtype} {list(y.shape)}")
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y
+
+
+_ARRAYS = {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """The official CIFAR files are pickles of arrays: nothing else is let in."""
+
+    def find_class(self, module: str, name: str):
+        if (module.split(".")[0], name) in _ARRAYS:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a data file")
+
+
+def _cifar(root: Path, split: str, folder: str, files: dict[str, list[str]], label: bytes):
+    folder_path = root / folder if (root / folder).is_dir() else root
+    paths = [folder_path / name for name in files[split]]
+    if not any(p.is_file() for p in paths):
+        return None
+    xs, ys = [], []
+    for path in paths:
+        try:
+            with path.open("rb") as f:
+                batch = _PlainUnpickler(f, encoding="bytes").load()
+            xs.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
+            ys.append(np.asarray(batch[label], np.int64).reshape(len(xs[-1])))
+        except (OSError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is missing or damaged ({error}): unpack the official archive again") from error
+    return np.concatenate(xs), np.concatenate(ys)
+
+
+def _cifar10(root: Path, split: str, *_):
+    files = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+    return _cifar(root, split, "cifar-10-batches-py", files, b"labels")
+
+
+def _cifar100(root: Path, split: str, *_):
+    return _cifar(root, split, "cifar-100-python", {"train": ["train"], "test": ["test"]}, b"fine_labels")
+
+
+def _mnist(root: Path, split: str, *_):
+    prefix = {"train": "train", "test": "t10k"}[split]
+    for folder in (root / "MNIST" / "raw", root):
+        x, y = _idx(folder / f"{prefix}-images-idx3-ubyte"), _idx(folder / f"{prefix}-labels-idx1-ubyte")
+        if x is not None and y is not None:
+            if x.ndim != 3 or y.shape != (len(x),):
+                raise DataError(f"the {split} files of MNIST in {folder} do not go together: fetch them again")
+            return x[:, None], y
+    return None
+
+
+def _idx(path: Path) -> np.ndarray | None:
+    """An idx file of bytes, plain or gzipped: a magic number, the sizes (big-endian int32), the bytes."""
+    for file, opener in ((path, open), (path.with_name(f"{path.name}.gz"), gzip.open)):
+        if file.is_file():
+            try:
+                with opener(file, "rb") as f:
+                    raw = f.read()
+                shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
+                return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
+            except (OSError, EOFError, ValueError, IndexError) as error:
+                raise DataError(f"{file} is damaged ({error}): fetch it again") from error
+    return None
+
+
+_READERS = {"cifar10": _cifar10, "cifar100": _cifar100, "mnist": _mnist, "tinyimagenet200": folders.tiny_imagenet,
+            "nmnist": events.nmnist, "cifar10dvs": events.cifar10dvs, "dvsgesture": events.dvsgesture}
+_FETCH = {
+    "cifar10": "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there (folder cifar-10-batches-py)",
+    "cifar100": "unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz there (folder cifar-100-python)",
+    "mnist": "put the four idx files of MNIST (plain or .gz) into its folder MNIST/raw",
+    "tinyimagenet200": "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there (folder tiny-imagenet-200)",
+    "nmnist": "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist there (folders Train, Test)",
+    "cifar10dvs": "put the archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into its folder download "
+                  "and let spikingjelly.datasets.CIFAR10DVS unpack them (folder events_np)",
+    "dvsgesture": "put DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ into its folder download and let "
+                  "spikingjelly.datasets.DVS128Gesture unpack it (folder events_np)",
+}

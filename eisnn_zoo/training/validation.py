@@ -1,0 +1,34 @@
+"""Measuring a network while it trains: on the device it lives on, each process its part of the images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from .augment import pixels
+from .data import Images
+from .evaluation import Scores, tally
+from .world import World
+
+
+@torch.no_grad()
+def validate(model: nn.Module, images: Images, size: int | None = None, batch_size: int = 250, world: World | None = None,
+             each: Callable[[int], object] = lambda done: None) -> Scores:
+    """As :func:`~eisnn_zoo.training.evaluation.evaluate`, of a network in torch, which is set to evaluation mode."""
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    world = world or World(0, 1, device)
+    model.eval()
+    sums = np.zeros(2 + len(images.label_names) ** 2)
+    start, done = time.perf_counter(), 0
+    rows = torch.arange(len(images)).split(batch_size)
+    for part in images.batches(map(world.part, rows)):
+        logits = model(pixels(part.x.to(device), size)).float().cpu().numpy()
+        sums += tally(logits, part.y.cpu().numpy())
+        done = min(done + batch_size, len(images))
+        each(done)
+    sums = world.total(torch.from_numpy(sums)).cpu().numpy()
+    return Scores.of(sums, time.perf_counter() - start)
