@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convolution import conv2d
+from .layout import as_map, in_memory_order
 from .precision import full_precision, matmul_full
 
 ASSUMED_RATE = 0.2  # input statistics assumed until E-I Init sees data: spikes with this probability
@@ -177,10 +178,8 @@ class EILayer(EISynapses):
 
 
 def excitatory_current(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, mode: str) -> Tensor:
-    """g_E (I_EE - I_sub) / D(I_div) + b_E, in float32 under autocast; channels in axis 1."""
+    """g_E (I_EE - I_sub) / D(I_div) + b_E, in float32 under autocast; channels in the last axis."""
     net, i_div = full_precision(net), full_precision(i_div)
-    if net.dim() == 4:
-        g_e, b_e = g_e[:, None, None], b_e[:, None, None]
     return g_e * net / stabilise(i_div, mode) + b_e
 
 
@@ -207,9 +206,9 @@ class EIConv2d(EILayer):
 
     def forward(self, x: Tensor) -> Tensor:
         joint, mix = self.joint_weight()
-        net, i_ie = self.synaptic(x, joint).split([self.n_e, self.n_i], 1)
-        i_div = F.conv2d(i_ie, mix[:, :, None, None])
-        return excitatory_current(net, i_div, self.g_e, self.b_e, self.stabilisation)
+        net, i_ie = in_memory_order(self.synaptic(x, joint)).split([self.n_e, self.n_i], -1)
+        i_div = in_memory_order(F.conv2d(as_map(i_ie), mix[:, :, None, None]))
+        return as_map(excitatory_current(net, i_div, self.g_e, self.b_e, self.stabilisation))
 
 
 class EILinear(EILayer):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .convolution import apply_dense, dense_matrix, patches
 from .ei import EIConv2d, EILayer, EIReadout
+from .layout import as_map, compile_options, in_memory_order
 from .networks.base import SpikingNet
 from .neuron import LIF
 
@@ -26,16 +27,6 @@ def divisor(i_div: Tensor) -> Tensor:
     the smallest non-zero one is there but zeros. Shape: ``[N, ...]``, each leading index a slice."""
     smallest = F.threshold(i_div, 0.0, math.inf).flatten(1).amin(1)
     return torch.maximum(i_div, smallest.view(-1, *[1] * (i_div.dim() - 1)))
-
-
-def in_memory_order(x: Tensor) -> Tensor:
-    """Channels last, as maps lie in memory here: ``[..., C, H, W]`` to ``[..., H, W, C]``; ``[N, C]`` as it is."""
-    return x.movedim(-3, -1) if x.dim() > 2 else x
-
-
-def as_map(x: Tensor) -> Tensor:
-    """The way back: ``[..., H, W, C]`` to ``[..., C, H, W]``; ``[N, C]`` as it is."""
-    return x.movedim(-1, -3) if x.dim() > 2 else x
 
 
 class FoldedEI(nn.Module):
@@ -159,7 +150,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
                 child.__class__ = FoldedLIF
     if compile:
         for stage in folded.stages:
-            stage.compile(dynamic=False)
+            stage.compile(**compile_options(next(model.parameters()).device.type))
     if bytes_of:
         folded.stages = nn.ModuleList(Pieces(stage, max(1, PIECE // bytes_of[stage])) for stage in folded.stages)
     return folded.requires_grad_(False)

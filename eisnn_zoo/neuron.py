@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .layout import as_map, in_memory_order
 from .precision import compact_spikes
 
 
@@ -92,6 +93,9 @@ class LIF(nn.Module):
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
         held = current.shape[0] == 1
         decay = 1.0 - 1.0 / self.tau
+        maps = current.dim() == 5
+        if maps:
+            current = in_memory_order(current)
         v = current[0]
         spikes: list[Tensor] = []
         for t in range(time_steps):
@@ -101,7 +105,8 @@ class LIF(nn.Module):
             fired = s.detach()
             v = v - fired * self.threshold if self.reset == "soft" else v * (1 - fired)
             spikes.append(s)
-        return compact_spikes(torch.stack(spikes))
+        out = compact_spikes(torch.stack(spikes))
+        return as_map(out) if maps else out
 
     def extra_repr(self) -> str:
         return (f"tau={self.tau:g}, threshold={self.threshold:g}, surrogate={self.surrogate}, alpha={self.alpha:g}, "

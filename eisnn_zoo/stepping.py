@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .folding import Pieces, as_map, in_memory_order
+from .folding import Pieces
+from .layout import as_map, in_memory_order
 from .networks import SpikingNet
 from .neuron import LIF
 

@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..catalog import MODELS
 from ..config import Config
 from ..errors import ZooError
+from ..layout import compile_options
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
 from . import report
@@ -86,7 +87,7 @@ class Training:
         self.parallel: nn.Module = self.model
         if self.world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(self.model)
-        self.network = torch.compile(self.parallel, dynamic=False) if compile else self.parallel
+        self.network = torch.compile(self.parallel, **compile_options(self.device.type)) if compile else self.parallel
         self.optimizer = make_optimizer(recipe, self.model)
         self.average: AveragedModel | None = None
         if recipe.ema:
