@@ -66,10 +66,10 @@ def rates(s: Subject) -> Study:
     silent = _extremes(rows, "silent")[0]
     neurons = sum(r["neurons"] for r in rows)
     overall = sum(r["mean"] * r["neurons"] for r in rows) / neurons
-    seen = [f"A neuron fires at {_pc(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes an image.",
-            f"Layer {_number(s, busiest)} is the busiest ({_pc(busiest['mean'])}), layer {_number(s, quietest)} the quietest "
-            f"({_pc(quietest['mean'])}).",
-            f"Layer {_number(s, silent)} has the most silent neurons: {_pc(silent['silent'])} never fired on any image."]
+    seen = [f"A neuron fires at {percent(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes an image.",
+            f"Layer {_number(s, busiest)} is the busiest ({percent(busiest['mean'])}), layer {_number(s, quietest)} the quietest "
+            f"({percent(quietest['mean'])}).",
+            f"Layer {_number(s, silent)} has the most silent neurons: {percent(silent['silent'])} never fired on any image."]
     return Study("rates", seen, rows, figures.rates(rows, measure.rates, measure.over_time))
 
 
@@ -82,7 +82,7 @@ def balance(s: Subject) -> Study:
     seen = [f"Inhibition exceeds excitation on average in {sum(r['I_sub'] > r['I_EE'] for r in rows)} of {len(rows)} layers."]
     if driven:
         tightest = min(driven, key=lambda r: r["residual"])
-        seen.append(f"The balance is tightest in layer {_number(s, tightest)}: {_pc(tightest['residual'])} of the excitation is "
+        seen.append(f"The balance is tightest in layer {_number(s, tightest)}: {percent(tightest['residual'])} of the excitation is "
                     f"left, and the two correlate at {tightest['correlation']:.2f}.")
     return Study("balance", seen, rows, figures.balance(rows, sample.of("I_EE", "I_sub")))
 
@@ -112,7 +112,7 @@ def divisors(s: Subject) -> Study:
     rows = measure.rows()
     most = _extremes(rows, "zero_entries")[0]
     if most["zero_entries"]:
-        seen = [f"Zeros are most frequent in layer {_number(s, most)}: {_pc(most['zero_entries'], 2)} of the entries."]
+        seen = [f"Zeros are most frequent in layer {_number(s, most)}: {percent(most['zero_entries'], 2)} of the entries."]
     else:
         seen = ["On these images no divisor was zero: the stabilization had nothing to do."]
     lost = [r for r in rows if r["silent_slices"]]
@@ -131,7 +131,7 @@ def parameters(s: Subject) -> Study:
     zeros = (weights == 0).double().mean().item()
     two = [r for r in rows if r["bimodality"] is not None and r["bimodality"] > UNIFORM]
     excitatory = [r["bimodality"] for r in rows if r["parameter"] == "W_EE" and r["bimodality"] is not None]
-    seen = [f"{_pc(zeros)} of all synapses rest at exactly 0, where Dale's law holds them."]
+    seen = [f"{percent(zeros)} of all synapses rest at exactly 0, where Dale's law holds them."]
     if excitatory:
         seen.append(f"The bimodality coefficients of the excitatory synapses lie between {min(excitatory):.3f} and "
                     f"{max(excitatory):.3f}, layer by layer; the exponential distribution they start from has {UNIFORM:.3f}.")
@@ -146,7 +146,7 @@ def trains(s: Subject) -> Study:
     fano = [r["fano"] for r in rows if r["fano"] is not None]
     counts = sum(measure.intervals.values())
     seen = ["No layer sent two spikes to compare." if not counts.sum() else
-            f"{_pc((counts[1] / counts.sum()).item())} of all intervals are of one step: the neuron fired again at once.",
+            f"{percent((counts[1] / counts.sum()).item())} of all intervals are of one step: the neuron fired again at once.",
             *([f"Fano factors lie between {min(fano):.2f} and {max(fano):.2f} (Poisson: 1)."] if fano else [])]
     return Study("trains", seen, rows, figures.trains(rows, measure.intervals))
 
@@ -228,7 +228,7 @@ def energy(s: Subject) -> Study:
         divided = next(r for r in whole if r["variant"] == "folded")
         share = (divided["divisions"] * cost.PICOJOULES["divisions"]) * 1e-6 / divided["microjoules"]
         seen.append(f"A BN twin costs {uj['bn']:.3g} µJ: inhibition makes it {uj['folded'] / uj['bn']:.2f} times as much. The "
-                    f"divisions are {_pc(share)} of the network's energy.")
+                    f"divisions are {percent(share)} of the network's energy.")
     return Study("energy", seen, rows + whole, figures.energy(rows, whole, [*s.layers, "head"], titles))
 
 
@@ -297,5 +297,5 @@ def _number(s: Subject, row: dict) -> int:
     return s.layers.index(row["layer"]) + 1
 
 
-def _pc(share: float, digits: int = 1) -> str:
+def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
