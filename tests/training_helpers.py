@@ -38,7 +38,8 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def _run(values: dict, data: Path, output: Path, options: dict, environment: dict, whole: int | None, compile: bool) -> None:
+def _run(values: dict, data: Path, output: Path, options: dict, environment: dict, whole: int | None, compile: bool,
+         recorded: list[int]) -> None:
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # as in a process that was not forked itself
     import torch
@@ -46,23 +47,28 @@ def _run(values: dict, data: Path, output: Path, options: dict, environment: dic
     torch.set_num_threads(1)
     from eisnn_zoo.training import data as data_module
     from eisnn_zoo.training.engine import Training
+    from eisnn_zoo.training.record import record
 
     if whole is not None:
         data_module.WHOLE = whole
-    Training(recipe(**values), data, output, compile=compile).fit(**options)
+    training = Training(recipe(**values), data, output, compile=compile)
+    record(training, recorded)
+    training.fit(**options)
 
 
 def start(values: dict, data: Path, output: Path, environment: dict | None = None, whole: int | None = None,
-          compile: bool = False, **options) -> multiprocessing.Process:
+          compile: bool = False, recorded: list[int] | None = None, **options) -> multiprocessing.Process:
     """A training process; the server it is forked from has imported everything already.
 
     Args:
         whole: bytes that fit into its memory, see eisnn_zoo.training.data.
+        recorded: epochs to record.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["eisnn_zoo.training.engine", "eisnn_zoo.training.plots", "torch._dynamo",
                                     "torchvision.transforms.v2"])
-    process = context.Process(target=_run, args=(values, data, output, options, environment or {}, whole, compile))
+    process = context.Process(target=_run, args=(values, data, output, options, environment or {}, whole, compile,
+                                                 recorded or []))
     process.start()
     return process
 

@@ -275,6 +275,8 @@ def _frame(e: Evolution, i: int) -> bytes:
             ax.stairs(density / (density.max() or 1), edges, color=color, linewidth=1.4)
         value_axis(ax, edges, name)
         ax.set_ylim(0, 1.08)
+        if name == "membrane":
+            ax.axvline(1, color=INK, linewidth=0.8, linestyle=":")
     ax = axes[len(names)]
     clean(ax)
     ax.bar(np.arange(1, len(colors) + 1), [row["mean"] for row in s.activity], color=colors, width=0.7)

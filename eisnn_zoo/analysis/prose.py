@@ -84,3 +84,37 @@ PROSE = {
         "compare networks by these figures, do not size a battery by them. <code>eisnn_zoo/analysis/energy.py</code> states "
         "every rule."),
 }
+
+EVOLUTION = {
+    "animation": Prose(
+        "The run in motion", "What moves when?", "",
+        "One frame for each recorded epoch, one colour for each layer, light to dark with depth. Every curve has its peak at "
+        "the same height; a quantity keeps its axis throughout. The dotted line is the neurons' threshold."),
+    "course": Prose(
+        "Course of the training", "Does firing stay alive while accuracy grows?",
+        "rates on the same training images at the same T in every epoch; silent: never fired on any of them; at zero: exactly 0",
+        "A layer whose rate falls to nothing cuts the network, and no gradient brings it back: that is what a bad "
+        "initialisation does. Dale's law holds weights at ≥ 0, so what an update would make negative rests at 0. Early epochs "
+        "take more room on a long run's axis."),
+    "distributions": Prose(
+        "Parameters", "How do the weights and gains leave the shape that E-I Init gave them?",
+        "share of the entries in equal steps of the value, or of its logarithm where they span more than a factor of four",
+        "One ridge for each recorded epoch, from the start on top to the last, darkest one; all with their peak at the same "
+        "height. Exact zeros are not in the ridges of weights and gains: they stand in the course above. E-I Init draws "
+        "W<sub>EE</sub> and W<sub>IE</sub> from an exponential distribution (skewed to the left on a logarithmic axis) and sets "
+        "W<sub>EI</sub>, g<sub>I</sub>, g<sub>E</sub> and b<sub>E</sub> to one value each: those begin as a single block."),
+    "bimodality": Prose(
+        "Bimodality of the parameters", "Do two populations form, the strong and the nearly absent?",
+        "(skewness² + 1) / kurtosis of log10 of the entries above 0, for b<sub>E</sub> of its values; 5/9 (dotted): a uniform "
+        "distribution",
+        "Light to dark with the depth of the layer; a parameter that is constant at the start has no value there. Above 5/9 "
+        "hints at two populations, but a long tail does it too: look at the ridges before believing it. On log10 the "
+        "exponential distribution of E-I Init lies at 0.43."),
+    "currents": Prose(
+        "Currents and firing rates", "What do the neurons hear, and how is it balanced?",
+        "as the distributions above, over all cells, positions, steps and images; firing rate: of every neuron, in spikes per "
+        "step",
+        "I<sub>EE</sub> excites, I<sub>sub</sub> is taken from it, D divides the difference, I drives the membrane (before the "
+        "reset). The dotted line is the threshold: what lies right of it fires. Neurons at the left edge of the firing rates "
+        "are silent."),
+}

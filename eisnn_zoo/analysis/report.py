@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import struct
 from importlib import resources
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from ..files import write_atomic
-from .prose import PROSE
+from .prose import EVOLUTION, PROSE
 from .studies import Study
 
 PAGE = "report.html"
@@ -32,7 +33,7 @@ def write_study(folder: Path, study: Study, png: bytes) -> tuple[Path, Path]:
 
 def section(study: Study, png: bytes) -> dict:
     """What the page needs of a study."""
-    prose = PROSE[study.key]
+    prose = (PROSE | EVOLUTION)[study.key]
     columns = list(dict.fromkeys(key for row in study.rows for key in row))
     return {"key": study.key, "title": prose.title, "question": prose.question, "formula": prose.formula,
             "reading": prose.reading, "seen": study.seen, "file": f"{study.key}.csv", "columns": columns,
@@ -42,7 +43,16 @@ def section(study: Study, png: bytes) -> dict:
 
 def _picture(png: bytes, figure: Figure) -> dict:
     width, height = figure.get_size_inches()
-    return {"png": base64.b64encode(png).decode(), "width": round(width * 96), "height": round(height * 96)}
+    return {"kind": "png", "data": base64.b64encode(png).decode(), "width": round(width * 96), "height": round(height * 96)}
+
+
+def moving_section(gif: bytes, seen: list[str]) -> dict:
+    """The animation of a training run."""
+    prose = EVOLUTION["animation"]
+    width, height = struct.unpack("<HH", gif[6:10])
+    return {"key": "animation", "title": prose.title, "question": prose.question, "formula": "", "reading": prose.reading,
+            "seen": seen, "file": "", "columns": [], "rows": [], "kind": "gif", "data": base64.b64encode(gif).decode(),
+            "width": width, "height": height}
 
 
 def plain_section(title: str, question: str, seen: list[str], figure: Figure, png: bytes, reading: str = "") -> dict:

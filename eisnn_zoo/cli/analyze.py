@@ -13,7 +13,6 @@ from ..errors import UsageError, ZooError
 from .output import note
 
 STUDIES = ("rates", "balance", "gain", "divisors", "parameters", "trains", "similarity", "interventions", "energy")
-Model = Annotated[str, typer.Argument(help="Name, name.tag, hf-hub:org/name, folder, or weight file.")]
 Steps = Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")]
 
 ANALYZE = """[bold]Examples[/bold]
@@ -23,6 +22,8 @@ ANALYZE = """[bold]Examples[/bold]
   eisnn-zoo analyze ei_resnet18_cifar10 --data cifar/ --what rates,energy --images 500
 
   eisnn-zoo analyze ei_resnet18_cifar10 --data cifar/ --twin bn_resnet18_cifar10
+
+  eisnn-zoo analyze --evolution runs/zoo_mlp4_mnist
 """
 EXPLAIN = """[bold]Example[/bold]
 
@@ -36,13 +37,17 @@ def register(app: typer.Typer) -> None:
 
 
 def analyze(
-    model: Model,
-    data: Annotated[Path, typer.Option("--data", help="Folder of the data set the network was trained on.")],
+    model: Annotated[str | None, typer.Argument(
+        help="Name, name.tag, hf-hub:org/name, folder, or weight file.", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of the data set the network was trained on.")] = None,
     what: Annotated[str, typer.Option("--what", "-w", help=f"Studies, by commas: all, or some of {', '.join(STUDIES)}.")] = "all",
     images: Annotated[int, typer.Option("--images", "-n", min=4, help="So many test images, drawn at random.")] = 200,
     twin: Annotated[str | None, typer.Option("--twin", help="A second network to compare with: the BN baseline, say.")] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Default: the model's own. folder: one's own pictures.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: analysis/NAME.")] = None,
+    evolution: Annotated[Path | None, typer.Option(
+        "--evolution", metavar="RUN", help="Instead of a network: a run trained with --record, how it came about.")] = None,
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", help="Folder. Default: analysis/NAME; with --evolution, RUN/evolution.")] = None,
     time_steps: Steps = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=4, help="Images computed together.")] = 50,
     seed: Annotated[int, typer.Option("--seed", help="Of the choice of images, lesions and noise.")] = 0,
@@ -51,6 +56,16 @@ def analyze(
     chosen = _studies(what)
     _needs_analysis()
     _check_folder(output)
+    if evolution is not None:
+        if model or data:
+            raise UsageError("--evolution takes all from the run: leave out MODEL and --data")
+        from .evolution import draw
+
+        draw(evolution, output)
+        return
+    if model is None or data is None:
+        raise UsageError("name a network and its data, or a recorded run: eisnn-zoo analyze ei_vgg8_cifar10 --data FOLDER, or "
+                         "eisnn-zoo analyze --evolution RUN")
     import torch
 
     from .. import __version__
