@@ -213,7 +213,7 @@ def epoch_axis(ax: Axes, e: Evolution) -> None:
         ax.xaxis.set_major_locator(FixedLocator(list(range(0, last + 1, 1 if last <= 6 else 2))))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter("{x:.0f}")
-    ax.set_xlim(-0.03 * last if last <= 12 else -0.1, last * (1.03 if last <= 12 else 1.1))
+    ax.set_xlim(-0.03 * last - 0.02 if last <= 12 else -0.1, last * (1.03 if last <= 12 else 1.1) + 0.02)
 
 
 def symbol(name: str) -> str:
