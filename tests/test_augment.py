@@ -156,6 +156,9 @@ def test_pixels_and_counts():
     assert torch.allclose(augment.pixels(counts, 2), torch.full((1, 2, 2, 2, 2), 7.0))
 
 
-def test_the_seed_decides(images):
-    one, two, other = (augment.AUGMENTATIONS["cifar"](images, rng(s), 32) for s in (1, 1, 2))
+@pytest.mark.parametrize("name", ["cifar", "trivial"])
+def test_the_seed_decides(images, name):
+    before = torch.get_rng_state()
+    one, two, other = (augment.AUGMENTATIONS[name](images, rng(s), 32) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one, two) and not torch.equal(one, other)

@@ -132,6 +132,24 @@ def test_grown_time_steps_end_in_the_published_network(data, tmp_path):
     assert create_model(str(tmp_path)).time_steps == 3
 
 
+def test_a_run_ends_at_the_accuracy_it_was_to_reach(data, tmp_path):
+    for _ in range(2):  # going on with it trains no further
+        Training(recipe(epochs=50, stop_at=30), data, tmp_path, compile=False).fit()
+        with (tmp_path / "metrics.csv").open() as f:
+            top1 = [float(row["valid_top1"]) for row in csv.DictReader(f)]
+        assert len(top1) < 50 and top1[-1] >= 30 > max([0, *top1[:-1]])
+
+
+def test_the_surrogates_slope_changes_over_training(data, tmp_path):
+    one, other = (Training(recipe(alpha=alpha), data, tmp_path / name, compile=False)
+                  for name, alpha in (("own", 0), ("steeper", {0: 4.0, 1: 8.0})))
+    one.fit()
+    other.fit()
+    assert {m.alpha for m in other.model.modules() if hasattr(m, "alpha")} == {8.0}
+    assert losses(tmp_path / "own")[0] == losses(tmp_path / "steeper")[0]  # 4 is the network's own
+    assert losses(tmp_path / "own")[1] != losses(tmp_path / "steeper")[1]
+
+
 def test_scores_against_counting_by_hand():
     images = Images(torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 51, torch.tensor([0, 1, 1, 2, 2, 2]), ("a", "b", "c"))
 

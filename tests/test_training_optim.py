@@ -12,7 +12,7 @@ from eisnn_zoo.ei import EILinear, EIReadout
 from eisnn_zoo.networks import build
 from eisnn_zoo.training.optim import EIMuon, ProjectedSGD, orthogonalise
 from eisnn_zoo.training.run import Run
-from eisnn_zoo.training.schedule import batches, warmup_cosine
+from eisnn_zoo.training.schedule import batches, rate
 
 
 def test_orthogonalise_keeps_directions_and_evens_out_sizes():
@@ -117,12 +117,30 @@ def test_state_saves_and_resumes_bit_for_bit(tmp_path, make):
 
 
 def test_warmup_then_cosine():
-    rates = [warmup_cosine(i, 100, 10, 2e-3, 1e-7) for i in range(101)]
+    rates = [rate(i, 100, 10, 2e-3, 1e-7) for i in range(101)]
     assert rates[0] == 1e-7 and rates[5] == pytest.approx((2e-3 + 1e-7) / 2) and rates[10] == 2e-3
     assert rates[55] == pytest.approx(1e-3) and rates[100] == pytest.approx(0, abs=1e-12)
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
-    assert warmup_cosine(0, 100, 0, 0.1, 1e-7) == 0.1
+    assert rate(0, 100, 0, 0.1, 1e-7) == 0.1
     assert rates[30] == pytest.approx(2e-3 * (1 + math.cos(math.pi * 20 / 90)) / 2)
+
+
+@pytest.mark.parametrize(("shape", "half"), [("cosine", 0.5), ("linear", 0.5), ("flat", 1.0)])
+def test_each_shape_of_the_rate_ends_at_zero(shape, half):
+    rates = [rate(i, 100, 0, 1.0, 0.0, shape) for i in range(101)]
+    assert rates[0] == 1 and rates[50] == pytest.approx(half) and rates[100] == pytest.approx(0, abs=1e-12)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_muons_weight_decay_shrinks_the_weights_alone():
+    layer = EILinear(4, 4)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    for p in layer.parameters():
+        p.grad = torch.zeros_like(p)
+    EIMuon(layer, lr=0.1, weight_decay=0.5).step()
+    for name, p in layer.named_parameters():
+        factor = 0.95 if name in ("ee.weight", "ie.weight") else 1.0
+        torch.testing.assert_close(p.detach(), factor * before[name])
 
 
 def test_batches_show_every_image_once_in_an_order_of_the_epoch():

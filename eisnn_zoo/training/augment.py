@@ -138,6 +138,17 @@ def paper_cifar(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
     return flip(cutout(crop(x, rng), rng), rng)
 
 
+def trivial(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
+    """TrivialAugment (Mueller and Hutter 2021) on each image, uint8, then the CIFAR recipe."""
+    from torchvision.transforms import v2
+
+    change = v2.TrivialAugmentWide()
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator
+        torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))
+        x = torch.stack([change(image) for image in x])
+    return paper_cifar(x, rng, size)
+
+
 def paper_tinyimagenet(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
     """Random resized crop (scale 0.08-1), flip, colour jitter, Cutout."""
     b, _, h, w = x.shape
@@ -219,6 +230,7 @@ def _box(top: Tensor, left: Tensor, height: Tensor, width: Tensor, h: int, w: in
 AUGMENTATIONS = {
     "none": lambda x, rng, size: x,
     "cifar": paper_cifar,
+    "trivial": trivial,
     "crop_flip": lambda x, rng, size: flip(crop(x, rng), rng),
     "tinyimagenet": paper_tinyimagenet,
     "cifar10dvs": paper_cifar10dvs,

@@ -36,8 +36,8 @@ from .diagnose import first_overflow
 from .evaluation import Scores
 from .recipe import Recipe
 from .run import Run, environment
-from .schedule import batches, warmup_cosine
-from .setup import faster_precision, keep_memory, make_model, make_optimizer
+from .schedule import batches, rate
+from .setup import faster_precision, keep_memory, make_model, make_optimizer, set_slope
 from .validation import validate
 from .world import World
 
@@ -126,7 +126,7 @@ class Training:
 
     def lr(self, step: int) -> float:
         r = self.recipe
-        return warmup_cosine(step, r.epochs * self.per_epoch, round(r.warmup_epochs * self.per_epoch), r.lr, r.warmup_lr)
+        return rate(step, r.epochs * self.per_epoch, round(r.warmup_epochs * self.per_epoch), r.lr, r.warmup_lr, r.schedule)
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 
@@ -147,11 +147,20 @@ class Training:
                 report.log.info("going on from iteration %d of %d", self.step, total)
             self.saved = self.drawn = time.monotonic()
             for epoch in range(len(self.run.history), self.recipe.epochs):
+                if self.reached:
+                    report.log.info("validation top-1 of %g %% reached after %d epochs", self.recipe.stop_at, epoch)
+                    break
                 self._epoch(epoch, bar, save_every)
                 self._finish_epoch(epoch, bar)
 
+    @property
+    def reached(self) -> bool:
+        """Whether the accuracy the recipe stops at was reached, with the time steps of its last epoch."""
+        return 0 < self.recipe.stop_at <= self.best
+
     def _epoch(self, epoch: int, bar: report.Bar, save_every: float) -> None:
         self.model.time_steps = self.judged.time_steps = self.recipe.steps_at(epoch)
+        set_slope(self.model, self.recipe.alpha_at(epoch))
         self.model.train()
         if self.recipe.freeze:
             self.model.stages.eval()

@@ -33,15 +33,17 @@ class EIMuon(torch.optim.Optimizer):
         model: a network of the zoo; its Dale constraint is projected inside ``step``.
         lr: relative step of the weights; adaptive: the other parameters' step as a fraction of it.
         momentum: of Muon; betas: of Adam.
+        weight_decay: the weights shrink by ``lr`` times this in every step.
     """
 
     def __init__(self, model: nn.Module, lr: float = 8e-3, adaptive: float = 0.125, momentum: float = 0.95,
-                 betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10):
+                 betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10, weight_decay: float = 0.0):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = [p for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")]
         chosen = {id(p) for p in matrices}
         rest = [p for _, p in named if id(p) not in chosen]
-        groups = [{"params": matrices, "muon": True, "scale": 1.0}, {"params": rest, "muon": False, "scale": adaptive}]
+        groups = [{"params": matrices, "muon": True, "scale": 1.0, "weight_decay": weight_decay},
+                  {"params": rest, "muon": False, "scale": adaptive, "weight_decay": 0.0}]
         super().__init__([g for g in groups if g["params"]], {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps})
         self.model = model
 
@@ -61,6 +63,8 @@ class EIMuon(torch.optim.Optimizer):
                         state[name] = torch.zeros_like(p)
                 state["step"] += 1
                 direction = self._muon(p.grad, state, group) if group["muon"] else self._adam(p.grad, state, group)
+                if group["weight_decay"]:
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(direction * (group["lr"] * group["scale"] * state["rms0"]))
         project(self.model)
         return loss

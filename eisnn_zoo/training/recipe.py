@@ -33,7 +33,7 @@ class Recipe(BaseModel):
 
     dataset: str = ""  # the model's own where empty
     holdout: int = Field(0, ge=0)  # training images set aside, by seed, for every decision
-    augment: Literal["none", "cifar", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"] = "none"
+    augment: Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"] = "none"
     mixup: float = Field(0.0, ge=0)  # alpha of its Beta distribution; 0: none
     cutmix: float = Field(0.0, ge=0)  # with both, each batch takes one of them
     time_steps: int | dict[int, int] = 0  # T, or {first epoch: T}; the dataset's where 0
@@ -47,13 +47,17 @@ class Recipe(BaseModel):
 
     optimizer: Literal["sgd", "muon"] = "sgd"
     lr: float = Field(1e-3, gt=0)
+    schedule: Literal["cosine", "linear", "flat"] = "cosine"  # the rate after its warm-up, see schedule.py
+    adaptive: float = Field(0.125, gt=0)  # of muon: the gains' and biases' relative step as a part of the weights'
     warmup_epochs: float = Field(0, ge=0)
     warmup_lr: float = Field(1e-7, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)  # of SGD
+    weight_decay: float = Field(5e-4, ge=0)  # in the gradient (sgd), or of the weights by lr times this (muon)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     clip_grad: float = Field(0.0, ge=0)  # largest norm of the whole gradient; 0: any
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights, which are then evaluated; 0: none
+    alpha: float | dict[int, float] = 0.0  # slope of the surrogate, or {first epoch: slope}; the model's own where 0
+    stop_at: float = Field(0.0, ge=0, le=100)  # end once the validation top-1 is reached; 0: train all epochs
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
 
     init: Literal["ei", "default"] = "ei"  # the paper's four ablations: E-I Init,
@@ -80,10 +84,12 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
-        schedule = self._schedule
-        if 0 not in schedule or min(schedule) < 0 or min(schedule.values()) < 1:
+        steps, slopes = ({0: v} if not isinstance(v, dict) else v for v in (self.time_steps, self.alpha))
+        if 0 not in steps or min(steps) < 0 or min(steps.values()) < 1:
             raise _AtKey("time_steps", "a number of steps from 1, or {epoch: steps} that begins with epoch 0")
-        if self.dataset != FOLDER and DATASETS[self.dataset].event and len(schedule) > 1:
+        if 0 not in slopes or min(slopes) < 0 or min(slopes.values()) < 0:
+            raise _AtKey("alpha", "a slope above 0, or {epoch: slope} that begins with epoch 0")
+        if self.dataset != FOLDER and DATASETS[self.dataset].event and len(steps) > 1:
             raise _AtKey("time_steps", "events come in a fixed number of frames: give one number")
         if self.warmup_epochs >= self.epochs:
             raise _AtKey("warmup_epochs", f"the warm-up must end before the last of {self.epochs} epochs")
@@ -96,13 +102,13 @@ class Recipe(BaseModel):
                          f"{self.model} has no inhibitory cells")
         return self
 
-    @property
-    def _schedule(self) -> dict[int, int]:
-        return self.time_steps if isinstance(self.time_steps, dict) else {0: self.time_steps}
-
     def steps_at(self, epoch: int) -> int:
         """T in this epoch."""
-        return self._schedule[max(first for first in self._schedule if first <= epoch)]
+        return int(_at(epoch, self.time_steps))
+
+    def alpha_at(self, epoch: int) -> float:
+        """Slope of the surrogate in this epoch; 0: the model's own."""
+        return _at(epoch, self.alpha)
 
     @property
     def final_steps(self) -> int:
@@ -129,6 +135,11 @@ class Recipe(BaseModel):
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.dump().encode()).hexdigest()
+
+
+def _at(epoch: int, value):
+    """The value, or of {first epoch: value} the one that holds in this epoch."""
+    return value[max(first for first in value if first <= epoch)] if isinstance(value, dict) else value
 
 
 class _AtKey(ValueError):

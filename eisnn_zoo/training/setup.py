@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..ei import EILayer, EISynapses
 from ..ei_init import initialize
 from ..networks import SpikingNet, build
+from ..neuron import LIF
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
 from .recipe import FOLDER, Recipe
@@ -109,7 +110,14 @@ def _initialize(recipe: Recipe, model: SpikingNet, first: Tensor) -> None:
                 nn.init.ones_(module.g_i)
 
 
+def set_slope(model: nn.Module, alpha: float) -> None:
+    """The slope of every neuron's surrogate; 0 leaves it."""
+    for module in model.modules():
+        if alpha and isinstance(module, LIF):
+            module.alpha = alpha
+
+
 def make_optimizer(recipe: Recipe, model: SpikingNet) -> torch.optim.Optimizer:
     if recipe.optimizer == "muon":
-        return EIMuon(model, lr=recipe.lr, momentum=recipe.momentum)
+        return EIMuon(model, lr=recipe.lr, adaptive=recipe.adaptive, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     return ProjectedSGD(model, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
