@@ -30,6 +30,12 @@ def torch_device(name: str = "auto") -> torch.device:
     return device
 
 
+def check_compiler(device: torch.device) -> None:
+    """Raises UsageError where torch.compile would look for a C++ compiler in vain."""
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
+        raise UsageError("torch.compile needs a C++ compiler, g++ or clang++, and finds none: install one, or do without compiling")
+
+
 class TorchModel:
     """A network's weights, as a function of arrays.
 
@@ -49,8 +55,8 @@ class TorchModel:
 
     def __init__(self, located: Located, device: str = "auto", time_steps: int | None = None, compile: bool = False):
         self._place = torch_device(device)
-        if compile and self._place.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
-            raise UsageError("--compile needs a C++ compiler, g++ or clang++, and finds none: install one, or leave it out")
+        if compile:
+            check_compiler(self._place)
         options = {} if time_steps is None else {"time_steps": time_steps}
         network = load_network(located, **options).to(self._place)
         self._network = fold(network, located.config.input_size[1:], compile)

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,21 @@ def cli(monkeypatch, capsys):
             code = stop.code or 0
         out = capsys.readouterr()
         return code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture
+def without_torch(tmp_path_factory):
+    """Runs the command line in a process of its own in which, and in whose children, neither torch nor timm can be imported."""
+    folder = tmp_path_factory.mktemp("blocked")
+    for name in ("torch", "timm", "torchvision", "onnx"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is blocked here')\n")
+
+    def run(*arguments: object) -> subprocess.CompletedProcess:
+        path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return subprocess.run([sys.executable, "-m", "eisnn_zoo", *map(str, arguments)], capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": path})
 
     return run
 

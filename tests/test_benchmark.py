@@ -1,21 +1,22 @@
 """What the benchmarks compare is the same computation; early exit; the benchmark command."""
 
 import csv
-import sys
-from pathlib import Path
+import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
 from eisnn_zoo import anytime
+from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.classify import softmax
 from eisnn_zoo.folding import fold
+from eisnn_zoo.literal import Literal
 from eisnn_zoo.networks import build
 from eisnn_zoo.stepping import NetworkSteps, stepwise
 from eisnn_zoo.timing import alternate
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+from eisnn_zoo.weights import default_weights
 
 
 @pytest.mark.parametrize("name, shape, options", [
@@ -23,8 +24,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
     ("ei_vgg8_cifar10dvs", (2, 2, 32, 32), {"time_steps": 2}),
 ])
 def test_the_literal_formulation_is_the_network(name, shape, options):
-    from literal import Literal
-
     torch.manual_seed(0)
     net = build(name, **options).double().eval()
     net.mark_initialised()
@@ -79,7 +78,7 @@ def test_earlier_answers_are_those_of_fewer_steps():
 
 
 @pytest.mark.parametrize("name, shape, options", [
-    ("ei_vgg8", (3, 32, 32), {}), ("ei_resnet18", (3, 16, 16), {"reset": "hard"}), ("ei_vgg8_cifar10dvs", (4, 2, 32, 32), {"time_steps": 4}),
+    ("ei_vgg8", (3, 32, 32), {}), ("ei_resnet18", (3, 8, 8), {"reset": "hard"}), ("ei_vgg8_cifar10dvs", (4, 2, 32, 32), {"time_steps": 4}),
 ])
 def test_steps_taken_one_by_one_are_those_of_one_forward(name, shape, options):
     """Samples leave on the way, and the others go on as if nothing had happened."""
@@ -87,7 +86,7 @@ def test_steps_taken_one_by_one_are_those_of_one_forward(name, shape, options):
     net = build(name, **options).double().eval()
     net.mark_initialised()
     folded = fold(net, shape[-2:])
-    x = torch.rand(12, *shape, dtype=torch.float64)
+    x = torch.rand(6, *shape, dtype=torch.float64)
     with torch.inference_mode():
         evidence = folded.forward_evidence(x).numpy()
     confidence = float(np.median(softmax(anytime.running_logits(evidence)[1]).max(-1)))  # half of them are sure after two steps
@@ -100,21 +99,67 @@ def test_steps_taken_one_by_one_are_those_of_one_forward(name, shape, options):
     assert folded.time_steps == 4
 
 
-def test_benchmark_command(cli, tmp_path):
-    code, out, err = cli("benchmark", "ei_vgg8", "--batch", "1", "--rounds", 1, "--time-steps", 1, "--output", tmp_path, "--format", "csv")
+def test_peers_have_the_shape_of_our_baseline():
+    pytest.importorskip("spikingjelly")
+    pytest.importorskip("snntorch")
+    from eisnn_zoo.peers import NETWORKS
+
+    for make in NETWORKS.values():
+        for name in ("vgg8", "resnet18"):
+            ours, theirs = build(f"bn_{name}"), make(MODELS[f"ei_{name}"], 2)
+            assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
+        for name, shape in (("ei_mlp2_mnist", (1, 28, 28)), ("ei_vgg8_cifar10dvs", (2, 2, 32, 32))):
+            theirs, x = make(MODELS[name], 2).eval(), torch.rand(3, *shape)
+            with torch.inference_mode():
+                assert torch.equal(theirs(x), theirs(x)) and theirs(x).shape == (3, 10)  # nothing survives a call
+
+
+def test_benchmark_command(cli, tmp_path, monkeypatch):
+    from eisnn_zoo.cli import benchmark
+
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None if name in ("spikingjelly", "snntorch") else find_spec(name))
+    code, out, err = cli("benchmark", "ei_mlp2_mnist", "--batch", "1,3", "--rounds", 1, "--time-steps", 2, "--peers", "--device", "cpu",
+                         "--output", tmp_path, "--format", "csv")
     assert code == 0, err
+    assert "pip install spikingjelly" in err and "pip install snntorch" in err
     rows = list(csv.DictReader(out.splitlines()))
-    assert [(r["model"], r["backend"], r["batch"]) for r in rows] == [("ei_vgg8", "torch", "1")]
-    assert float(rows[0]["images_per_s"]) == pytest.approx(1e3 / float(rows[0]["p50_ms"]), rel=0.02)
-    assert float(rows[0]["p50_ms"]) <= float(rows[0]["p99_ms"])
+    assert [(r["model"], r["backend"], r["batch"]) for r in rows] == [
+        ("ei_mlp2_mnist (untrained)", way, batch) for batch in "13" for way in ("torch", "literal")]
+    for row in rows:
+        assert float(row["images_per_s"]) == pytest.approx(1e3 * int(row["batch"]) / float(row["p50_ms"]), rel=0.05)
+        assert float(row["p50_ms"]) <= float(row["p90_ms"]) <= float(row["p99_ms"])
+        assert float(row["memory_mb"]) > 100 and float(row["start_s"]) > 0.3  # of a process that had to import torch
+        assert (row["times_literal"] == "1.0") == (row["backend"] == "literal") == (row["peak_share"] == "")
     saved = list(csv.DictReader((tmp_path / "benchmark.csv").open()))
-    assert saved[0]["torch"] == torch.__version__.split("+")[0] or saved[0]["torch"] == torch.__version__
-    assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    assert len(saved) == 4 and torch.__version__.startswith(saved[0]["torch"]) and float(saved[0]["conv_peak_gflops"]) > 1
+    assert saved[0]["device"] == "cpu" and (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("arguments, word", [
-    (("--backend", "tpu"), "tpu"), (("--batch", "0"), "--batch 0"), (("--batch", "many"), "many"), (("--backend", ","), "--backend"),
+def test_an_onnx_file_is_timed_without_torch(without_torch, tmp_path):
+    done = without_torch("benchmark", default_weights().local.parent / "model.onnx", "--batch", 2, "--rounds", 1, "--threads", 1,
+                         "--output", tmp_path, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["model"], row["backend"], row["batch"]) == ("ei_vgg8_cifar10.zoo", "onnx", 2)
+    assert 0 < row["peak_share"] < 1.5 and 20 < row["memory_mb"] < 1000
+    assert "product_peak_gflops" in (tmp_path / "benchmark.csv").read_text() and (tmp_path / "benchmark.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("arguments, code, words", [
+    (("--backend", "tpu"), 2, ["tpu"]), (("--batch", "0"), 2, ["--batch 0"]), (("--batch", "many"), 2, ["many"]), (("--backend", ","), 2, ["--backend"]),
+    (("--device", "cuda"), 2, ["--device cuda", "--device cpu"]), (("--device", "cuda", "--backend", "onnx"), 1, ["onnxruntime-gpu"]),
+    (("model.onnx",), 2, ["there is no file model.onnx"]), (("--output", __file__), 2, ["name a folder"]),
 ])
-def test_benchmark_refuses_nonsense(cli, arguments, word):
-    code, out, err = cli("benchmark", "ei_vgg8", *arguments)
-    assert code == 2 and out == "" and word in err and "Traceback" not in err
+def test_benchmark_refuses_nonsense(cli, arguments, code, words):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    got, out, err = cli("benchmark", "ei_vgg8_cifar10", *arguments)
+    assert (got, out) == (code, "") and all(word in err for word in words) and "Traceback" not in err
+
+
+def test_an_onnx_file_is_what_it_is(cli):
+    path = default_weights().local.parent / "model.onnx"
+    for arguments, word in ((["--backend", "torch"], "for torch name the weights"), (["--peers"], "for --peers name the weights"),
+                            (["--time-steps", 2], "export it again with --time-steps 2")):
+        code, out, err = cli("benchmark", path, *arguments)
+        assert code == 2 and out == "" and word in err

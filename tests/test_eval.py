@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +16,6 @@ from eisnn_zoo.training.reading import Labelled
 
 IMAGES = sorted((Path(__file__).parent / "data" / "cifar10").glob("*.png"))
 LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-BLOCKED = """import sys
-for name in ("torch", "timm", "torchvision", "onnx", "matplotlib"):
-    sys.modules[name] = None
-from eisnn_zoo.cli import main
-sys.argv = ["eisnn-zoo", *{!r}]
-main()
-"""
-
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory):
@@ -35,11 +25,7 @@ def cifar(tmp_path_factory):
     return folder
 
 
-def without_torch(*arguments):
-    return subprocess.run([sys.executable, "-c", BLOCKED.format([*map(str, arguments)])], capture_output=True, text=True)
-
-
-def test_an_onnx_file_is_measured_without_torch(cli, cifar, tmp_path):
+def test_an_onnx_file_is_measured_without_torch(cli, cifar, without_torch, tmp_path):
     with np.load(cifar / "test.npz") as data:  # as the official files have it
         batch = {b"data": data["x"].transpose(0, 3, 1, 2).reshape(len(data["x"]), -1), b"labels": data["y"].tolist()}
     official = tmp_path / "cifar-10-batches-py"
@@ -57,7 +43,7 @@ def test_an_onnx_file_is_measured_without_torch(cli, cifar, tmp_path):
         assert found["expected_top1"] == 83.75 and found["model"] == "ei_vgg8_cifar10.zoo"
 
 
-def test_own_pictures_through_an_onnx_file(tmp_path):
+def test_own_pictures_through_an_onnx_file(without_torch, tmp_path):
     from eisnn_zoo.weights import default_weights
 
     for path in IMAGES[:6]:

@@ -1,22 +1,23 @@
-"""eisnn-zoo benchmark: images a second and latency of a network, by backend and batch size."""
+"""eisnn-zoo benchmark: images a second, latency, memory and start-up of a network, by backend and batch size."""
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
-import time
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError
-from .output import Format, note, render
+from .output import Format, note, render, to_csv
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..networks import SpikingNet
+    from ..contenders import Contender, Opened
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -24,12 +25,13 @@ EPILOG = """[bold]Examples[/bold]
 
   eisnn-zoo benchmark ei_vgg8_cifar10 bn_vgg8_cifar10 --backend torch,onnx,int8 --batch 1,32 --threads 1
 
-  eisnn-zoo benchmark ei_resnet18 --output speed/
+  eisnn-zoo benchmark ei_resnet18 --peers --output speed/
+
+  eisnn-zoo benchmark vgg8.onnx
 """
-BACKENDS = ("torch", "compile", "onnx", "int8")
 COLUMNS = {"model": "model", "backend": "backend", "batch": "batch", "images_per_s": "images/s", "p25": "p25", "p75": "p75",
-           "p50_ms": "p50 (ms)", "p90_ms": "p90 (ms)", "p99_ms": "p99 (ms)", "start_s": "start (s)", "peak_share": "of peak"}
-Run = Callable[["np.ndarray"], object]
+           "p50_ms": "p50 (ms)", "p90_ms": "p90", "p99_ms": "p99", "memory_mb": "memory (MB)", "start_s": "start (s)",
+           "peak_share": "of peak", "times_literal": "x literal"}
 
 
 def register(app: typer.Typer) -> None:
@@ -38,58 +40,66 @@ def register(app: typer.Typer) -> None:
 
 def benchmark(
     models: Annotated[list[str], typer.Argument(
-        metavar="MODEL...", help="Names, addresses or paths. A name for which there are no weights runs untrained.")],
-    backend: Annotated[str, typer.Option("--backend", help=f"Some of {','.join(BACKENDS)}.")] = "torch",
+        metavar="MODEL...", help="Names, addresses, paths or .onnx files. A name for which there are no weights here runs untrained.")],
+    backend: Annotated[str | None, typer.Option(
+        "--backend", help="Some of torch, compile, onnx, int8. Default: torch; of an .onnx file onnx.", show_default=False)] = None,
     batch: Annotated[str, typer.Option("--batch", "-b", help="Batch sizes.")] = "1,32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU. Default: the backends' own choice.")] = None,
+    peers: Annotated[bool, typer.Option(
+        "--peers", help="Beside them: the paper's formulas written down plainly (literal), and networks of this shape in "
+                        "spikingjelly and snnTorch.")] = False,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Each takes every network and backend in turn.")] = 5,
     time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for benchmark.csv and benchmark.png.")] = None,
     format: Annotated[Format, typer.Option("--format", "-f")] = Format.table,
 ) -> None:
-    """Time networks on this machine's CPU, in turn, after a warm-up. "of peak" is the share of its best convolution rate."""
-    import torch
+    """Time networks on this machine, in turn, after a warm-up.
 
-    from ..count import count
-    from ..timing import alternate, convolution_peak, machine
+    Memory (the most that was held) and start-up (until the first answer) are those of a process of its own for every row. "of
+    peak" is the share of the machine's best measured rate of fp32 convolutions (without torch: of matrix products). On one CPU
+    thread times are the process's own, so that other work on the machine spoils them less.
+    """
+    if threads:  # of libraries that are loaded from now on, and of the processes started below
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
+    from ..timing import alternate, fair_clock
 
-    backends, batches = _choices(backend), _sizes(batch)
-    if threads:
-        torch.set_num_threads(threads)
-    peak = convolution_peak()
-    about = {**machine(), "threads": threads or torch.get_num_threads(), "conv_peak_gflops": round(peak / 1e9)}
-    note("  ".join(f"{key} {value}" for key, value in about.items()))
+    sizes, ways = _sizes(batch), _ways(backend)
+    if output and output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file: name a folder")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for size in batches:
-            runs: dict[tuple[str, str], Callable] = {}
-            started, networks = {}, {}
-            for spec in models:
-                name, network, shape = _network(spec, time_steps)
-                networks[name] = network
-                x = _inputs(network, size, shape)
-                for way in backends:
-                    run, started[name, way] = _start(network, way, shape, threads, Path(folder), x)
-                    runs[name, way] = lambda run=run, x=x: run(x)
-            note(f"batch {size}: {len(runs)} to time")
-            times = alternate(runs, rounds)
-            for name, way in runs:
-                network = networks[name]
-                operations = 2 * count(_catalog_entry(name)).macs(network.time_steps)
-                figures = _figures(times[name, way], size)
-                rows.append({"model": name, "backend": way, "batch": size, **figures, "start_s": round(started[name, way], 2),
-                             "peak_share": f"{100 * operations * figures['images_per_s'] / peak:.0f} %"})
-    print(render(rows, format, COLUMNS))
+        contenders = [c for spec in models for c in _contenders(spec, ways, peers, time_steps, device, threads, Path(folder))]
+        opened = [contender.open() for contender in contenders]
+        place = next((o.device for o in opened if o.device != "cpu"), "cpu")
+        clock = fair_clock(threads, place)
+        peak, about = _machine(contenders, place, threads, clock)
+        note("  ".join(f"{key} {value}" for key, value in about.items()))
+        for size in sizes:
+            note(f"batch {size}: {len(opened)} to time")
+            times = alternate({i: o.run(size) for i, o in enumerate(opened)}, rounds, clock=clock)
+            rows += [{**_row(contender, o, size, times[i], peak if o.device == place else None), **contender.cold(size)}
+                     for i, (contender, o) in enumerate(zip(contenders, opened))]
+    rows = [{**row, "memory_mb": round(row["memory_mb"]), "start_s": round(row["start_s"], 2)} for row in rows]
+    if peers:
+        _compare(rows)
+    print(render(rows, format, {key: title for key, title in COLUMNS.items() if key in rows[0]}))
     if output:
         _save(output, [{**row, **about} for row in rows])
 
 
-def _choices(text: str) -> list[str]:
-    chosen = [part.strip() for part in text.split(",") if part.strip()]
+# ---- what is timed -----------------------------------------------------------------------------------------------------
+
+
+def _ways(text: str | None) -> list[str]:
+    """The backends asked for; none where it is left to the model."""
+    from ..contenders import BACKENDS
+
+    chosen = [part.strip() for part in text.split(",") if part.strip()] if text is not None else []
     for part in chosen:
         if part not in BACKENDS:
             raise UsageError(f"--backend {part}: choose among {', '.join(BACKENDS)}")
-    if not chosen:
+    if text is not None and not chosen:
         raise UsageError(f"--backend: name one or more of {', '.join(BACKENDS)}")
     return chosen
 
@@ -104,112 +114,147 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def _catalog_entry(name: str):
+def _contenders(spec: str, ways: list[str], peers: bool, time_steps: int | None, device: str, threads: int | None,
+                folder: Path) -> list[Contender]:
+    """Everything to time of one model."""
     from ..catalog import MODELS
+    from ..contenders import Contender
+    from ..weights import locate, weights_of
 
-    return MODELS[name.split(".")[0]]
-
-
-def _network(spec: str, time_steps: int | None) -> tuple[str, SpikingNet, tuple[int, int, int]]:
-    """(name, network, shape of an image); a catalog name for which no weights are here runs untrained: speed is the same."""
-    from ..catalog import MODELS
-    from ..networks import build
-    from ..weights import load_network, locate, weights_of
-
-    options = {} if time_steps is None else {"time_steps": time_steps}
-    if spec in MODELS and not any(w.local for w in weights_of(spec)):
-        network = build(spec, **options).eval()
-        network.mark_initialised()
-        return spec, network, MODELS[spec].input_size
-    located = locate(spec)
-    return located.config.name, load_network(located, **options), located.config.input_size
-
-
-def _inputs(network: SpikingNet, batch: int, shape: tuple[int, int, int]) -> np.ndarray:
-    from ..export import drawn_inputs
-
-    return drawn_inputs((network.time_steps, *shape) if network.event_input else shape, batch)
+    if spec.endswith(".onnx"):
+        return [_file(spec, ways, peers, time_steps, device, threads)]
+    source, untrained = spec, spec in MODELS and not any(w.local for w in weights_of(spec))
+    if untrained:
+        source = _untrained(spec, folder)
+    config = locate(source).config
+    title = f"{spec} (untrained)" if untrained else config.name
+    contenders = []
+    for way in ways or ["torch"]:
+        path = _onnx_file(source, way, time_steps, folder) if way in ("onnx", "int8") else source
+        contenders.append(Contender(path, way, time_steps, device, threads, title))
+    for peer in _peers(config.model.kind) if peers else []:
+        contenders.append(Contender(source, peer, time_steps, device, threads, title))
+    return contenders
 
 
-def _start(network: SpikingNet, way: str, shape: tuple[int, int, int], threads: int | None, folder: Path,
-           x: np.ndarray) -> tuple[Run, float]:
-    """A backend made ready, and the seconds until its first answer, from the network in memory or its file on."""
+def _file(path: str, ways: list[str], peers: bool, time_steps: int | None, device: str, threads: int | None) -> Contender:
+    from ..contenders import Contender
+    from ..onnx_runtime import OnnxModel
+
+    others = [way for way in ways if way != "onnx"] or (["--peers"] if peers else [])
+    if others:
+        raise UsageError(f"{path} is an ONNX file, which onnxruntime runs as it is: for {others[0]} name the weights")
+    network = OnnxModel(path, device, threads)
+    if time_steps not in (None, network.time_steps):
+        raise UsageError(f"{path} has {network.time_steps} time steps inside: export it again with --time-steps {time_steps}")
+    way = "onnx" if network.precision == "fp32" else f"onnx {network.precision}"
+    return Contender(path, way, None, device, threads, network.metadata["source"])
+
+
+def _untrained(name: str, folder: Path) -> str:
+    """A weight file for a name without weights: E-I Init on drawn inputs, or torch's own start."""
     import torch
+    from safetensors.torch import save_file
 
-    if way in ("onnx", "int8"):
-        from ..onnx_runtime import import_onnxruntime, session_options
+    from .. import initialize
+    from ..config import base_config, find_model
+    from ..export import drawn_inputs
+    from ..networks import build
 
-        path = _onnx_file(network, way, shape, folder)
-        onnxruntime = import_onnxruntime()
-        begun = time.perf_counter()
-        session = onnxruntime.InferenceSession(str(path), session_options(onnxruntime, threads), providers=["CPUExecutionProvider"])
-        session.run(None, {"input": x})
-        return lambda x: session.run(None, {"input": x}), time.perf_counter() - begun
-
-    from ..folding import fold
-
-    begun = time.perf_counter()
-    folded = fold(network, shape[1:], compile=way == "compile")
-
-    def run(x: np.ndarray) -> object:
-        with torch.inference_mode():
-            return folded(torch.from_numpy(x)).numpy()
-
-    run(x)
-    return run, time.perf_counter() - begun
+    config = base_config(find_model(name))
+    torch.manual_seed(0)
+    network = build(name)
+    if network.kind == "ei":
+        shape = (network.time_steps, *config.input_size) if network.event_input else config.input_size
+        initialize(network, torch.from_numpy(drawn_inputs(shape, 32)), 0)
+    path = folder / f"{name}.safetensors"
+    save_file(network.state_dict(), path, {"format": "pt", "config": json.dumps(config.to_json())})
+    return str(path)
 
 
-def _onnx_file(network: SpikingNet, way: str, shape: tuple[int, int, int], folder: Path) -> Path:
-    from ..export import onnx_modules, quantise, trace
+def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> str:
+    """The file beside the weights where there is one that serves, otherwise a fresh export."""
+    from ..backends import ONNX
+    from ..export import export
+    from ..weights import locate
 
-    path = folder / f"{id(network)}.{way}.onnx"
-    if way == "int8" and _is_mlp(network):
-        raise UsageError("--backend int8 is for convolutional networks")
-    onnx = onnx_modules()
-    model = trace(network, shape, 20, half=False)
-    if way == "int8":
-        quantise(model)
-    onnx.save(model, path)
-    return path
-
-
-def _is_mlp(network: SpikingNet) -> bool:
-    from ..networks import SpikingMLP
-
-    return isinstance(network, SpikingMLP)
+    located = locate(source)
+    beside = located.path.parent / ONNX
+    if way == "onnx" and time_steps is None and beside.is_file():
+        return str(beside)
+    path = folder / f"{located.config.name}.{way}.onnx"
+    export(located, path, "fp32" if way == "onnx" else way, time_steps)
+    return str(path)
 
 
-def _figures(times, batch: int) -> dict:
+def _peers(kind: str) -> list[str]:
+    from ..contenders import PEERS
+
+    found = ["literal"] if kind == "ei" else []
+    for name in PEERS[1:]:
+        if find_spec(name):
+            found.append(name)
+        else:
+            note(f"{name} is not installed and not timed: pip install {name}")
+    return found
+
+
+# ---- figures -----------------------------------------------------------------------------------------------------------
+
+
+def _machine(contenders: list[Contender], device: str, threads: int | None, clock) -> tuple[float | None, dict]:
+    """(the best rate of this device in operations a second, what the times depend on)."""
+    from ..timing import convolution_peak, machine, product_peak
+
+    kinds, peak = {c.way for c in contenders}, None
+    packages = ["onnxruntime", "numpy", *(name for name in ("spikingjelly", "snntorch") if name in kinds)]
+    if any(not c.source.endswith(".onnx") for c in contenders):
+        import torch
+
+        packages.insert(0, "torch")
+        count, peak = torch.get_num_threads(), convolution_peak(device, clock)
+        unit = "conv_peak_gflops"
+    else:
+        count, unit = threads or os.cpu_count() or 1, "product_peak_gflops"
+        peak = product_peak(clock) if device == "cpu" else None
+    about = {**machine(packages), "device": device, "threads": count}
+    if device.startswith("cuda") and "torch" in packages:
+        about["processor"] = torch.cuda.get_device_name(device)
+    return peak, {**about, unit: round(peak / 1e9)} if peak else about
+
+
+def _row(contender: Contender, opened: Opened, batch: int, times: np.ndarray, peak: float | None) -> dict:
     import numpy as np
 
+    from ..contenders import PEERS
+    from ..count import count
+
     p25, p50, p75, p90, p99 = np.percentile(times, [25, 50, 75, 90, 99])
-    return {"images_per_s": round(batch / p50, 1), "p25": round(batch / p75, 1), "p75": round(batch / p25, 1),
-            "p50_ms": round(1e3 * p50, 2), "p90_ms": round(1e3 * p90, 2), "p99_ms": round(1e3 * p99, 2)}
+    operations = 2 * count(opened.model).macs(opened.time_steps)
+    comparable = peak and contender.way not in PEERS  # they do other operations
+    return {"model": contender.title, "backend": contender.way, "batch": batch, "images_per_s": round(batch / p50, 1),
+            "p25": round(batch / p75, 1), "p75": round(batch / p25, 1), "p50_ms": round(1e3 * p50, 2), "p90_ms": round(1e3 * p90, 2),
+            "p99_ms": round(1e3 * p99, 2), "peak_share": round(operations * batch / p50 / peak, 2) if comparable else None}
+
+
+def _compare(rows: list[dict]) -> None:
+    """Adds to every row how many times as fast as the literal formulation it is."""
+    literal = {(row["model"], row["batch"]): row["p50_ms"] for row in rows if row["backend"] == "literal"}
+    for row in rows:
+        base = literal.get((row["model"], row["batch"]))
+        row["times_literal"] = base and round(base / row["p50_ms"], 2)
 
 
 def _save(folder: Path, rows: list[dict]) -> None:
     from ..files import write_atomic
-    from .output import to_csv
 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "benchmark.csv", to_csv(rows))
     note(f"wrote {folder / 'benchmark.csv'}")
-    try:
-        import matplotlib
-    except ImportError:
+    if find_spec("matplotlib") is None:
         note("no picture: it needs matplotlib, pip install 'eisnn-zoo[train]'")
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from ..training.plots import speed
 
-    labels = [f"{row['model']}\n{row['backend']}, batch {row['batch']}" for row in rows]
-    figure, axes = plt.subplots(figsize=(7, 0.6 * len(rows) + 1), layout="constrained")
-    middle = [row["images_per_s"] for row in rows]
-    spread = [[m - row["p25"] for m, row in zip(middle, rows)], [row["p75"] - m for m, row in zip(middle, rows)]]
-    axes.barh(labels, middle, xerr=spread, color="#4477aa", capsize=3)
-    axes.invert_yaxis()
-    axes.set_xlabel(f"images a second, median and quartiles ({rows[0]['threads']} threads, {rows[0]['processor']})", fontsize=8)
-    figure.savefig(folder / "benchmark.png.tmp", dpi=150, format="png")
-    plt.close(figure)
-    (folder / "benchmark.png.tmp").replace(folder / "benchmark.png")
+    speed(rows, folder / "benchmark.png")
     note(f"wrote {folder / 'benchmark.png'}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import platform
-import resource
 import statistics
 from pathlib import Path
 
 import torch
 
+from .. import timing
 from ..catalog import MODELS
 from ..errors import ZooError
 from ..files import write_atomic
@@ -54,8 +53,7 @@ def peak_memory(device: torch.device) -> int:
     """The most memory this process has held, in MB: on the GPU where it runs on one."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+    return round(timing.peak_memory() / 2**20)
 
 
 def append(row: dict, path: Path) -> None:

@@ -2,21 +2,22 @@
 
 Separate convolutions for I_EE and I_IE, two permuted matrix products with W_EI, the non-negativity clamp in every
 forward, a data-dependent branch for the divisor, a Python loop over T in the neuron, the first layer computed T times.
-It is what the benchmarks measure against; it shares its weights with the network that it was made from.
+It is what `eisnn-zoo benchmark --peers` measures against; it shares its weights with the network that it was made from.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eisnn_zoo.ei import EIConv2d, EILayer, EIReadout
-from eisnn_zoo.networks import SpikingNet
-from eisnn_zoo.neuron import LIF
+from .ei import EIConv2d, EILayer, EIReadout
+from .networks import SpikingNet
+from .neuron import LIF
 
 
 class LiteralLayer(nn.Module):
@@ -34,7 +35,7 @@ class LiteralLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         of = self.of
         w_ee, w_ie, w_ei, g_i, g_e = (p.clamp(min=0) for p in (of.ee.weight, of.ie.weight, of.ei.weight, of.g_i, of.g_e))
-        b_e = of.b_e
+        b_e: Tensor = of.b_e
         if x.dim() == 4:
             g_i, g_e, b_e = g_i[:, None, None], g_e[:, None, None], b_e[:, None, None]
         i_ee, i_ie = self.drive(x, w_ee), self.drive(x, w_ie)
@@ -78,6 +79,9 @@ class LiteralLIF(nn.Module):
         return torch.stack(spikes)
 
 
+LITERAL: dict[type[nn.Module], Callable] = {EILayer: LiteralLayer, EIReadout: LiteralReadout, LIF: LiteralLIF}
+
+
 class Literal(nn.Module):
     """model, an E-I network with soft reset, in the literal formulation. Shape: as the model's forward."""
 
@@ -86,7 +90,7 @@ class Literal(nn.Module):
         self.net = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()  # the memo keeps the parameters shared
         for module in list(self.net.modules()):
             for name, child in module.named_children():
-                for kind, literal in ((EILayer, LiteralLayer), (EIReadout, LiteralReadout), (LIF, LiteralLIF)):
+                for kind, literal in LITERAL.items():
                     if isinstance(child, kind):
                         setattr(module, name, literal(child))
 

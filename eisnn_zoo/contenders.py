@@ -1,0 +1,162 @@
+"""What `eisnn-zoo benchmark` times: one network in one way of computing it, opened the same here and in a process of its own.
+
+Run as ``python -m eisnn_zoo.contenders`` it opens the one that it is told of, cold, and prints the seconds from the start of
+the process to the first answer, and the most memory that the process held.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .catalog import Model
+from .errors import ZooError
+from .timing import peak_memory
+
+BACKENDS = ("torch", "compile", "onnx", "int8")
+PEERS = ("literal", "spikingjelly", "snntorch")
+DRAWN_EXACTLY = 32  # pictures; more of them are repetitions
+
+
+@dataclass(frozen=True)
+class Contender:
+    """In words that another process understands.
+
+    Attributes:
+        source: a path, name or address of weights; for onnx and int8 an .onnx file.
+        way: one of :data:`BACKENDS` or :data:`PEERS`.
+        time_steps: T; None as in the configuration.
+        device: "cpu", "cuda" or "auto".
+        threads: of the CPU; None leaves the choice to the backend.
+        title: what to call the network.
+    """
+
+    source: str
+    way: str
+    time_steps: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    title: str = ""
+
+    def open(self) -> Opened:
+        """Raises UsageError, ZooError: it cannot be had, or not on this device."""
+        return _open_onnx(self) if self.source.endswith(".onnx") else _open_torch(self)
+
+    def cold(self, batch: int) -> dict[str, float]:
+        """{"start_s", "memory_mb"} of a process of its own. Raises ZooError where it fails."""
+        task = json.dumps({"begun": time.time(), "batch": batch, **asdict(self)})
+        done = subprocess.run([sys.executable, "-m", __name__], input=task, capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            raise ZooError(f"{self.title}, {self.way}, batch {batch}, in a process of its own: {said[-1] if said else 'killed'}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A contender ready to run.
+
+    Attributes:
+        model: the catalog's entry.
+        time_steps: T.
+        shape: of one input.
+        device: that it runs on, in words.
+        place: brings a batch to where it is computed, and gives a function that computes it once, to the end.
+        memory: the most bytes held by its device so far.
+    """
+
+    model: Model
+    time_steps: int
+    shape: tuple[int, ...]
+    device: str
+    place: Callable[[np.ndarray], Callable[[], object]]
+    memory: Callable[[], int] = peak_memory
+
+    def run(self, batch: int) -> Callable[[], object]:
+        """A function that computes a batch of drawn inputs."""
+        from .export import drawn_inputs
+
+        x = drawn_inputs(self.shape, min(batch, DRAWN_EXACTLY))
+        return self.place(np.resize(x, (batch, *self.shape)))
+
+
+def _open_onnx(contender: Contender) -> Opened:
+    from .config import parse_config
+    from .onnx_runtime import OnnxModel
+
+    network = OnnxModel(contender.source, contender.device, contender.threads)
+    model = parse_config(network.config, contender.source).model
+    return Opened(model, network.time_steps, network.input_shape, network.device, lambda x: lambda: network(x))
+
+
+def _open_torch(contender: Contender) -> Opened:
+    import torch
+
+    from .folding import fold
+    from .torch_runtime import check_compiler, torch_device
+    from .weights import load_network, locate
+
+    device = torch_device(contender.device)
+    if contender.threads:
+        torch.set_num_threads(contender.threads)
+    located = locate(contender.source)
+    model, size = located.config.model, located.config.input_size
+    options = {} if contender.time_steps is None else {"time_steps": contender.time_steps}
+    network: torch.nn.Module
+    if contender.way in ("spikingjelly", "snntorch"):
+        from .peers import NETWORKS
+
+        steps = contender.time_steps or located.config.options.get("time_steps", 4)
+        event = bool(located.config.options.get("event_input"))
+        network = NETWORKS[contender.way](model, steps)
+    else:
+        ours = load_network(located, **options).to(device)
+        steps, event = ours.time_steps, ours.event_input
+        if contender.way == "literal":
+            from .literal import Literal
+
+            network = Literal(ours)
+        else:
+            if contender.way == "compile":
+                check_compiler(device)
+            network = fold(ours, size[1:], contender.way == "compile")
+    network = network.eval().to(device)
+
+    def place(x: np.ndarray) -> Callable[[], object]:
+        there = torch.from_numpy(x).to(device)
+
+        def run() -> object:
+            with torch.inference_mode():
+                logits = network(there)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            return logits
+
+        return run
+
+    memory = (lambda: torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_memory
+    return Opened(model, steps, (steps, *size) if event else size, str(device), place, memory)
+
+
+def _cold() -> None:
+    task = json.load(sys.stdin)
+    begun, batch = task.pop("begun"), task.pop("batch")
+    opened = Contender(**task).open()
+    run = opened.run(batch)
+    run()
+    seconds = time.time() - begun
+    run()
+    print(json.dumps({"start_s": seconds, "memory_mb": opened.memory() / 2**20}))
+
+
+if __name__ == "__main__":
+    try:
+        _cold()
+    except ZooError as error:
+        sys.exit(str(error))
