@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import torch
@@ -11,15 +10,12 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..networks.base import SpikingNet
-from .figures import EXCITATION, GREEN, GREY, INHIBITION, INK, clean, label, layer_axis, legend, percent, shades
-from .probes import Activity, probe
-
-RASTER = 48  # neurons of each layer in the raster, at most
-CLASSES = 5  # classes whose evidence is drawn
+from .figures import EXCITATION, GREEN, GREY, INHIBITION, INK, label, legend
+from .probes import Activity
+from .response import Response, draw_evidence, draw_raster, draw_rates, raster_neurons, respond, step_axis
 
 
 @dataclass(frozen=True)
@@ -49,41 +45,32 @@ class Cell:
 
 READING = (
     "<b>Occlusion</b>: a square of the picture is painted in its mean colour and the network asked again; orange is where the "
-    "probability of the answer falls, violet where it rises. <b>Evidence</b>: the logits averaged over the steps so far; the "
-    "last point decides. <b>Raster</b>: a bar is a spike; a line is a neuron, drawn evenly from those of the layer that fired, "
-    "the earliest at the bottom. <b>Cells</b>: in each of three layers one that fired at about half of the steps. Above, its "
-    "membrane before the reset, with the threshold dotted and spikes marked; below, the excitation and subtractive inhibition "
-    "it received, in the layer's own units: division and gain make of their difference the current that drives the membrane.")
+    "probability of the answer falls, violet where it rises. <b>Evidence</b>: the logits averaged over the steps so far, less "
+    "the mean of all classes; the last point decides. <b>Raster</b>: a bar is a spike; a line is a neuron, drawn evenly from "
+    "those of the layer that fired, the earliest at the bottom. <b>Cells</b>: in each of three layers one that fired at about "
+    "half of the steps. Above, its membrane before the reset, with the threshold dotted and spikes marked; below, the excitation "
+    "and subtractive inhibition it received, in the layer's own units: division and gain make of their difference the current "
+    "that drives the membrane.")
 
 
 @torch.no_grad()
 def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, ...]) -> Explanation:
     """How model, as trained and not folded, answers one input: pixels ``[C, H, W]`` or frames ``[T, C, H, W]``."""
-    batch = torch.as_tensor(x)[None]
-    model.eval()
-    spikes: dict[str, Tensor] = {}
+    x = torch.as_tensor(x)
     cells: list[Cell] = []
-    names: list[str] = []
-
-    def see(activity: Activity) -> None:
-        spikes[activity.name] = activity["spikes"][:, 0].flatten(1).cpu()
-        names.append(activity.name)
-        cells.append(_example(activity, len(names)))
-
-    with probe(model, see):
-        evidence = model.forward_evidence(batch)[:, 0]
-    probabilities = evidence.mean(0).softmax(0)
+    response = respond(model, x, lambda activity: cells.append(_example(activity, len(cells) + 1)))
+    probabilities = response.probabilities
     order = probabilities.argsort(descending=True)
-    best = order[0].item()
-    map_ = occlusion(model, batch[0], best)
+    best = int(order[0])
     chosen = [cells[i] for i in sorted({0, len(cells) // 2, len(cells) - 1})]
-    figure = _draw(batch[0], map_, evidence, [i.item() for i in order[:CLASSES]], label_names, spikes, chosen)
+    figure = _draw(x, occlusion(model, x, best), response, label_names, chosen)
 
-    steps, total = len(evidence), sum(s.sum().item() for s in spikes.values())
-    so_far = [evidence[: t + 1].mean(0).argmax().item() for t in range(steps)]
+    spikes = response.spikes.values()
+    steps, total = len(response.evidence), sum(s.sum().item() for s in spikes)
+    so_far = response.evidence_so_far.argmax(1).tolist()
     settled = next(t for t in range(steps) if all(k == best for k in so_far[t:])) + 1
-    neurons = sum(s.shape[1] for s in spikes.values())
-    fired = sum((s.sum(0) > 0).sum().item() for s in spikes.values())
+    neurons = sum(s.shape[1] for s in spikes)
+    fired = sum((s.sum(0) > 0).sum().item() for s in spikes)
     seen = [f"The network says {label_names[best]} at {100 * probabilities[best]:.1f} %"
             + (f", then {label_names[order[1]]} at {100 * probabilities[order[1]]:.1f} %." if len(order) > 1 else "."),
             f"Its answer stands from step {settled} of {steps}.",
@@ -139,8 +126,7 @@ def _example(activity: Activity, number: int) -> Cell:
 # ---- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(x: Tensor, map_: Tensor, evidence: Tensor, classes: list[int], label_names: tuple[str, ...], spikes: dict[str, Tensor],
-          cells: list[Cell]) -> Figure:
+def _draw(x: Tensor, map_: Tensor, response: Response, label_names: tuple[str, ...], cells: list[Cell]) -> Figure:
     figure = Figure(figsize=(11, 10.5), layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1, 1.15))
@@ -153,10 +139,10 @@ def _draw(x: Tensor, map_: Tensor, evidence: Tensor, classes: list[int], label_n
     bar = top.colorbar(drawn, ax=b, shrink=0.8)
     bar.set_label("log-probability lost", fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
-    _evidence(c, evidence, classes, label_names)
+    draw_evidence(c, label_names, response)
     d, e = middle.subplots(1, 2, width_ratios=(1.9, 1))
-    _raster(d, spikes)
-    _rates(e, spikes)
+    draw_raster(d, response, raster_neurons(response))
+    draw_rates(e, response)
     axes = bottom.subplots(2, len(cells), squeeze=False, height_ratios=(1.2, 1), sharex=True)
     for column, cell in zip(axes.T, cells):
         _cell(*column, cell)
@@ -183,65 +169,17 @@ def _show(ax: Axes, image: np.ndarray, title: str) -> None:
     label(ax, title)
 
 
-def _steps(ax: Axes, steps: int) -> None:
-    clean(ax)
-    ax.set_xlim(0.5, steps + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _evidence(ax: Axes, evidence: Tensor, classes: list[int], label_names: tuple[str, ...]) -> None:
-    steps = len(evidence)
-    mean = (evidence.cumsum(0) / torch.arange(1, steps + 1)[:, None]).numpy()
-    at = np.arange(1, steps + 1)
-    _steps(ax, steps)
-    others = [k for k in range(mean.shape[1]) if k not in classes]
-    if others:
-        ax.plot(at, mean[:, others], color="#dfe2e6", linewidth=1)
-    for k, color, marker in zip(classes, (EXCITATION, INHIBITION, GREEN, "#cc79a7", "#e69f00"), "os^Dv"):
-        ax.plot(at, mean[:, k], color=color, marker=marker, markersize=4.5, linewidth=1.8, label=label_names[k])
-    label(ax, "Evidence for the classes", "time step", "mean logit so far")
-    legend(ax, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _raster(ax: Axes, spikes: dict[str, Tensor]) -> None:
-    steps = len(next(iter(spikes.values())))
-    _steps(ax, steps)
-    ax.grid(False)
-    band = min(RASTER, max(6, 400 // len(spikes)))
-    lines = np.ones((band * len(spikes), steps, 3))
-    for i, (color, s) in enumerate(zip(shades(len(spikes)), spikes.values())):
-        fired = s.sum(0).nonzero().flatten()
-        some = s[:, fired[torch.linspace(0, len(fired) - 1, min(band, len(fired))).long()]] > 0 if len(fired) else s[:, :0] > 0
-        some = some[:, (some.float() * 2.0 ** -torch.arange(steps)[:, None]).sum(0).argsort(descending=True)]  # earliest first
-        own = lines[i * band : i * band + some.shape[1]]
-        own[some.T.numpy()] = color[:3]
-        ax.axhline((i + 1) * band, color="#c9cdd2", linewidth=0.8)
-    ax.imshow(lines, extent=(0.5, steps + 0.5, 0, len(lines)), origin="lower", aspect="auto", interpolation="nearest")
-    every = ceil(len(spikes) / 20)
-    ax.set_yticks([(i + 0.5) * band for i in range(0, len(spikes), every)], [str(i + 1) for i in range(0, len(spikes), every)])
-    label(ax, f"Spikes of up to {band} neurons of each layer", "time step", "layer")
-
-
-def _rates(ax: Axes, spikes: dict[str, Tensor]) -> None:
-    clean(ax)
-    n = len(spikes)
-    ax.bar(np.arange(1, n + 1), [s.mean().item() for s in spikes.values()], color=shades(n), width=0.7)
-    layer_axis(ax, n)
-    percent(ax.yaxis)
-    label(ax, "Firing rates", "layer", "spikes per neuron and step")
-
-
 def _cell(above: Axes, below: Axes, cell: Cell) -> None:
     steps = len(cell.membrane)
     at = np.arange(1, steps + 1)
-    _steps(above, steps)
+    step_axis(above, steps)
     above.plot(at, cell.membrane, color=INK, marker="o", markersize=3.5, linewidth=1.5, label="membrane")
     above.plot(at, cell.current, color=GREEN, linewidth=1.2, linestyle="--", label="current I")
     above.axhline(cell.threshold, color=GREY, linestyle=":", linewidth=1)
     fired = cell.spikes > 0
     above.plot(at[fired], cell.membrane[fired], "|", color=EXCITATION, markersize=16, markeredgewidth=2, label="spike")
     label(above, cell.title, "", "membrane, threshold 1" if cell.threshold == 1 else "membrane")
-    _steps(below, steps)
+    step_axis(below, steps)
     if cell.i_ee is not None:
         below.plot(at, cell.i_ee, color=EXCITATION, marker="o", markersize=3.5, linewidth=1.5, label="excitation $I_{EE}$")
         below.plot(at, cell.i_sub, color=INHIBITION, marker="s", markersize=3.5, linewidth=1.5, label="inhibition $I_{sub}$")
