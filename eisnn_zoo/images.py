@@ -25,12 +25,13 @@ class ImageError(ZooError):
     """A file that is no readable image; the message names it and says why."""
 
 
-def open_image(source: str | Path | bytes, name: str | None = None) -> Image.Image:
+def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An upright RGB image from anything Pillow reads: transparency over white, 16 bits scaled to 8, first frame.
 
     Args:
         source: a path, or the file's bytes.
         name: what to call it in errors.
+        max_pixels: more are not decoded.
     Raises:
         ImageError: missing, unreadable, empty, not an image, truncated, or absurdly large.
     """
@@ -47,8 +48,9 @@ def open_image(source: str | Path | bytes, name: str | None = None) -> Image.Ima
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"{name}: {image.width} x {image.height} pixels are more than is safe to decode")
+                if image.width * image.height > max_pixels:
+                    raise ImageError(f"{name}: {image.width} x {image.height} pixels are more than the "
+                                     f"{max_pixels // 10**6} million that are safe to decode")
                 image.load()
                 return to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import ZooError
-from . import analyze, benchmark, evaluate, export, hub, listing, predict, training
+from . import analyze, benchmark, demo, evaluate, export, hub, listing, predict, training
 
 app = typer.Typer(
     name="eisnn-zoo",
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (predict, listing, training, evaluate, export, benchmark, hub, analyze):
+for module in (predict, listing, training, evaluate, export, benchmark, hub, analyze, demo):
     module.register(app)
 
 
