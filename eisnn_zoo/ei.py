@@ -135,7 +135,7 @@ class EISynapses(nn.Module):
 
 
 class EILayer(EISynapses):
-    """Adds the gains, the bias and the division to the synapses; a subclass says how weights are applied."""
+    """Adds the gains, the bias and the division to the synapses; a subclass applies the weights (synaptic, drives)."""
 
     def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = 4, device=None, dtype=None):
         super().__init__(n_in, n_e, kernel, ei_ratio, device, dtype)
@@ -154,6 +154,14 @@ class EILayer(EISynapses):
     def synaptic(self, x: Tensor, weight: Tensor) -> Tensor:
         """weight, ``[n, d]``, applied to the layer's input."""
         return F.linear(x, weight)
+
+    def drives(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """I_EE - I_sub and I_div, channels in the last axis."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        net, i_div = self.drives(x)
+        return as_map(excitatory_current(net, i_div, self.g_e, self.b_e, self.stabilisation))
 
     def currents(self, x: Tensor) -> dict[str, Tensor]:
         """Every current of the layer by the paper's name, each computed as the formula stands.
@@ -204,11 +212,10 @@ class EIConv2d(EILayer):
         kernel = weight.view(-1, self.n_in, self.kernel_size, self.kernel_size)
         return conv2d(x, kernel, self.stride, self.padding)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def drives(self, x: Tensor) -> tuple[Tensor, Tensor]:
         joint, mix = self.joint_weight()
         net, i_ie = in_memory_order(self.synaptic(x, joint)).split([self.n_e, self.n_i], -1)
-        i_div = in_memory_order(F.conv2d(as_map(i_ie), mix[:, :, None, None]))
-        return as_map(excitatory_current(net, i_div, self.g_e, self.b_e, self.stabilisation))
+        return net, in_memory_order(F.conv2d(as_map(i_ie), mix[:, :, None, None]))
 
 
 class EILinear(EILayer):
@@ -217,10 +224,10 @@ class EILinear(EILayer):
     def __init__(self, n_in: int, n_e: int, ei_ratio: int = 4, device=None, dtype=None):
         super().__init__(n_in, n_e, (), ei_ratio, device, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def drives(self, x: Tensor) -> tuple[Tensor, Tensor]:
         joint, mix = self.joint_weight()
         net, i_ie = self.synaptic(x, joint).split([self.n_e, self.n_i], 1)
-        return excitatory_current(net, F.linear(i_ie, mix), self.g_e, self.b_e, self.stabilisation)
+        return net, F.linear(i_ie, mix)
 
 
 class EIReadout(EISynapses):

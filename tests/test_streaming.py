@@ -87,7 +87,8 @@ def test_a_streamed_run_that_was_killed(photos, in_memory, tmp_path):
 def test_two_processes_read_half_a_batch_each(photos, in_memory, tmp_path):
     port = free_port()
     processes = [start(VALUES, photos, tmp_path / "two", {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-                                                          "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}, whole=0) for rank in range(2)]
+                                                          "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}, whole=0)
+                 for rank in range(2)]
     for process in processes:
         process.join()
     assert [p.exitcode for p in processes] == [0, 0]

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ei import EIConv2d, EILinear, EIReadout
+from ..fusing import fused_kernel
+from ..layout import as_map
 from ..neuron import LIF
 
 _logger = logging.getLogger("eisnn_zoo")
@@ -46,6 +48,11 @@ class Spiking(nn.Module):
         self.current, self.lif = current, lif
 
     def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
+        if not torch.jit.is_scripting():
+            kernel = fused_kernel(self.current, self.lif, x)
+            if kernel is not None:
+                current = self.current
+                return as_map(kernel(*current.drives(x), current.g_e, current.b_e, self.lif, steps_in, time_steps))
         return self.lif(self.current(x).unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
 
 

@@ -72,7 +72,8 @@ def check_trackers(names: Iterable[str]) -> None:
         try:
             importlib.import_module(TRACKERS[name])
         except ImportError as error:
-            raise UsageError(f"{name} is not installed: pip install {name} (pip install 'eisnn-zoo[track]' has all three)") from error
+            raise UsageError(f"{name} is not installed: pip install {name} "
+                             "(pip install 'eisnn-zoo[track]' has all three)") from error
 
 
 def tracker(name: str, folder: Path, recipe: Recipe) -> Hook:

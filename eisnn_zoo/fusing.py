@@ -1,0 +1,81 @@
+"""Whether a layer's division and neurons run in the fused kernels of eisnn_zoo.fused: on a GPU, where they agree with torch.
+
+They are tried on a small tensor before their first use on a device; where they cannot be compiled or give another spike, the
+plain path is taken, silently. ``EISNN_ZOO_FUSED=0`` switches them off.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .ei import EILayer, excitatory_current
+from .neuron import LIF
+from .precision import autocasts
+
+_logger = logging.getLogger("eisnn_zoo")
+
+
+def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tensor] | None:
+    """:func:`eisnn_zoo.fused.divide_and_fire` for input x, or None where the plain path is to be taken.
+
+    That is so on other devices, inside a compiler (which fuses by itself), in other arithmetic than float32, in the ablations
+    of the stabilization, and while a hook wants to see the current or the spikes.
+    """
+    if torch.compiler.is_compiling() or not _possible(x.device.type):
+        return None
+    if not isinstance(current, EILayer) or type(lif) is not LIF or current.stabilisation != "adaptive":
+        return None
+    if current.g_e.dtype != torch.float32 or not (x.dtype == torch.float32 or autocasts(x.device.type)):
+        return None
+    if any(module._forward_hooks or module._forward_pre_hooks for module in (current, lif)):
+        return None
+    return _tried(x.device, lif.surrogate, lif.reset)
+
+
+def _possible(kind: str) -> bool:
+    """Triton's interpreter, for tests, runs on the processor."""
+    return (kind == "cuda" or os.environ.get("TRITON_INTERPRET") == "1") and os.environ.get("EISNN_ZOO_FUSED") != "0"
+
+
+@functools.cache
+def _tried(device: torch.device, surrogate: str, reset: str) -> Callable[..., Tensor] | None:
+    try:
+        from .fused import divide_and_fire
+
+        agrees = all(_agrees(divide_and_fire, device, LIF(surrogate=surrogate, reset=reset), steps) for steps in (1, 4))
+    except Exception as error:  # no triton, no compiler, an unknown device: whatever it is, torch does the same
+        _logger.info("fused kernels are not used on %s: %s", device, error)
+        return None
+    if not agrees:
+        _logger.info("fused kernels are not used on %s: they differ from torch there", device)
+    return divide_and_fire if agrees else None
+
+
+def _agrees(kernel: Callable[..., Tensor], device: torch.device, lif: LIF, steps_in: int, time_steps: int = 4) -> bool:
+    """Equal spikes and close gradients on drives with zero divisors and a silent slice."""
+    rng = torch.Generator().manual_seed(0)  # nobody else's random numbers
+    shape = (steps_in * 3, 5, 7, 20)
+    net, i_div = torch.randn(shape, generator=rng), torch.rand(shape, generator=rng)
+    i_div[i_div < 0.2] = 0
+    net[0], i_div[0] = 0, 0
+    values = [net, i_div, torch.rand(20, generator=rng) + 0.5, torch.rand(20, generator=rng)]
+    weights = torch.randn(time_steps * 3, *shape[1:], generator=rng).to(device)
+    results: list[list[Tensor]] = []
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        for fused in (True, False):
+            inputs = [v.to(device).requires_grad_() for v in values]
+            if fused:
+                spikes = kernel(*inputs, lif, steps_in, time_steps)
+            else:
+                current = excitatory_current(*inputs, "adaptive")
+                spikes = lif(current.unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
+            results.append([spikes.detach(), *torch.autograd.grad((spikes * weights).sum(), inputs)])
+    (spikes, *gradients), (expected, *others) = results
+    close = (torch.allclose(a, b, 1e-4, 1e-5 * b.abs().max().item()) for a, b in zip(gradients, others))
+    return torch.equal(spikes, expected) and all(close)
