@@ -169,3 +169,25 @@ def test_sentences(trained):
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_events_are_lost_one_by_one():
+    seen = []
+
+    class Sees(nn.Module):
+        def forward(self, x):
+            seen.append(x)
+
+    model, x = Sees(), torch.poisson(torch.full((40, 2, 2, 8, 8), 1.5), generator=torch.Generator().manual_seed(0))
+    for share in (0.0, 0.25, 1.0):
+        with iv.drop_events(model, share):
+            model(x)
+    whole, some, none = seen
+    assert torch.equal(whole, x) and not none.any()
+    assert (some <= x).all() and torch.equal(some, some.round()) and ((some > 0) & (some < x)).any()
+    assert some.sum() / x.sum() == pytest.approx(0.75, abs=0.02)
+    model(x)
+    assert torch.equal(seen[-1], x)
+    with iv.drop_events(model, 0.5):
+        model(x / 3)  # resized frames
+    assert set((seen[-1] == x / 3).flatten().tolist()) == {True, False} and ((seen[-1] == 0) | (seen[-1] == x / 3)).all()

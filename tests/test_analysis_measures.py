@@ -9,7 +9,7 @@ from torch import nn
 from eisnn_zoo.analysis import stream
 from eisnn_zoo.analysis.gain import Modulation, at_contrast, exponent, gain_rows
 from eisnn_zoo.analysis.measures import Balance, FiringRates, Moments, SpikeTrains, ZeroDivisors
-from eisnn_zoo.analysis.parameters import bimodality_coefficient, histogram, parameter_rows
+from eisnn_zoo.analysis.parameters import bimodality_coefficient, parameter_rows
 from eisnn_zoo.analysis.similarity import cka, unbiased_hsic
 from eisnn_zoo.ei import EILinear
 from eisnn_zoo.networks import build
@@ -85,7 +85,8 @@ def test_spike_trains():
     row = trains.rows()[0]
     # image 1: I = 4/3: v = 1.333 fires (.333), 1.5 (.5), 1.583 .. every step; image 2: silent. Cell 2 is silent.
     assert trains.intervals["only"].tolist() == [0, 5, 0, 0, 0, 0]
-    assert row == {"layer": "only", "intervals": 5, "mean_interval": 1.0, "cv_interval": 0.0, "fano": pytest.approx(3.0)}
+    assert row == {"layer": "only", "intervals": 5, "mean_interval": 1.0, "cv_interval": 0.0, "at_once": 1.0,
+                   "at_once_by_chance": 1.0, "fano": pytest.approx(3.0)}
 
 
 def test_intervals_of_a_slower_neuron():
@@ -93,8 +94,23 @@ def test_intervals_of_a_slower_neuron():
     trains = SpikeTrains()
     stream(net, [torch.tensor([[1.0, 1.0]])], trains)
     assert trains.intervals["only"].tolist() == [0, 0, 1, 0, 0]
+    assert trains.by_chance["only"].tolist() == pytest.approx([0, 0.4, 0.3, 0.2, 0.1])  # two spikes anywhere in five steps
+    assert (trains.rows()[0]["at_once"], trains.rows()[0]["at_once_by_chance"]) == (0.0, pytest.approx(0.4))
     stream(net, [torch.tensor([[0.0, 1.0]])], silent := SpikeTrains())
-    assert silent.rows()[0] == {"layer": "only", "intervals": 0, "mean_interval": None, "cv_interval": None, "fano": None}
+    assert silent.rows()[0] == {"layer": "only", "intervals": 0, "mean_interval": None, "cv_interval": None, "at_once": None,
+                                "at_once_by_chance": None, "fano": None}
+
+
+def test_chance_is_what_shuffling_gives():
+    class Activity(dict):
+        name = "only"
+
+    spikes = torch.rand(8, 4000, 3, generator=torch.Generator().manual_seed(0)) < torch.tensor([0.1, 0.3, 0.6])
+    trains = SpikeTrains()
+    trains.see(Activity(spikes=spikes.float()))
+    assert torch.allclose(trains.intervals["only"], trains.by_chance["only"], rtol=0.05, atol=30)
+    trains.see(Activity(spikes=spikes.sort(0).values.float()))  # the same spikes in one run at the end
+    assert trains.by_chance["only"][1] < 0.8 * trains.intervals["only"][1]
 
 
 def test_moments_in_parts_are_those_of_the_whole():
@@ -154,8 +170,6 @@ def test_parameters():
         "layer": "", "parameter": "W_EE", "n": 4, "mean": 1.0, "std": 1.0, "zeros": 0.5, "negative": 0.0,
         "bimodality": pytest.approx(1.0), "bimodality_log": None}
     assert rows["b_E"]["negative"] == 0.5
-    edges, shares = histogram(torch.tensor([0.0, 0.1, 0.9, 1.0]), bins=2)
-    assert (edges.tolist(), shares.tolist()) == ([0.0, 0.5, 1.0], [0.5, 0.5])
 
 
 def test_hsic_and_cka():

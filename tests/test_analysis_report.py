@@ -13,11 +13,12 @@ import torch
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
+from eisnn_zoo.analysis.batches import Batches
 from eisnn_zoo.analysis.explain import explain, occlusion
 from eisnn_zoo.analysis.figures import new
 from eisnn_zoo.analysis.prose import PROSE
 from eisnn_zoo.analysis.report import plain_section, render
-from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES
+from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES, Subject
 from eisnn_zoo.cli import analyze as command
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.networks import build
@@ -109,6 +110,24 @@ def test_explain_command(cli, model_folder, tmp_path):
     assert "The network says" in stderr
     code, _, stderr = cli("explain", tmp_path / "none.png", "--model", model_folder("ei_mlp2_mnist", "other"))
     assert (code, "no such file" in stderr) == (1, True)
+
+
+def test_every_study_of_events_and_of_one_layer():
+    """A recording is not an image: its events are lost, not its contrast."""
+    frames = torch.poisson(torch.full((8, 3, 2, 8, 8), 0.4), generator=torch.Generator().manual_seed(0))
+    model = build("ei_mlp2", in_chans=2, input_size=(8, 8), time_steps=3, event_input=True)
+    initialize(model, frames, seed=0)
+    subject = Subject(model, Batches(frames, torch.arange(8) % 10, lambda x: x, 4))
+    found = {key: study(subject) for key, study in STUDIES.items()}
+    words = " ".join(sentence for study in found.values() for sentence in study.seen)
+    assert "image" not in words and "recording" in words and "of 3 frames" in words and "light" not in words
+    assert {r["changed"] for r in found["gain"].rows} == {"weight of an event", "share of events kept"}
+    assert {r["intervention"] for r in found["interventions"].rows} >= {"Events lost", "Events weaker"}
+    weaker = [r["top1"] for r in found["interventions"].rows if r["how"] == "as it is"]
+    assert len(set(weaker)) == 1  # what an event counts is divided out exactly
+    energy = {r["input"] for r in found["energy"].rows if r["layer"] == "stages.0.layers.0"}
+    assert energy == {"spikes"}  # an event costs an accumulation, as a spike does
+    assert not any(study.figure.axes == [] for study in found.values())
 
 
 @torch.no_grad()

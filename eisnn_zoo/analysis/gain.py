@@ -21,14 +21,26 @@ def at_contrast(x: Tensor, level: float, about: str = "black") -> Tensor:
     """The images x at a share of their contrast, ``[B, ...]``.
 
     Args:
-        about: "black" multiplies the pixels (light dimmed); "mean" draws them towards each image's mean (light kept).
+        about: "black" multiplies the pixels (light dimmed; events that count less); "mean" draws them towards each image's
+            mean (light kept); "events" keeps each event with probability level, the same ones every time.
     """
     if about == "black":
         return x * level
+    if about == "events":
+        return thin(x, level, torch.Generator().manual_seed(0))
     if about != "mean":
-        raise ValueError(f"contrast is about 'black' or 'mean', not {about!r}")
+        raise ValueError(f"contrast is about 'black', 'mean' or 'events', not {about!r}")
     mean = x.flatten(1).mean(1).view(-1, *[1] * (x.dim() - 1))
     return mean + (x - mean) * level
+
+
+def thin(x: Tensor, keep: float, rng: torch.Generator) -> Tensor:
+    """Counts of events x of which each event is kept with this probability; counts that resizing made fractions are kept or
+    lost as a whole."""
+    x_, whole = x.cpu(), bool((x == x.round()).all())
+    kept = (torch.binomial(x_, torch.full_like(x_, keep), generator=rng) if whole
+            else x_ * (torch.rand(x_.shape, generator=rng) < keep))
+    return kept.to(x)
 
 
 class Modulation:

@@ -63,11 +63,14 @@ class CurrentHistograms:
         counts: after the stream, ``[BINS]`` by (layer, quantity); a layer without inhibition has I and membrane alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quantities: Sequence[str] = CURRENTS) -> None:
+        self.quantities = quantities
         self.counts: dict[tuple[str, str], Tensor] = {}
 
     def see(self, activity: Activity) -> None:
-        for quantity in CURRENTS if activity.literal is not None else ("I", "membrane"):
+        for quantity in self.quantities:
+            if activity.literal is None and quantity not in ("I", "membrane"):
+                continue
             value = activity[quantity]
             if quantity != "membrane":
                 value = value[: activity.steps_in]  # what is held over time counts once

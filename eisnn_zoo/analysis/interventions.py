@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..ei import EILayer, EISynapses
 from ..folding import FoldedEI
-from .gain import at_contrast
+from .gain import at_contrast, thin
 from .parameters import inhibitory_strength
 from .probes import Activity, spiking_layers, stream
 
@@ -178,6 +178,13 @@ def input_noise(model: nn.Module, std: float, seed: int = 0) -> AbstractContextM
 def input_contrast(model: nn.Module, level: float, about: str = "black") -> AbstractContextManager[None]:
     """Shows the images at a share of their contrast, see :func:`~eisnn_zoo.analysis.gain.at_contrast`."""
     return _hooked([model.register_forward_pre_hook(lambda _module, args: (at_contrast(args[0], level, about), *args[1:]))])
+
+
+def drop_events(model: nn.Module, fraction: float, seed: int = 0) -> AbstractContextManager[None]:
+    """Each event of the input is lost with this probability, as by a less sensitive event camera."""
+    _share(fraction, "the part of events to drop")
+    rng = torch.Generator().manual_seed(seed)
+    return _hooked([model.register_forward_pre_hook(lambda _module, args: (thin(args[0], 1 - fraction, rng), *args[1:]))])
 
 
 def drop_spikes(model: nn.Module, fraction: float, seed: int = 0) -> AbstractContextManager[None]:

@@ -92,12 +92,15 @@ class SpikeTrains:
 
     Attributes:
         intervals: after the stream, each layer's number of inter-spike intervals of 0, 1, ... T-1 steps.
+        by_chance: how many there would be on average with the same spikes at random times, each neuron's in each image by
+            themselves: c spikes in T steps make (T - k) C(T-k-1, c-2) / C(T, c) intervals of k steps.
     """
 
     def __init__(self):
         self.intervals: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
         self._squares: dict[str, Tensor] = {}
+        self._trains: dict[str, Tensor] = {}  # by their number of spikes, 0 to T
         self._images: dict[str, int] = {}
 
     def see(self, activity: Activity) -> None:
@@ -110,15 +113,27 @@ class SpikeTrains:
             intervals += torch.bincount(t - last[again], minlength=steps).cpu()
             last[fired[t]] = t
         _add(self.intervals, name, intervals)
+        _add(self._trains, name, torch.bincount(fired.sum(0).flatten(), minlength=steps + 1).double().cpu())
         counts = fired.sum(0).double()
         _add(self._counts, name, counts.sum(0).cpu())
         _add(self._squares, name, counts.square().sum(0).cpu())
         self._images[name] = self._images.get(name, 0) + counts.shape[0]
 
+    @property
+    def by_chance(self) -> dict[str, Tensor]:
+        chance = {}
+        for name, trains in self._trains.items():
+            t = len(trains) - 1
+            chance[name] = torch.tensor([0.0, *(sum(n * (t - k) * math.comb(t - k - 1, c - 2) / math.comb(t, c)
+                                                    for c, n in enumerate(trains.tolist()) if c > 1) for k in range(1, t))],
+                                        dtype=torch.float64)
+        return chance
+
     def rows(self) -> list[dict]:
         """mean_interval, in steps, and cv_interval (std / mean), of all intervals inside the T steps (None: there is none);
+        at_once: share of them that are one step long, and at_once_by_chance;
         fano: variance / mean of a neuron's spike count over images, averaged over the neurons that fire (Poisson: 1)."""
-        rows = []
+        rows, chance = [], self.by_chance
         for name, intervals in self.intervals.items():
             lengths, n = torch.arange(len(intervals)).double(), intervals.sum()
             mean = (intervals * lengths).sum() / n
@@ -128,6 +143,7 @@ class SpikeTrains:
             fano = (variance / count)[count > 0]
             rows.append({"layer": name, "intervals": int(n), "mean_interval": mean.item() if n else None,
                          "cv_interval": (std / mean).item() if n else None,
+                         "at_once": _first_share(intervals), "at_once_by_chance": _first_share(chance[name]),
                          "fano": fano.mean().item() if len(fano) else None})
         return rows
 
@@ -159,6 +175,10 @@ class Moments:
 
 def _add(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
     totals[name] = totals[name] + value if name in totals else value
+
+
+def _first_share(intervals: Tensor) -> float | None:
+    return _ratio(intervals[1].item(), intervals.sum().item()) if len(intervals) > 1 else None
 
 
 def _share(mask: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..ei import EILayer, EISynapses
@@ -51,13 +50,3 @@ def parameter_rows(model: nn.Module) -> list[dict]:
 def inhibitory_strength(layer: EILayer) -> Tensor:
     """``[n_I]``: what each inhibitory cell can take from the excitatory cells, sum of W_EI times sum of W_IE."""
     return layer.ei.weight.detach().sum(0) * layer.ie.weight.detach().flatten(1).sum(1)
-
-
-def histogram(x: Tensor, bins: int = 60) -> tuple[Tensor, Tensor]:
-    """(edges ``[bins + 1]``, shares ``[bins]``) between the smallest and the largest entry."""
-    x = x.detach().flatten().double().cpu()
-    low, high = x.min().item(), x.max().item()
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    counts = torch.histc(x, bins, low, high)
-    return torch.linspace(low, high, bins + 1, dtype=torch.float64), counts / len(x)

@@ -23,8 +23,8 @@ PROSE = {
         "Firing rates", "How much do the neurons say, and how many say nothing?",
         "rate = spikes of a neuron / (images × T)",
         "A silent neuron carries nothing, and a saturated one no more. Few spikes cost little energy; a layer that falls "
-        "silent cuts the network. The right picture ranks all neurons of a layer: a curve that falls early means that few "
-        "neurons do the work."),
+        "silent cuts the network. Saturated means a rate of 95 % or more. The right picture ranks all neurons of a layer: a "
+        "curve that falls early means that few neurons do the work."),
     "balance": Prose(
         "Balance of excitation and inhibition",
         "Does inhibition follow excitation, so that their difference is what the neurons hear?",
@@ -36,8 +36,9 @@ PROSE = {
     "gain": Prose(
         "Gain control", "How much of a change of light or contrast arrives in the currents?",
         "modulation = RMS of a current's deviation from its channel's mean over the positions of an image (fully connected: "
-        "over the images); light c: pixels × c; contrast c: mean + c (pixels − mean); before the division: I<sub>EE</sub> − "
-        "I<sub>sub</sub>, after it: I; exponent = slope of log modulation over log c",
+        "over the images); light c: pixels × c; contrast c: mean + c (pixels − mean); of events: counts × c, or each event kept "
+        "with probability c; before the division: I<sub>EE</sub> − I<sub>sub</sub>, after it: I; exponent = slope of log "
+        "modulation over log c",
         "On the dotted diagonal the current follows the input (exponent 1); a flat line ignores its strength (exponent 0, "
         "perfect gain control). Numerator and divisor of an E-I layer both grow with the light, so the first layer divides it "
         "out exactly and the later ones never see it. Contrast at constant light does reach the first layer's current."),
@@ -45,21 +46,26 @@ PROSE = {
         "Divisors", "How large is the divisive inhibition, and how often is it nothing?",
         "D = I<sub>div</sub> where that is not 0, else the smallest non-zero entry of the slice (one step of one image); +∞ in "
         "a slice without one",
-        "A wide distribution means that cells are divided very differently. Zeros come from black corners and from silence in "
-        "the layer before; where whole slices are silent the layer passes nothing on but its bias."),
+        "One ridge a layer, all with their peak at the same height. A wide one means that cells are divided very differently. "
+        "Zeros come from black corners and from silence in the layer before; where whole slices are silent the layer passes "
+        "nothing on but its bias."),
     "parameters": Prose(
         "Parameters", "What did training make of the synapses and gains?",
         "bimodality = (skewness² + 1) / kurtosis: 1/3 for a normal distribution, 5/9 for a uniform or an exponential one, 1 "
         "for two points",
-        "One line a layer, light to dark with depth, on a log scale; weights and gains in parts of their layer's mean. A peak "
-        "at 0 is sparsity; a straight line is the exponential distribution that E-I Init draws; a second hump is a second "
-        "population. A coefficient above 5/9 hints at two modes but also follows from a heavy tail: look at the picture too."),
+        "Above, one ridge a layer, light to dark with depth, all with their peak at the same height; weights and gains in parts "
+        "of their layer's mean, on a logarithmic axis where they span more than a factor of ten. Exact zeros are not in the "
+        "ridges but below: Dale's law holds weights at ≥ 0, so training prunes by itself. E-I Init draws W<sub>EE</sub> and "
+        "W<sub>IE</sub> from an exponential distribution, a hump skewed to the left on such an axis; a second hump is a second "
+        "population. A coefficient above the dotted 5/9 hints at two modes but also follows from a long tail: look at the "
+        "ridge too."),
     "trains": Prose(
         "Spike trains", "How regular are the spikes in time, and how variable from image to image?",
         "interval = steps from one spike of a neuron to its next within the T steps; CV = standard deviation / mean of the "
         "intervals; Fano factor = variance / mean of a neuron's spike count over images",
-        "Few time steps allow only short intervals, which bounds the CV. A Fano factor above 1 means that a neuron answers "
-        "some images much more than others: it is selective."),
+        "Within T steps long intervals hardly fit, so that short ones are many even by chance: the dotted lines are the same "
+        "spikes at random times, each train shuffled by itself. More at one step than that: spikes come in runs. A Fano factor "
+        "above 1 means that a neuron answers some images much more than others: it is selective."),
     "similarity": Prose(
         "Similarity of representations", "Which layers see the images alike?",
         "CKA = HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)) with K = X Xᵀ of the neurons' rates X; unbiased, summed over batches",
@@ -98,7 +104,7 @@ EVOLUTION = {
         "take more room on a long run's axis."),
     "distributions": Prose(
         "Parameters", "How do the weights and gains leave the shape that E-I Init gave them?",
-        "share of the entries in equal steps of the value, or of its logarithm where they span more than a factor of four",
+        "share of the entries in equal steps of the value, or of its logarithm where they span more than a factor of ten",
         "One ridge for each recorded epoch, from the start on top to the last, darkest one; all with their peak at the same "
         "height. Exact zeros are not in the ridges of weights and gains: they stand in the course above. E-I Init draws "
         "W<sub>EE</sub> and W<sub>IE</sub> from an exponential distribution (skewed to the left on a logarithmic axis) and sets "

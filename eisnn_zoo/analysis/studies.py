@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..networks.base import SpikingNet
 from . import energy as cost
-from . import figures
 from . import interventions as iv
+from . import study_figures as figures
 from .batches import Batches
 from .gain import exponent, gain_rows
+from .histograms import CurrentHistograms, count
 from .measures import Balance, FiringRates, SpikeTrains, ZeroDivisors
-from .parameters import UNIFORM, ei_parameters, histogram, parameter_rows
+from .parameters import UNIFORM, ei_parameters, parameter_rows
 from .probes import Activity, spiking_layers, stream
 from .similarity import cka
 
@@ -47,6 +48,11 @@ class Subject:
     def layers(self) -> list[str]:
         return list(spiking_layers(self.model))
 
+    @property
+    def thing(self) -> str:
+        """What the network is shown."""
+        return "recording" if self.model.event_input else "image"
+
 
 @dataclass(frozen=True)
 class Study:
@@ -66,11 +72,11 @@ def rates(s: Subject) -> Study:
     silent = _extremes(rows, "silent")[0]
     neurons = sum(r["neurons"] for r in rows)
     overall = sum(r["mean"] * r["neurons"] for r in rows) / neurons
-    seen = [f"A neuron fires at {percent(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes an image.",
+    seen = [f"A neuron fires at {percent(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes {_a(s.thing)}.",
             f"Layer {_number(s, busiest)} is the busiest ({percent(busiest['mean'])}), layer {_number(s, quietest)} the quietest "
             f"({percent(quietest['mean'])}).",
-            f"Layer {_number(s, silent)} has the most silent neurons: {percent(silent['silent'])} never fired on any image."]
-    return Study("rates", seen, rows, figures.rates(rows, measure.rates, measure.over_time))
+            f"Layer {_number(s, silent)} has the most silent neurons: {percent(silent['silent'])} never fired on any {s.thing}."]
+    return Study("rates", seen, rows, figures.rates(rows, measure.rates))
 
 
 def balance(s: Subject) -> Study:
@@ -89,36 +95,37 @@ def balance(s: Subject) -> Study:
 
 def gain(s: Subject) -> Study:
     data = s.data.first(GAIN_IMAGES)
-    measured = {title: gain_rows(s.model, data.inputs, GAIN_LEVELS, about)
-                for title, about in (("Light", "black"), ("Contrast", "mean"))}
-    rows = [{"changed": title.lower(), **r} for title, own in measured.items() for r in own]
-    slopes = {title: [(exponent(own, l, "before_division"), exponent(own, l, "after_division")) for l in s.layers]
-              for title, own in measured.items()}
+    changes = ({("Events weaker", "weight of an event"): "black", ("Events lost", "share of events kept"): "events"}
+               if s.model.event_input else {("Light", "light"): "black", ("Contrast", "contrast"): "mean"})
+    measured = {names: gain_rows(s.model, data.inputs, GAIN_LEVELS, about) for names, about in changes.items()}
+    rows = [{"changed": axis, **r} for (_, axis), own in measured.items() for r in own]
+    slopes = {axis: [(exponent(own, l, "before_division"), exponent(own, l, "after_division")) for l in s.layers]
+              for (_, axis), own in measured.items()}
     seen = []
-    for what, (before, after) in (("the light", slopes["Light"][0]), ("contrast", slopes["Contrast"][0])):
+    for axis, [(before, after), *_] in slopes.items():
         if after is not None:
             first = "" if before is None else f"{before:.2f} before the division and "
-            seen.append(f"The first layer's current follows {what} with exponent {first}{round(after, 2) + 0.0:.2f} after it.")
-    last = slopes["Contrast"][-1][1]
-    if last is not None:
-        seen.append(f"The last layer's follows contrast with exponent {last:.2f}.")
+            seen.append(f"The first layer's current follows the {axis} with exponent {first}{round(after, 2) + 0.0:.2f} after it.")
+    axis, found = list(slopes.items())[-1]
+    if found[-1][1] is not None:
+        seen.append(f"The last layer's follows the {axis} with exponent {found[-1][1]:.2f}.")
     return Study("gain", seen, rows, figures.gain(measured, s.layers))
 
 
 def divisors(s: Subject) -> Study:
     iv.ei_layers(s.model)
-    measure, spread = ZeroDivisors(), _LogHistogram("D")
+    measure, spread = ZeroDivisors(), CurrentHistograms(("D",))
     stream(s.model, s.data.inputs, measure, spread)
     rows = measure.rows()
     most = _extremes(rows, "zero_entries")[0]
     if most["zero_entries"]:
         seen = [f"Zeros are most frequent in layer {_number(s, most)}: {percent(most['zero_entries'], 2)} of the entries."]
     else:
-        seen = ["On these images no divisor was zero: the stabilization had nothing to do."]
+        seen = [f"On these {s.thing}s no divisor was zero: the stabilization had nothing to do."]
     lost = [r for r in rows if r["silent_slices"]]
     if lost:
         seen.append(f"In {len(lost)} layers some steps had no inhibition at all, so that the current was the bias alone.")
-    return Study("divisors", seen, rows, figures.divisors(spread.trimmed(), rows))
+    return Study("divisors", seen, rows, figures.divisors({layer: c.numpy() for (layer, _), c in spread.counts.items()}, rows))
 
 
 def parameters(s: Subject) -> Study:
@@ -126,7 +133,7 @@ def parameters(s: Subject) -> Study:
     rows = parameter_rows(s.model)
     found = ei_parameters(s.model)
     names = ("W_EE", "W_IE", "W_EI", "g_I", "g_E", "b_E")
-    hists = {n: [tuple(t.numpy() for t in histogram(_in_means(p[n], n))) for p in found.values() if n in p] for n in names}
+    counts = {n: [count(_in_means(p[n], n)).numpy() for p in found.values() if n in p] for n in names}
     weights = torch.cat([p[n].flatten() for p in found.values() for n in ("W_EE", "W_IE", "W_EI")])
     zeros = (weights == 0).double().mean().item()
     two = [r for r in rows if r["bimodality"] is not None and r["bimodality"] > UNIFORM]
@@ -136,19 +143,23 @@ def parameters(s: Subject) -> Study:
         seen.append(f"The bimodality coefficients of the excitatory synapses lie between {min(excitatory):.3f} and "
                     f"{max(excitatory):.3f}, layer by layer; the exponential distribution they start from has {UNIFORM:.3f}.")
     seen.append(f"{len(two)} of the {len(rows)} parameters lie above {UNIFORM:.3f}.")
-    return Study("parameters", seen, rows, figures.parameters(hists, rows))
+    return Study("parameters", seen, rows, figures.parameters(counts, rows))
 
 
 def trains(s: Subject) -> Study:
-    measure = SpikeTrains()
-    stream(s.model, s.data.inputs, measure)
+    measure, rates = SpikeTrains(), FiringRates()
+    stream(s.model, s.data.inputs, measure, rates)
     rows = measure.rows()
     fano = [r["fano"] for r in rows if r["fano"] is not None]
-    counts = sum(measure.intervals.values())
-    seen = ["No layer sent two spikes to compare." if not counts.sum() else
-            f"{percent((counts[1] / counts.sum()).item())} of all intervals are of one step: the neuron fired again at once.",
-            *([f"Fano factors lie between {min(fano):.2f} and {max(fano):.2f} (Poisson: 1)."] if fano else [])]
-    return Study("trains", seen, rows, figures.trains(rows, measure.intervals))
+    counts, chance = sum(measure.intervals.values()), sum(measure.by_chance.values())
+    if s.model.time_steps == 1 or not counts.sum():
+        seen = ["A single time step has no intervals." if s.model.time_steps == 1 else "No neuron sent two spikes."]
+    else:
+        seen = [f"{percent((counts[1] / counts.sum()).item())} of all intervals are of one step: the neuron fired again at once. "
+                f"With the same spikes at random times it would be {percent((chance[1] / chance.sum()).item())}."]
+    if fano:
+        seen.append(f"Fano factors lie between {min(fano):.2f} and {max(fano):.2f} (Poisson: 1).")
+    return Study("trains", seen, rows, figures.trains(rows, measure.intervals, measure.by_chance, rates.over_time))
 
 
 def similarity(s: Subject) -> Study:
@@ -172,7 +183,8 @@ def similarity(s: Subject) -> Study:
 def interventions(s: Subject) -> Study:
     iv.ei_layers(s.model)
     constants = iv.mean_divisors(s.model, s.data.first(DIVISOR_IMAGES).inputs)
-    seed = {"seed": s.seed}
+    seed, events = {"seed": s.seed}, s.model.event_input
+    dimmed = ("Events weaker", "weight of an event") if events else ("Light dimmed", "light")
     plan = {  # title: (axes it shares, x label, level that changes nothing, intervention, levels)
         "random": ("Lesioned inhibitory cells", "share of the cells", 0.0, partial(iv.lesion, **seed), (0.02, 0.05, 0.1, 0.25)),
         "strongest first": ("Lesioned inhibitory cells", "share of the cells", 0.0, partial(iv.lesion, by="strongest"),
@@ -181,15 +193,16 @@ def interventions(s: Subject) -> Study:
                           (0.02, 0.05, 0.1, 0.25)),
         "divisive: g_I × factor": ("Strength of inhibition", "factor", 1.0, iv.scale_g_i, (0.5, 0.75, 1.25, 1.5, 2.0)),
         "subtractive: I_sub × factor": ("Strength of inhibition", "factor", 1.0, iv.scale_subtraction, (0.0, 0.9, 1.05, 1.2)),
-        "as it is": ("Light dimmed", "light", 1.0, iv.input_contrast, (0.1, 0.25, 0.5)),
-        "divisors held constant": ("Light dimmed", "light", 1.0,
+        "as it is": (*dimmed, 1.0, iv.input_contrast, (0.1, 0.25, 0.5)),
+        "divisors held constant": (*dimmed, 1.0,
                                    lambda m, level: _both(iv.fixed_division(m, constants), iv.input_contrast(m, level)),
                                    (0.1, 0.25, 0.5, 1.0)),
         "weights": ("Noise on weights", "noise, standard deviations / weight", 0.0, partial(iv.weight_noise, **seed),
                     (0.05, 0.1, 0.2, 0.4)),
         "W_EE turned inhibitory": ("Signs flipped", "share of the excitatory synapses", 0.0, partial(iv.flip_signs, **seed),
                                    (0.005, 0.02, 0.05, 0.1)),
-        "pixels": ("Noise on pixels", "standard deviation", 0.0, partial(iv.input_noise, **seed), (0.02, 0.05, 0.1, 0.2)),
+        "input": (("Events lost", "share of the events", 0.0, partial(iv.drop_events, **seed), (0.1, 0.25, 0.5, 0.75)) if events
+                  else ("Noise on pixels", "standard deviation", 0.0, partial(iv.input_noise, **seed), (0.02, 0.05, 0.1, 0.2))),
         "spikes": ("Spikes lost", "share of the spikes", 0.0, partial(iv.drop_spikes, **seed), (0.1, 0.2, 0.4, 0.6)),
     }
     intact = iv.accuracy(s.model, s.data)
@@ -203,10 +216,10 @@ def interventions(s: Subject) -> Study:
     def at(how: str, level: float) -> str:
         return f"{next(r['top1'] for r in rows if r['how'] == how and r['level'] == level):.1f} %"
 
-    seen = [f"Intact: {intact:.1f} % of {len(s.data)} images are right. Chance: {100 / s.model.num_classes:.1f} %.",
+    seen = [f"Intact: {intact:.1f} % of {len(s.data)} {s.thing}s are right. Chance: {100 / s.model.num_classes:.1f} %.",
             f"Without 5 % of the inhibitory cells: {at('random', 0.05)}. Without a fifth of all spikes: {at('spikes', 0.2)}.",
-            f"At a tenth of the light: {at('as it is', 0.1)}. With divisors that no longer listen to the image: "
-            f"{at('divisors held constant', 1.0)} in full light."]
+            f"{'With events that count a tenth' if events else 'At a tenth of the light'}: {at('as it is', 0.1)}. With divisors "
+            f"that no longer listen to the {s.thing}: {at('divisors held constant', 1.0)}."]
     return Study("interventions", seen, rows, figures.interventions(panels, intact, 100 / s.model.num_classes))
 
 
@@ -222,14 +235,16 @@ def energy(s: Subject) -> Study:
     whole = cost.totals(rows)
     uj = {r["variant"]: r["microjoules"] for r in whole}
     here = "folded" if "folded" in uj else "bn"
-    seen = [f"One image costs {uj[here]:.3g} µJ of arithmetic ({titles[here]}), an ANN of the same shape {uj['ann']:.3g} µJ: "
-            f"{uj['ann'] / uj[here]:.2f} times as much."]
+    steps = f" of {s.model.time_steps} frames" if s.model.event_input else ""
+    once = " on one frame" if s.model.event_input else ""
+    seen = [f"One {s.thing}{steps} costs {uj[here]:.3g} µJ of arithmetic ({titles[here]}), an ANN of the same shape{once} "
+            f"{uj['ann']:.3g} µJ: {uj['ann'] / uj[here]:.2f} times as much."]
     if here == "folded":
         divided = next(r for r in whole if r["variant"] == "folded")
         share = (divided["divisions"] * cost.PICOJOULES["divisions"]) * 1e-6 / divided["microjoules"]
         seen.append(f"A BN twin costs {uj['bn']:.3g} µJ: inhibition makes it {uj['folded'] / uj['bn']:.2f} times as much. The "
                     f"divisions are {percent(share)} of the network's energy.")
-    return Study("energy", seen, rows + whole, figures.energy(rows, whole, [*s.layers, "head"], titles))
+    return Study("energy", seen, rows + whole, figures.energy(rows, whole, [*s.layers, "head"], titles, s.thing))
 
 
 STUDIES: dict[str, Callable[[Subject], Study]] = {
@@ -256,27 +271,6 @@ class _Sample:
         return {name: tuple(kept[q].numpy() for q in quantities) for name, kept in self._kept.items()}
 
 
-class _LogHistogram:
-    """Shares of log10 of a quantity in bins of a twentieth of a decade."""
-
-    def __init__(self, quantity: str, low: float = -8.0, high: float = 8.0):
-        self.quantity, self.low, self.high = quantity, low, high
-        self.bins = round((high - low) * 20)
-        self._counts: dict[str, Tensor] = {}
-
-    def see(self, activity: Activity) -> None:
-        value = activity[self.quantity].float()
-        counts = torch.histc(value[value.isfinite() & (value > 0)].log10(), self.bins, self.low, self.high).double().cpu()
-        self._counts[activity.name] = self._counts.get(activity.name, 0) + counts
-
-    def trimmed(self) -> dict:
-        """{layer: (edges, shares)} over the bins that any layer uses."""
-        used = torch.stack(list(self._counts.values())).sum(0).nonzero().flatten()
-        first, last = (used[0].item(), used[-1].item() + 1) if len(used) else (0, self.bins)
-        edges = torch.linspace(self.low, self.high, self.bins + 1)[first : last + 1].numpy()
-        return {name: (edges, (c / c.sum().clamp(min=1))[first:last].numpy()) for name, c in self._counts.items()}
-
-
 def _in_means(p: Tensor, name: str) -> Tensor:
     """In parts of its mean, but for the bias, which has either sign."""
     return p if name == "b_E" or not p.any() else p / p.mean()
@@ -291,6 +285,10 @@ def _both(*contexts: AbstractContextManager) -> ExitStack:
 
 def _extremes(rows: list[dict], key: str) -> tuple[dict, dict]:
     return max(rows, key=lambda r: r[key]), min(rows, key=lambda r: r[key])
+
+
+def _a(thing: str) -> str:
+    return f"an {thing}" if thing[0] in "aeiou" else f"a {thing}"
 
 
 def _number(s: Subject, row: dict) -> int:

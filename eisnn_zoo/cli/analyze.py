@@ -117,8 +117,8 @@ def analyze(
         note(f"{key}: {' '.join(study.seen)} ({time.perf_counter() - start:.0f} s)")
         for path in (table, picture):
             print(path)
-    facts = {"images": str(len(batches)), "top-1 accuracy on them": f"{accuracy(network, batches):.1f} %", "time steps T": str(steps),
-             "layers of neurons": str(len(subject.layers)),
+    facts = {f"{subject.thing}s": str(len(batches)), "top-1 accuracy on them": f"{accuracy(network, batches):.1f} %",
+             "time steps T": str(steps), "layers of neurons": str(len(subject.layers)),
              "parameters": f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M"}
     subtitle = f"An {'excitatory-inhibitory' if network.kind == 'ei' else 'ordinary'} spiking network, studied on {title}"
     page = render(located.config.name, subtitle + (f", beside {twin}" if twin else ""), facts, sections,
