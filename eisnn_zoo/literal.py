@@ -2,7 +2,8 @@
 
 Separate convolutions for I_EE and I_IE, two permuted matrix products with W_EI, the non-negativity clamp in every
 forward, a data-dependent branch for the divisor, a Python loop over T in the neuron, the first layer computed T times.
-It is what `eisnn-zoo benchmark --peers` measures against; it shares its weights with the network that it was made from.
+It is what the benchmarks measure against; it shares its weights with the network that it was made from. It can be trained,
+too: its gradients are the network's, but for the 1/d of W_EI, which a trainer divides by after backward.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from .ei import EIConv2d, EILayer, EIReadout
 from .networks import SpikingNet
-from .neuron import LIF
+from .neuron import LIF, spike
 
 
 class LiteralLayer(nn.Module):
@@ -44,7 +45,8 @@ class LiteralLayer(nn.Module):
         silent = i_div == 0
         if silent.any():
             smallest = torch.where(silent, math.inf, i_div).flatten(1).amin(1)
-            i_div = torch.where(silent, smallest.view(-1, *[1] * (i_div.dim() - 1)), i_div)
+            d = torch.where(silent, smallest.view(-1, *[1] * (i_div.dim() - 1)), i_div)
+            i_div = i_div + (d - i_div).detach() if torch.is_grad_enabled() else d  # straight through
         return g_e * (i_ee - i_sub) / i_div + b_e
 
 
@@ -66,15 +68,15 @@ class LiteralReadout(nn.Module):
 class LiteralLIF(nn.Module):
     def __init__(self, lif: LIF):
         super().__init__()
-        self.tau, self.threshold = lif.tau, lif.threshold
+        self.tau, self.threshold, self.surrogate = lif.tau, lif.threshold, (lif.surrogate, lif.alpha)
 
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
         v = torch.zeros_like(current[0])
         spikes = []
         for t in range(time_steps):
             v = v * (1 - 1 / self.tau) + current[t]
-            s = (v >= self.threshold).to(v.dtype)
-            v = v - s * self.threshold
+            s = spike(v - self.threshold, *self.surrogate) if torch.is_grad_enabled() else (v >= self.threshold).to(v.dtype)
+            v = v - s.detach() * self.threshold
             spikes.append(s)
         return torch.stack(spikes)
 

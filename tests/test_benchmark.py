@@ -11,6 +11,7 @@ import torch
 from eisnn_zoo import anytime
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.classify import softmax
+from eisnn_zoo.ei import EISynapses
 from eisnn_zoo.folding import fold
 from eisnn_zoo.literal import Literal
 from eisnn_zoo.networks import build
@@ -35,6 +36,16 @@ def test_the_literal_formulation_is_the_network(name, shape, options):
         torch.testing.assert_close(literal(x), expected, rtol=1e-9, atol=1e-9)
     assert {p.data_ptr() for p in literal.parameters()} == {p.data_ptr() for p in net.parameters()}
     assert expected.std() > 0
+    gradients = []
+    for module in (net, literal):
+        net.zero_grad()
+        module(x).square().sum().backward()
+        gradients.append({n: p.grad.clone() for n, p in net.named_parameters()})
+    for layer in net.modules():
+        if isinstance(layer, EISynapses):
+            layer.ei.weight.grad /= layer.fan_in
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(p.grad, gradients[0][name], rtol=1e-8, atol=1e-10 * p.grad.abs().max().item(), msg=name)
 
 
 def test_runs_alternate():
