@@ -294,8 +294,11 @@ class Training:
         loss_sum, right, stop = self.world.total(sums).tolist()
         self.stop = stop > 0
         if not math.isfinite(loss_sum) or not torch.isfinite(norm):
-            raise Diverged(f"the loss is {loss_sum / len(batch):.4g} and the gradient's norm {norm.item():.4g} at iteration "
-                           f"{self.step + 1}: {self._overflow(x)}; the last good checkpoint is {self.run.checkpoint}")
+            kept = f"the last good checkpoint is {self.run.checkpoint}" if self.run.checkpoint.exists() else "nothing was saved yet"
+            said = (f"the loss is {loss_sum / len(batch):.4g} and the gradient's norm {norm.item():.4g} at iteration "
+                    f"{self.step + 1}: {self._overflow(x)}; {kept}")
+            report.log.error("diverged: %s", said)
+            raise Diverged(said)
         if self.recipe.clip_grad:
             clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, norm)
         self.optimizer.step()
