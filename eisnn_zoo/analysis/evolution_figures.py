@@ -121,7 +121,7 @@ def _draw_ridges(figure: FigureBase, e: Evolution, names: tuple[str, ...], title
         figure.suptitle(title, x=0.005, ha="left", fontsize=FONT["title"] + 2, color=INK, weight="bold")
     for i, (row, layer) in enumerate(zip(axes, layers)):
         for j, (ax, name) in enumerate(zip(row, names)):
-            ridges(ax, _counts(e, layer, name), _bins(e, [layer], name), _epoch_shades(len(e.snapshots)))
+            ridges(ax, _counts(e, layer, name), _bins(e, [layer], name), epoch_shades(len(e.snapshots)))
             if j == 0:
                 name_ridges(ax, e.epochs)
             if name == "membrane":
@@ -180,7 +180,7 @@ def epoch_axis(ax: Axes, e: Evolution) -> None:
     ax.set_xlim(-0.03 * last - 0.02 if last <= 12 else -0.1, last * (1.03 if last <= 12 else 1.1) + 0.02)
 
 
-def _epoch_shades(n: int) -> list:
+def epoch_shades(n: int) -> list:
     return [colormaps["magma_r"](0.18 + 0.67 * i / max(1, n - 1)) for i in range(n)]
 
 
