@@ -40,11 +40,12 @@ class Opened:
     @property
     def where(self) -> str:
         """In words: "torch on cpu"."""
-        return f"{'onnxruntime' if isinstance(self.run, OnnxModel) else 'torch'} on {self.run.device}"
+        backend = "onnxruntime" if isinstance(self.run, OnnxModel) else "torch"
+        return f"{backend} on {self.run.device}" + ("" if self.run.precision == "fp32" else f" in {self.run.precision}")
 
 
 def open_network(model: str | None = None, backend: str = "auto", device: str = "auto", time_steps: int | None = None,
-                 compile: bool = False, stepwise: str = "") -> Opened:
+                 compile: bool = False, precision: str = "fp32", stepwise: str = "") -> Opened:
     """A network by name, address, path or .onnx file; the best that is here where model is None.
 
     Args:
@@ -52,6 +53,7 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
             cannot do is asked for (other time steps, a GPU, the arguments below), since importing torch takes longer than one
             image does.
         compile: with torch.compile.
+        precision: "fp32", or "int8" (torch, on a CPU); an ONNX file has its own inside.
         stepwise: the option, if any, that needs the answer after every single step, which only torch gives.
 
     Raises:
@@ -62,9 +64,12 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
     from_file = bool(model and model.endswith(".onnx"))
     if from_file and backend == "torch":
         raise UsageError(f"{model} is an ONNX file: --backend torch takes the weights themselves")
-    for option, needed in ((stepwise, "the answer after every single step"), ("--compile" if compile else "", "torch")):
+    needs_torch = {stepwise: "needs the answer after every single step, which an ONNX file does not give",
+                   "--compile" if compile else "": "is for torch", "--precision" if precision != "fp32" else "":
+                   "is for torch, an ONNX file has one of its own"}
+    for option, why in needs_torch.items():
         if option and (from_file or backend == "onnx"):
-            raise UsageError(f"{option} needs {needed}, which an ONNX file does not have: name the weights, with --backend torch")
+            raise UsageError(f"{option} {why}: name the weights, with --backend torch")
     if from_file:
         return _onnx(Path(str(model)), device, time_steps)
     located = locate(model or default_weights().name)
@@ -73,12 +78,12 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
         if not beside.is_file():
             raise UsageError(f"{located.config.name} has no ONNX file: make one with `eisnn-zoo export {model}` and name that")
         return _onnx(beside, device, time_steps, located)
-    light = device in ("auto", "cpu") and time_steps is None and not (compile or stepwise)
+    light = device in ("auto", "cpu") and time_steps is None and not any(needs_torch)
     if backend == "auto" and light and beside.is_file() and find_spec("onnxruntime"):
         return _onnx(beside, device, None, located)
     from .torch_runtime import TorchModel
 
-    return Opened(TorchModel(located, device, time_steps, compile), located.config, located.table)
+    return Opened(TorchModel(located, device, time_steps, compile, precision), located.config, located.table)
 
 
 def _onnx(path: Path, device: str, time_steps: int | None, located: Located | None = None) -> Opened:

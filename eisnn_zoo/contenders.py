@@ -19,7 +19,7 @@ from .catalog import Model
 from .errors import ZooError
 from .timing import peak_memory
 
-BACKENDS = ("torch", "compile", "onnx", "int8")
+BACKENDS = ("torch", "compile", "int8", "int8-compile", "onnx", "onnx-int8")
 PEERS = ("literal", "spikingjelly", "snntorch")
 DRAWN_EXACTLY = 32  # pictures; more of them are repetitions
 
@@ -29,7 +29,7 @@ class Contender:
     """In words that another process understands.
 
     Attributes:
-        source: a path, name or address of weights; for onnx and int8 an .onnx file.
+        source: a path, name or address of weights; for onnx and onnx-int8 an .onnx file.
         way: one of :data:`BACKENDS` or :data:`PEERS`.
         time_steps: T; None as in the configuration.
         device: "cpu", "cuda" or "auto".
@@ -98,8 +98,7 @@ def _open_onnx(contender: Contender) -> Opened:
 def _open_torch(contender: Contender) -> Opened:
     import torch
 
-    from .folding import fold
-    from .torch_runtime import check_compiler, torch_device
+    from .torch_runtime import fold_for, torch_device
     from .weights import load_network, locate
 
     device = torch_device(contender.device)
@@ -123,9 +122,7 @@ def _open_torch(contender: Contender) -> Opened:
 
             network = Literal(ours)
         else:
-            if contender.way == "compile":
-                check_compiler(device)
-            network = fold(ours, size[1:], contender.way == "compile")
+            network = fold_for(device, ours, size[1:], "compile" in contender.way, "int8" if "int8" in contender.way else "fp32")
     network = network.eval().to(device)
 
     def place(x: np.ndarray) -> Callable[[], object]:

@@ -5,8 +5,8 @@
 
 "fp16" keeps the folded kernels in half precision, and multiplies in it where the runtime can; membranes, divisors and
 sums stay float32. "int8" rounds the folded kernels to 8 bits, each output channel with its own scale, for a file of a
-quarter of the size, not for speed: onnxruntime's integer convolution was slower (benchmarks/README.md). The activations
-lose nothing. The first layer sees pixels, not spikes, and stays as it is; so do the divisor's product and the output layer.
+quarter of the size, not for speed: onnxruntime's integer convolution was slower, torch's is faster (``--precision int8``,
+benchmarks/README.md). The activations lose nothing. The first layer sees pixels, not spikes, and stays as it is; so do the divisor's product and the output layer.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     options = {} if time_steps is None else {"time_steps": time_steps}
     network = load_network(located, **options)
     config = replace(located.config, options={**located.config.options, "time_steps": network.time_steps})
-    if precision == "int8" and config.model.family == "mlp":
-        raise UsageError("int8 is for convolutional networks: an MLP's time goes into its first layer, which sees pixels")
+    if precision == "int8" and (config.model.family == "mlp" or config.model.kind != "ei"):
+        raise UsageError("int8 is for E-I convolutional networks, whose later layers see spikes")
     model = trace(network, config.input_size, opset, half=precision == "fp16")
     if precision == "int8":
         quantise(model)
@@ -111,7 +111,10 @@ def trace(network: SpikingNet, input_size: tuple[int, int, int], opset: int, hal
 
 def quantise(model: onnx.ModelProto) -> None:
     """Every kernel that multiplies spikes is stored as 8-bit integers and one scale for each output channel."""
+    import torch
     from onnx import helper, numpy_helper
+
+    from .integer import round_weights
 
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -119,12 +122,10 @@ def quantise(model: onnx.ModelProto) -> None:
     dequantise = []
     for node in kernels[1:]:
         name = node.input[1]
-        w = numpy_helper.to_array(weights[name])
-        scale = np.maximum(np.abs(w).max((1, 2, 3)), np.finfo(np.float32).tiny) / np.float32(127)
-        integers = np.round(w / scale[:, None, None, None]).astype(np.int8)
+        integers, scale = round_weights(torch.from_numpy(numpy_helper.to_array(weights[name]).copy()))
         graph.initializer.remove(weights[name])
-        graph.initializer.append(numpy_helper.from_array(integers, f"{name}.int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+        graph.initializer.append(numpy_helper.from_array(integers.numpy(), f"{name}.int8"))
+        graph.initializer.append(numpy_helper.from_array(scale.numpy(), f"{name}.scale"))
         dequantise.append(helper.make_node("DequantizeLinear", [f"{name}.int8", f"{name}.scale"], [name], axis=0))
     nodes = [*dequantise, *graph.node]
     del graph.node[:]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .convolution import apply_dense, dense_matrix, patches
 from .ei import EIConv2d, EILayer, EIReadout
+from .integer import IntegerConv2d, available, round_weights
 from .layout import as_map, compile_options, in_memory_order
 from .networks.base import SpikingNet
 from .neuron import LIF
@@ -85,6 +86,28 @@ class FoldedEI(nn.Module):
         return current if channels_first else as_map(current)
 
 
+class IntegerEI(FoldedEI):
+    """The same layer with 8-bit weights, for inputs that are multiples of 1/4: spikes, their sums and means."""
+
+    def __init__(self, layer: EIConv2d, size: tuple[int, int]):
+        super().__init__(layer, size)
+        integers, scale = round_weights(self.weight)
+        self.plain = IntegerConv2d(integers, scale, self.stride, self.padding)
+        self.dense = None
+        if self.size is not None:
+            every = dense_matrix(integers, *self.size)[:, :, None, None]
+            self.dense = IntegerConv2d(every, scale.repeat(self.size[0] * self.size[1]), 1, 0)
+            del self.matrix
+        del self.weight
+
+    def synaptic(self, x: Tensor) -> Tensor:
+        if self.dense is not None and tuple(x.shape[2:]) == self.size:
+            n, c, height, width = x.shape
+            y = self.dense(in_memory_order(x).reshape(n, height * width * c, 1, 1))
+            return y.view(n, height, width, y.shape[1] // (height * width))
+        return in_memory_order(self.plain(x.contiguous(memory_format=torch.channels_last)))
+
+
 class FoldedLIF(LIF):
     """The same neuron without a graph: it may overwrite the current, and writes spikes where they stay."""
 
@@ -126,7 +149,7 @@ class Pieces(nn.Module):
         return as_map(torch.cat([in_memory_order(d).unflatten(0, (time_steps, -1)) for d in done], 1).flatten(0, 1))
 
 
-def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool = False) -> SpikingNet:
+def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool = False, int8: bool = False) -> SpikingNet:
     """A copy of model that computes the same logits, to rounding, with every E-I layer folded.
 
     BatchNorm baselines keep their layers. The copy is in evaluation mode and takes no gradient; run it under
@@ -135,13 +158,18 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
     Args:
         size: (height, width) of the images to come, for speed on a CPU; other sizes remain possible.
         compile: compile each stage with torch.compile, at the first forward of each shape.
+        int8: round the weights of E-I convolutions to 8 bits, except those of the first, which sees pixels; on a CPU, and where
+            size is given (ValueError otherwise). See :mod:`~eisnn_zoo.integer`.
     """
     folded = copy.deepcopy(model).eval()
     maps, bytes_of = _measure(folded, size) if size and next(model.parameters()).device.type == "cpu" else ({}, {})
+    later = {m for m in folded.modules() if isinstance(m, EIConv2d)} - {next(iter(maps), None)} if int8 else set()
+    if later - maps.keys() or (int8 and not (later and available())):
+        raise ValueError("8-bit weights are for E-I convolutions on a CPU, by oneDNN on x86, and for images of a known size")
     for module in list(folded.modules()):
         for name, child in module.named_children():
             if isinstance(child, EILayer):
-                setattr(module, name, FoldedEI(child, maps.get(child)))
+                setattr(module, name, IntegerEI(child, maps[child]) if child in later else FoldedEI(child, maps.get(child)))
             elif isinstance(child, EIReadout):
                 readout = nn.Linear(child.ee.weight.shape[1], child.n_e, bias=False, device="meta")
                 readout.weight = nn.Parameter(child.signed_weight(child.w_ei()).detach())
@@ -149,6 +177,8 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
             elif isinstance(child, LIF):
                 child.__class__ = FoldedLIF
     if compile:
+        # Stages share their code, and every shape of each is compiled: the usual limit of 8 would leave some to the interpreter.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         for stage in folded.stages:
             stage.compile(**compile_options(next(model.parameters()).device.type))
     if bytes_of:

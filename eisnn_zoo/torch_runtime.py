@@ -15,6 +15,8 @@ from .networks import SpikingNet
 from .stepping import NetworkSteps, stepwise
 from .weights import Located, load_network
 
+PRECISIONS = ("fp32", "int8")
+
 
 def torch_device(name: str = "auto") -> torch.device:
     """The device of a name: "cpu", "cuda", "cuda:1" ...; "auto" is a GPU where torch finds one. Raises UsageError."""
@@ -30,10 +32,22 @@ def torch_device(name: str = "auto") -> torch.device:
     return device
 
 
-def check_compiler(device: torch.device) -> None:
-    """Raises UsageError where torch.compile would look for a C++ compiler in vain."""
-    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
+def fold_for(device: torch.device, network: SpikingNet, size: tuple[int, int], compile: bool, precision: str) -> SpikingNet:
+    """The network folded for images of a size, see :func:`~eisnn_zoo.folding.fold`.
+
+    Args:
+        precision: "fp32" or "int8".
+    Raises:
+        UsageError: no such precision, or not on this device or for this network; no compiler.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: torch computes in {' or '.join(PRECISIONS)} here")
+    if compile and device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
         raise UsageError("torch.compile needs a C++ compiler, g++ or clang++, and finds none: install one, or do without compiling")
+    try:
+        return fold(network, size, compile, precision == "int8")
+    except ValueError as error:
+        raise UsageError(f"int8 cannot be used here: {error}") from error
 
 
 class TorchModel:
@@ -44,23 +58,24 @@ class TorchModel:
         device: see :func:`torch_device`.
         time_steps: T; None as in the configuration.
         compile: with torch.compile, at the first call of each batch size.
+        precision: "fp32", or "int8": weights of 8 bits, a CPU's, see :func:`fold_for`.
 
     Attributes:
         device: the one that it runs on, in words.
         time_steps: T.
+        precision: as given.
 
     Raises:
-        UsageError: a device that is not there, or no compiler. ZooError: weights that cannot be used.
+        UsageError: a device that is not there, or see :func:`fold_for`. ZooError: weights that cannot be used.
     """
 
-    def __init__(self, located: Located, device: str = "auto", time_steps: int | None = None, compile: bool = False):
+    def __init__(self, located: Located, device: str = "auto", time_steps: int | None = None, compile: bool = False,
+                 precision: str = "fp32"):
         self._place = torch_device(device)
-        if compile:
-            check_compiler(self._place)
         options = {} if time_steps is None else {"time_steps": time_steps}
         network = load_network(located, **options).to(self._place)
-        self._network = fold(network, located.config.input_size[1:], compile)
-        self.device, self.time_steps = str(self._place), network.time_steps
+        self._network = fold_for(self._place, network, located.config.input_size[1:], compile, precision)
+        self.device, self.time_steps, self.precision = str(self._place), network.time_steps, precision
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Logits, float32 ``[B, classes]``, of float32 ``[B, C, H, W]`` in [0, 1] (event frames ``[B, T, C, H, W]``)."""

@@ -207,9 +207,10 @@ def test_export_refuses_nonsense(cli, vgg8, tmp_path, monkeypatch, arguments, wo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_is_not_for_mlps(cli, model_folder, tmp_path):
-    code, _, err = cli("export", model_folder("ei_mlp2_mnist"), "--precision", "int8", "--output", tmp_path / "x.onnx")
-    assert code == 2 and "int8 is for convolutional networks" in err
+@pytest.mark.parametrize("name", ["ei_mlp2_mnist", "bn_vgg8_cifar10"])
+def test_int8_is_not_for_mlps_and_baselines(cli, model_folder, tmp_path, name):
+    code, _, err = cli("export", model_folder(name), "--precision", "int8", "--output", tmp_path / "x.onnx")
+    assert code == 2 and "int8 is for E-I convolutional networks" in err and not (tmp_path / "x.onnx").exists()
 
 
 def test_export_command(cli, model_folder, tmp_path):

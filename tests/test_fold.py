@@ -1,12 +1,15 @@
 """A folded network gives the network's answers; its fast forms are the operations they stand for."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from eisnn_zoo import integer
 from eisnn_zoo.convolution import apply_dense, dense_matrix, patches
 from eisnn_zoo.ei import EIConv2d, stabilise
-from eisnn_zoo.folding import FoldedEI, FoldedLIF, Pieces, divisor, fold
+from eisnn_zoo.folding import FoldedEI, FoldedLIF, IntegerEI, Pieces, divisor, fold
 from eisnn_zoo.networks import build
 from eisnn_zoo.neuron import LIF
 
@@ -128,3 +131,51 @@ def test_ablated_layers_stay_ablated():
     layer.stabilisation = "none"
     x = torch.rand(2, 3, 6, 6, dtype=torch.float64) + 0.1
     torch.testing.assert_close(FoldedEI(layer)(x), layer(x), rtol=1e-9, atol=1e-9)
+
+
+# ---- 8-bit weights ---------------------------------------------------------------------------------------------------
+
+on_x86 = pytest.mark.skipif(not integer.available(), reason="oneDNN's integer convolution is for x86")
+
+
+@on_x86
+@pytest.mark.parametrize("side, kernel, stride", [(6, 3, 1), (7, 3, 2), (5, 1, 2)])
+def test_integer_convolution_rounds_nothing_but_weights(side, kernel, stride):
+    w = torch.randn(24, 16, kernel, kernel)
+    integers, scale = integer.round_weights(w)
+    rounded = integers.double() * scale.double().view(-1, 1, 1, 1)
+    assert integers.abs().max() == 127 and ((rounded - w).abs() <= 0.51 * scale.double().view(-1, 1, 1, 1)).all()
+    x = torch.randint(0, 5, (3, 16, side, side)).float() / 4  # means of four spikes
+    x[0], x[1] = 0, x[1].ceil() * 37  # silence; and sums of spikes over many blocks
+    y = integer.IntegerConv2d(integers, scale, stride, kernel // 2)(x)
+    torch.testing.assert_close(y.double(), F.conv2d(x.double(), rounded, None, stride, kernel // 2), rtol=1e-6, atol=1e-6)
+    assert (y[0] == 0).all() and y.dtype == torch.float32
+
+
+@on_x86
+@pytest.mark.parametrize("name, size, options", [("ei_vgg8", 32, {"time_steps": 2}), ("ei_resnet18", 16, {"time_steps": 2})])
+def test_a_network_with_8_bit_weights_is_the_one_with_rounded_weights(name, size, options):
+    from eisnn_zoo.ei_init import initialize
+
+    net = build(name, **options)
+    x = images(8, 3, size, size).float()
+    initialize(net, x, 1)
+    folded = fold(net, (size, size), int8=True)
+    exact = fold(net.double(), (size, size))
+    rounded = [m for m in exact.modules() if isinstance(m, FoldedEI) and m.convolves][1:]
+    for layer, ours in zip(rounded, [m for m in folded.modules() if isinstance(m, IntegerEI)], strict=True):
+        layer.weight.copy_(ours.plain.integers.double() * ours.plain.scale.double().view(-1, 1, 1, 1))
+        layer.size = None  # its matrix is of the weights before rounding
+    with torch.inference_mode():
+        expected, got = exact(x.double()), folded(x)
+        close = (got - expected).abs().amax(1) < 1e-4 * expected.abs().max()
+        assert close.float().mean() >= 0.8  # a membrane that meets the threshold to rounding may go either way
+        assert torch.equal(copy.deepcopy(folded)(x), got)
+    kinds = [type(m) for m in folded.modules() if isinstance(m, FoldedEI)]
+    assert kinds == [FoldedEI, *[IntegerEI] * len(rounded)]
+
+
+def test_8_bit_weights_where_they_cannot_be():
+    for name, size in (("ei_vgg8", None), ("bn_vgg8", (32, 32)), ("ei_mlp2_mnist", (28, 28))):
+        with pytest.raises(ValueError, match="E-I convolutions on a CPU"):
+            fold(network(name), size, int8=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from eisnn_zoo import integer
 from eisnn_zoo.classify import classify, softmax
 from eisnn_zoo.config import base_config, find_model
 from eisnn_zoo.weights import default_weights, load_network, locate
@@ -231,9 +232,21 @@ def test_early_exit_says_how_many_steps_it_took(cli):
     assert row["time_steps"] == str(steps[0])
 
 
+@pytest.mark.skipif(not integer.available(), reason="oneDNN's integer convolution is for x86")
+def test_8_bit_weights_answer_nearly_the_same(cli):
+    code, out, err = cli("predict", IMAGES, "--precision", "int8", "-f", "jsonl")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and "torch on cpu in int8" in err
+    whole = [json.loads(line) for line in cli("predict", IMAGES, "-f", "jsonl", "-q")[1].splitlines()]
+    same = [a["label"] == b["label"] for a, b in zip(rows, whole)]
+    assert np.mean(same) >= 0.85 and [r["top"] for r in rows] != [r["top"] for r in whole]
+
+
 @pytest.mark.parametrize("arguments, words", [
+    (["--precision", "int8", "--backend", "onnx"], ["--precision is for torch"]), (["--precision", "int4"], ["--precision int4", "fp32 or int8"]),
+    (["--precision", "int8", "-m", "ei_mlp4_mnist"], ["int8 cannot be used here"]),
     (["--early-exit", "0.9", "--backend", "onnx"], ["--early-exit needs", "--backend torch"]), (["--early-exit", "0"], ["--early-exit 0", "(0, 1]"]),
-    (["--early-exit", "0.9", "-m", "x.onnx"], ["--early-exit needs"]), (["--compile", "--backend", "onnx"], ["--compile needs torch"]),
+    (["--early-exit", "0.9", "-m", "x.onnx"], ["--early-exit needs"]), (["--compile", "--backend", "onnx"], ["--compile is for torch"]),
     (["--compile", "--early-exit", "0.9"], ["do not go together"]), (["--device", "tensorrt", "--backend", "torch"], ["tensorrt", "--device cpu"]),
 ])
 def test_what_cannot_be_had_together(arguments, words, cli):

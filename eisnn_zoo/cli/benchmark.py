@@ -23,7 +23,7 @@ EPILOG = """[bold]Examples[/bold]
 
   eisnn-zoo benchmark ei_vgg8_cifar10
 
-  eisnn-zoo benchmark ei_vgg8_cifar10 bn_vgg8_cifar10 --backend torch,onnx,int8 --batch 1,32 --threads 1
+  eisnn-zoo benchmark ei_vgg8_cifar10 bn_vgg8_cifar10 --backend torch,int8,onnx --batch 1,32 --threads 1
 
   eisnn-zoo benchmark ei_resnet18 --peers --output speed/
 
@@ -42,7 +42,8 @@ def benchmark(
     models: Annotated[list[str], typer.Argument(
         metavar="MODEL...", help="Names, addresses, paths or .onnx files. A name for which there are no weights here runs untrained.")],
     backend: Annotated[str | None, typer.Option(
-        "--backend", help="Some of torch, compile, onnx, int8. Default: torch; of an .onnx file onnx.", show_default=False)] = None,
+        "--backend", help="Some of torch, compile, int8, int8-compile (8-bit weights, by torch on a CPU), onnx, onnx-int8. Default: torch; "
+                          "of an .onnx file onnx.", show_default=False)] = None,
     batch: Annotated[str, typer.Option("--batch", "-b", help="Batch sizes.")] = "1,32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU. Default: the backends' own choice.")] = None,
@@ -130,7 +131,7 @@ def _contenders(spec: str, ways: list[str], peers: bool, time_steps: int | None,
     title = f"{spec} (untrained)" if untrained else config.name
     contenders = []
     for way in ways or ["torch"]:
-        path = _onnx_file(source, way, time_steps, folder) if way in ("onnx", "int8") else source
+        path = _onnx_file(source, way, time_steps, folder) if way.startswith("onnx") else source
         contenders.append(Contender(path, way, time_steps, device, threads, title))
     for peer in _peers(config.model.kind) if peers else []:
         contenders.append(Contender(source, peer, time_steps, device, threads, title))
@@ -147,7 +148,7 @@ def _file(path: str, ways: list[str], peers: bool, time_steps: int | None, devic
     network = OnnxModel(path, device, threads)
     if time_steps not in (None, network.time_steps):
         raise UsageError(f"{path} has {network.time_steps} time steps inside: export it again with --time-steps {time_steps}")
-    way = "onnx" if network.precision == "fp32" else f"onnx {network.precision}"
+    way = "onnx" if network.precision == "fp32" else f"onnx-{network.precision}"
     return Contender(path, way, None, device, threads, network.metadata["source"])
 
 
@@ -183,7 +184,7 @@ def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> s
     if way == "onnx" and time_steps is None and beside.is_file():
         return str(beside)
     path = folder / f"{located.config.name}.{way}.onnx"
-    export(located, path, "fp32" if way == "onnx" else way, time_steps)
+    export(located, path, "fp32" if way == "onnx" else "int8", time_steps)
     return str(path)
 
 

@@ -44,6 +44,7 @@ def predict(
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda; for ONNX files tensorrt too.")] = "auto",
     backend: Annotated[str, typer.Option("--backend", help="auto, torch or onnx. auto needs no torch where it can do without.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network: a minute, then faster. For many images.")] = False,
+    precision: Annotated[str, typer.Option("--precision", help="fp32; int8: weights of 8 bits, faster on a CPU, for torch.")] = "fp32",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 32,
     time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Time steps. Default: as trained.")] = None,
     early_exit: Annotated[float | None, typer.Option(
@@ -66,7 +67,7 @@ def predict(
     format = format or _format_of(output)
     names = chain(expand(inputs or []), from_list(from_file) if from_file else ())
     first = next(names)  # a pattern that matches nothing is said before a network is loaded
-    network = open_network(model, backend, device, time_steps, compile, "--early-exit" if early_exit else "")
+    network = open_network(model, backend, device, time_steps, compile, precision, "--early-exit" if early_exit else "")
     config = network.config
     run = (lambda x: network.run.early_exit(x, early_exit)) if early_exit else network.run
     if not quiet:
