@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from eisnn_zoo.analysis.evolution import mean_of, read_metrics, silent_layers
 from eisnn_zoo.analysis.evolution_figures import epoch_shades
-from eisnn_zoo.analysis.figures import INK, label, layer_axis, legend, new, percent, to_png
+from eisnn_zoo.analysis.figures import label, layer_axis, legend, new, percent, to_png
 from eisnn_zoo.analysis.snapshot import Snapshot, load_snapshots
 from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.files import write_atomic
@@ -157,11 +157,10 @@ def picture(runs: list[Trained]) -> Figure:
         layer_axis(ax, len(rates))
         ax.set_ylim(-0.02 * top, 1.08 * top)
         percent(ax.yaxis)
-        label(ax, run.name[:1].upper() + run.name[1:], "layer", "mean firing rate" if ax in axes[:, 0] else "")
+        words = "numbers explode" if run.diverged else f"{run.metrics[-1]['valid_top1']:.1f} % right" if run.metrics else "not trained"
+        label(ax, f"{run.name[:1].upper()}{run.name[1:]}\n{words}", "layer", "mean firing rate" if ax in axes[:, 0] else "")
         ax.title.set_fontsize(9.5)
-        words = "explodes" if run.diverged else f"{run.metrics[-1]['valid_top1']:.1f} % right" if run.metrics else "not trained"
-        ax.text(0.98, 0.97, words, transform=ax.transAxes, ha="right", va="top", fontsize=9, color=INK)
-        legend(ax, loc="lower right")
+        legend(ax)
     for ax in axes.flat[len(runs) :]:
         ax.set_visible(False)
     return figure

@@ -21,7 +21,7 @@ def course(e: Evolution) -> Study:
         begun, ended = e.metrics[0], e.metrics[-1]
         seen.append(f"Accuracy on the validation images: {begun['valid_top1']:.1f} % after epoch {begun['epoch']:.0f}, "
                     f"{ended['valid_top1']:.1f} % after epoch {ended['epoch']:.0f}.")
-    seen.append("Mean firing rate: " + e.then_and_now(lambda s: percent(mean_of(s, "mean"))) + " of the steps.")
+    seen.append("Mean firing rate: " + e.then_and_now(lambda s: percent(mean_of(s, "mean"))) + ".")
     seen.append("Silent neurons: " + e.then_and_now(lambda s: percent(mean_of(s, "silent"))) + ".")
     lost = silent_layers(e.last)
     if lost:
