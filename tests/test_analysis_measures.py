@@ -167,9 +167,19 @@ def test_parameters():
     rows = {r["parameter"]: r for r in parameter_rows(One([[0.0, 2.0], [0.0, 2.0]], [[1.0, 1.0]], [[1.0], [3.0]], [-1.0, 1.0]))}
     assert list(rows) == ["g_I", "g_E", "b_E", "W_EE", "W_IE", "W_EI"]
     assert rows["W_EE"] | {"layer": ""} == {
-        "layer": "", "parameter": "W_EE", "n": 4, "mean": 1.0, "std": 1.0, "zeros": 0.5, "negative": 0.0,
+        "layer": "", "parameter": "W_EE", "n": 4, "mean": 1.0, "std": 1.0, "zeros": 0.5, "negligible": 0.0, "negative": 0.0,
         "bimodality": pytest.approx(1.0), "bimodality_log": None}
     assert rows["b_E"]["negative"] == 0.5
+
+
+def test_what_an_optimizer_leaves_of_a_weight_is_no_population():
+    """Twelve weights of 1e-30 among a thousand would otherwise decide the shape of the rest on a logarithmic axis."""
+    weights = -torch.rand(1000, 1, generator=torch.Generator().manual_seed(0)).log()
+    clean, littered = (One(w.tolist(), [[1.0]], [[1.0]] * 1000) for w in (weights, weights.index_fill(0, torch.arange(12), 1e-30)))
+    before, after = (next(r for r in parameter_rows(net) if r["parameter"] == "W_EE") for net in (clean, littered))
+    assert after["negligible"] == pytest.approx(0.012, abs=1e-3) and before["negligible"] < 2e-3
+    assert after["bimodality_log"] == pytest.approx(before["bimodality_log"], abs=0.02)
+    assert before["bimodality_log"] == pytest.approx(0.43, abs=0.04)
 
 
 def test_hsic_and_cka():

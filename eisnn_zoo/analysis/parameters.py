@@ -8,6 +8,7 @@ from ..ei import EILayer, EISynapses
 
 NAMES = {"ee.weight": "W_EE", "ie.weight": "W_IE", "ei.weight": "W_EI", "g_i": "g_I", "g_e": "g_E", "b_e": "b_E"}
 """Names in the state of a layer, and in the paper."""
+NEGLIGIBLE = 1e-4  # of the mean; an optimizer can leave 1e-40 where nothing is left to say
 UNIFORM = 5 / 9  # bimodality coefficient of a uniform distribution (and of an exponential one, where E-I Init starts)
 
 
@@ -32,18 +33,21 @@ def bimodality_coefficient(x: Tensor) -> float | None:
 def parameter_rows(model: nn.Module) -> list[dict]:
     """One row for each parameter of each E-I layer.
 
-    zeros: share of entries that are exactly 0 (held there by the projection of Dale's law); negative: share below 0 (only
-    b_E has any, unless the law was lifted); bimodality: of all entries; bimodality_log: of log10 of the positive ones,
-    which is where two populations of weights, strong and near zero, come apart.
+    zeros: share of entries that are exactly 0 (held there by the projection of Dale's law); negligible: share above 0 but below
+    NEGLIGIBLE; negative: share below 0 (only b_E has any, unless the law was lifted); bimodality: of all entries;
+    bimodality_log: of log10 of the positive ones that are not negligible, which is where two populations of weights, strong
+    and weak, come apart.
     """
     rows = []
     for layer, parameters in ei_parameters(model).items():
         for name, p in parameters.items():
             positive = p[p > 0]
+            telling = positive[positive >= NEGLIGIBLE * p.mean()]
             rows.append({"layer": layer, "parameter": name, "n": p.numel(), "mean": p.mean().item(),
                          "std": p.std(correction=0).item(), "zeros": (p == 0).double().mean().item(),
+                         "negligible": (len(positive) - len(telling)) / p.numel(),
                          "negative": (p < 0).double().mean().item(), "bimodality": bimodality_coefficient(p),
-                         "bimodality_log": bimodality_coefficient(positive.log10()) if len(positive) else None})
+                         "bimodality_log": bimodality_coefficient(telling.log10()) if len(telling) else None})
     return rows
 
 

@@ -111,8 +111,8 @@ EVOLUTION = {
         "W<sub>EI</sub>, g<sub>I</sub>, g<sub>E</sub> and b<sub>E</sub> to one value each: those begin as a single block."),
     "bimodality": Prose(
         "Bimodality of the parameters", "Do two populations form, the strong and the nearly absent?",
-        "(skewness² + 1) / kurtosis of log10 of the entries above 0, for b<sub>E</sub> of its values; 5/9 (dotted): a uniform "
-        "distribution",
+        "(skewness² + 1) / kurtosis of log10 of the entries above 10⁻⁴ of their layer's mean, for b<sub>E</sub> of its values; "
+        "5/9 (dotted): a uniform distribution",
         "Light to dark with the depth of the layer; a parameter that is constant at the start has no value there. Above 5/9 "
         "hints at two populations, but a long tail does it too: look at the ridges before believing it. On log10 the "
         "exponential distribution of E-I Init lies at 0.43."),
