@@ -17,7 +17,7 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder.
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")]
 Compile = Annotated[bool | None, typer.Option(
     "--compile/--no-compile", help="torch.compile the network. Default: where it can be.")]
-Report = Annotated[list[str] | None, typer.Option("--report-to", help="tensorboard, wandb or trackio; may be repeated.")]
+Report = Annotated[list[str] | None, typer.Option("--report-to", help="tensorboard, trackio or wandb (extra: track); repeatable.")]
 
 TRAIN = """[bold]Examples[/bold]
 
@@ -30,6 +30,8 @@ TRAIN = """[bold]Examples[/bold]
   eisnn-zoo train zoo_mlp4_mnist --data mnist/ --record
 
   torchrun --no-python --nproc-per-node 4 eisnn-zoo train ei_resnet18_cifar10 --data cifar/ --device cuda
+
+  accelerate launch --multi_gpu --num_processes 4 --no_python eisnn-zoo train ei_resnet18_cifar10 --data cifar/
 """
 FINETUNE = """[bold]Examples[/bold]
 

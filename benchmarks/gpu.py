@@ -1,0 +1,159 @@
+"""All that a GPU is to tell about training, in order, by one command that goes on where it was stopped.
+
+    python benchmarks/gpu.py                                     minutes on one GPU; --output DIR for other than results/
+    TRITON_INTERPRET=1 python benchmarks/gpu.py --device cpu --small --output /tmp/trial      a trial without one
+
+1. gpu_correctness.csv  spikes and gradients of the kernels (eisnn_zoo.fused) and of torch, against float64
+2. gpu_kernels.csv      milliseconds of both, and of torch.compile, at the sizes that the networks have at batch 128
+3. training.csv         training steps against the literal formulation, see benchmarks/training.py
+4. gpu_estimates.csv    what follows from 3: seconds an epoch of CIFAR-10, minutes for the 300 epochs of a recipe
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+import training
+from torch import Tensor
+
+from eisnn_zoo import fused, fusing
+from eisnn_zoo.ei import excitatory_current
+from eisnn_zoo.layout import compile_options
+from eisnn_zoo.neuron import LIF, SURROGATES
+from eisnn_zoo.precision import strict_arithmetic
+from eisnn_zoo.timing import alternate, machine
+
+SIZES = {  # steps of the drives, images, side, channels
+    "VGG-8, 1st layer": (1, 128, 32, 64), "VGG-8, 2nd": (4, 128, 16, 128), "VGG-8, 3rd": (4, 128, 8, 256),
+    "VGG-8, 5th": (4, 128, 2, 512), "ResNet-18, 64 channels": (4, 128, 32, 64), "ResNet-18, 256 channels": (4, 128, 8, 256)}
+SMALL = {"small": (4, 2, 4, 8), "small, held": (1, 2, 4, 8)}
+T, IMAGES, EPOCHS = 4, 50_000, 300
+Function = Callable[..., Tensor]
+
+
+def plain(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, lif: LIF, steps_in: int, time_steps: int) -> Tensor:
+    """What the kernel computes, in torch."""
+    current = excitatory_current(net.float() if net.dtype == torch.bfloat16 else net,
+                                 i_div.float() if i_div.dtype == torch.bfloat16 else i_div, g_e, b_e, "adaptive")
+    return lif(current.unflatten(0, (steps_in, -1)).movedim(-1, 2), time_steps).movedim(2, -1).flatten(0, 1)
+
+
+def drives(steps: int, images: int, side: int, channels: int, device: str) -> list[Tensor]:
+    """net, I_div with zeros and silent slices, g_E, b_E, and a gradient of the spikes; as layers have them after E-I Init."""
+    rng = torch.Generator().manual_seed(0)
+    shape = (steps * images, side, side, channels)
+    net, i_div = torch.randn(shape, generator=rng), 0.5 + torch.rand(shape, generator=rng)
+    i_div[:, : side // 4] = 0
+    net[0], i_div[0] = 0, 0
+    gains = 0.5 + torch.rand(channels, generator=rng), 0.3 * torch.randn(channels, generator=rng)
+    weights = torch.randn(T * images, side, side, channels, generator=rng)
+    return [x.to(device) for x in (net, i_div, *gains, weights)]
+
+
+def gradients(function: Function, values: list[Tensor], lif: LIF, steps: int) -> list[Tensor]:
+    """Spikes, and the derivatives by net, I_div, g_E, b_E."""
+    *inputs, weights = values
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    spikes = function(*inputs, lif, steps, T)
+    return [spikes.detach(), *torch.autograd.grad((spikes * weights.to(spikes.dtype)).sum(), inputs)]
+
+
+def correctness(device: str, small: bool) -> Iterable[dict]:
+    for steps in (T, 1):
+        values = drives(steps, *((2, 4, 8) if small else (8, 16, 64)), device)
+        for surrogate in SURROGATES:
+            for reset in ("soft", "hard"):
+                lif = LIF(surrogate=surrogate, reset=reset)
+                exact = gradients(plain, [v.double() for v in values], lif, steps)
+                for way, function in (("torch", plain), ("fused", fused.divide_and_fire)):
+                    spikes, *found = gradients(function, values, lif, steps)
+                    errors = [((a - b).norm() / b.norm()).item() for a, b in zip(found, exact[1:])]
+                    yield {"steps": steps, "surrogate": surrogate, "reset": reset, "way": way,
+                           "spikes": spikes.numel(), "other_spikes": int((spikes != exact[0]).sum()),
+                           **{f"error_{name}": f"{e:.1e}" for name, e in zip(("net", "i_div", "g_e", "b_e"), errors)}}
+
+
+def kernels(device: str, small: bool) -> Iterable[dict]:
+    lif = LIF()
+    compiled = torch.compile(plain, **compile_options(torch.device(device).type))
+    for title, size in (SMALL if small else SIZES).items():
+        for dtype in (torch.float32, torch.bfloat16):
+            values = drives(*size, device)
+            values[:2] = [v.to(dtype) for v in values[:2]]
+
+            def forward(function: Function, values: list[Tensor] = values, steps: int = size[0]) -> None:
+                with torch.no_grad():
+                    function(*values[:4], lif, steps, T)[0, 0, 0, 0].item()
+
+            def backward(function: Function, values: list[Tensor] = values, steps: int = size[0]) -> None:
+                gradients(function, values, lif, steps)[1][0, 0, 0, 0].item()
+
+            ways = {"torch": plain, "compiled": compiled, "fused": fused.divide_and_fire}
+            both = {(way, run): lambda f=f, run=run: run(f) for way, f in ways.items() for run in (forward, backward)}
+            times = {key: 1e3 * float(min(t)) for key, t in alternate(both, 2 if small else 10, 0.05).items()}
+            for way in ways:
+                there, and_back = times[way, forward], times[way, backward]
+                yield {"size": title, "drives": str(dtype).removeprefix("torch."), "way": way, "ms_forward": round(there, 3),
+                       "ms_forward_backward": round(and_back, 3), "times_torch": round(times["torch", backward] / and_back, 2)}
+
+
+def estimates(table: Path, device: str) -> Iterable[dict]:
+    name = training.device_name(device)
+    for row in csv.DictReader(table.open(newline="")):
+        if row["device"] == name:
+            epoch = IMAGES / float(row["images_per_s"])
+            yield {"model": row["model"], "batch": row["batch"], "way": row["way"], "times_literal": row["times_literal"],
+                   "memory_of_literal": row["memory_of_literal"], "epoch_s": round(epoch, 1),
+                   "epochs_per_hour": round(3600 / epoch, 1), "minutes_300_epochs": round(EPOCHS * epoch / 60, 1)}
+
+
+def write(rows: Iterable[dict], path: Path, device: str, again: bool) -> None:
+    """The whole table or nothing, so that a table that stands there is whole."""
+    if path.exists() and not again:
+        print(f"{path} stands there already; --again measures anew")
+        return
+    about, made = {**machine(("torch", "triton")), "device": training.device_name(device)}, []
+    for row in rows:
+        print("  ".join(f"{k}={v}" for k, v in row.items()), flush=True)
+        made.append({**row, **about})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    with beside.open("w", newline="") as f:
+        writer = csv.DictWriter(f, made[0])
+        writer.writeheader()
+        writer.writerows(made)
+    beside.replace(path)
+    print(f"wrote {path}\n", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--small", action="store_true", help="a trial: sizes that any machine computes in minutes")
+    parser.add_argument("--again", action="store_true", help="also what was measured before")
+    args = parser.parse_args()
+    if args.device != "cpu" and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --help shows a trial without one")
+    strict_arithmetic()
+    os.environ["EISNN_ZOO_FUSED"] = "1"
+    device = torch.empty(0, device=args.device).device
+    for surrogate in SURROGATES:
+        agree = fusing._tried(device, surrogate, "soft") is not None
+        print(f"kernels, {surrogate}: {'agree with torch' if agree else 'DIFFER from torch, so networks do not use them'}")
+    out = args.output
+    write(correctness(args.device, args.small), out / "gpu_correctness.csv", args.device, args.again)
+    write(kernels(args.device, args.small), out / "gpu_kernels.csv", args.device, args.again)
+    options = ["--device", args.device, "--output", str(out / "training.csv"), *(["--again"] if args.again else [])]
+    small = ["--models", "ei_vgg8", "--batch", "2", "--rounds", "1", "--ways", "literal", "eager", "eager bf16"]
+    training.run(training.parser().parse_args(options + (small if args.small else [])))
+    write(estimates(out / "training.csv", args.device), out / "gpu_estimates.csv", args.device, True)
+
+
+if __name__ == "__main__":
+    main()

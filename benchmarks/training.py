@@ -1,0 +1,235 @@
+"""How fast is a training step? The literal formulation against ours, in turn in one process: forward, backward, optimizer.
+
+    python benchmarks/training.py                                one CPU thread: E-I VGG-8 and ResNet-18, batch 32
+    python benchmarks/training.py --device cuda                  a GPU: VGG-8 at batch 32 and 128, ResNet-18 at 128
+    python benchmarks/training.py --models ei_vgg8 --rounds 3 --skip compiled "compiled bf16"
+
+Adds to benchmarks/results/training.csv, case by case, and leaves out what already stands there for this device, threads and
+version of torch (--again measures anew): milliseconds of a step, its ratio to the literal formulation's, the share of this
+device's matrix products at their best (float32 or bf16, as the step computes) and the most memory that steps hold.
+On one CPU thread times are the process's own processor time. The allocator setting of our trainer serves every way.
+"""
+
+# ruff: noqa: E402  threads are set before torch is imported
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from eisnn_zoo import initialize
+from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.count import count
+from eisnn_zoo.ei import EISynapses
+from eisnn_zoo.layout import compile_options
+from eisnn_zoo.literal import Literal
+from eisnn_zoo.networks import SpikingNet, build
+from eisnn_zoo.precision import strict_arithmetic
+from eisnn_zoo.timing import alternate, fair_clock, machine, peak_memory, processor
+from eisnn_zoo.training.optim import ProjectedSGD
+from eisnn_zoo.training.setup import keep_memory
+
+CASES = {"cpu": {"ei_vgg8": (32,), "ei_resnet18": (32,)}, "cuda": {"ei_vgg8": (32, 128), "ei_resnet18": (128,)}}
+WAYS = {"cpu": ("literal", "eager", "compiled", "eager bf16", "compiled bf16"),
+        "cuda": ("literal", "eager", "fused", "compiled", "eager bf16", "fused bf16", "compiled bf16")}
+Step = Callable[[], float]
+
+
+def pictures(n: int) -> torch.Tensor:
+    """Smooth random pictures, half of them with a black corner: zero divisors, as Cutout makes them."""
+    coarse = torch.from_numpy(np.random.default_rng(0).random((n, 3, 6, 6), np.float32))
+    x = F.interpolate(coarse, size=(32, 32), mode="bicubic").clamp(0, 1)
+    x[::2, :, :10, :10] = 0
+    return x
+
+
+def initialised(name: str) -> SpikingNet:
+    torch.manual_seed(0)
+    network = build(name)
+    initialize(network, pictures(64), 2025)
+    return network
+
+
+def training_step(network: SpikingNet, way: str, batch: int, device: str) -> Step:
+    """One way of training a copy of network on one batch; a call is a step to its end, and returns the loss."""
+    kind, bf16 = torch.device(device).type, way.endswith("bf16")
+    network = copy.deepcopy(network).to(device).train()
+    x, y = pictures(batch).to(device), torch.arange(batch, device=device) % network.num_classes
+    forward: torch.nn.Module = network
+    if way == "literal":
+        forward = Literal(network)
+    else:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if "compiled" in way:
+        forward = torch.compile(network, **compile_options(kind))
+    optimizer = ProjectedSGD(network, lr=1e-3, momentum=0.9, weight_decay=5e-4)
+
+    def step() -> float:
+        os.environ["EISNN_ZOO_FUSED"] = "1" if "fused" in way else "0"
+        optimizer.zero_grad()
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            logits = forward(x).float()
+        loss = F.cross_entropy(logits, y)
+        loss.backward()
+        if way == "literal":
+            for layer in network.modules():
+                if isinstance(layer, EISynapses):
+                    layer.ei.weight.grad.div_(layer.fan_in)
+        optimizer.step()
+        return loss.item()  # waits for the device
+
+    return step
+
+
+def matmul_peak(device: str, dtype: torch.dtype, clock: Callable[[], float]) -> float:
+    """This device's best matrix product, in operations a second (a multiply-add is two)."""
+    n = 1024 if device == "cpu" else 8192
+    a, b = (torch.rand(n, n, device=device).to(dtype) for _ in range(2))
+
+    def product() -> None:
+        (a @ b)[0, 0].item()
+
+    return 2 * n**3 / float(alternate({"": product}, 5, 0.1, clock)[""].min())
+
+
+def memory(name: str, way: str, batch: int, device: str) -> int:
+    """The most bytes that two steps hold: on a GPU, of its memory; else of a process of their own, all that it holds."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        two_steps(name, way, batch, device)
+        return torch.cuda.max_memory_allocated(device) - before
+    arguments = [name, "--ways", way, "--batch", str(batch), "--device", device, "--memory"]
+    done = subprocess.run([sys.executable, __file__, "--models", *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def two_steps(name: str, way: str, batch: int, device: str) -> None:
+    network = build(name)
+    network.mark_initialised()  # E-I Init would hold more than the steps
+    step = training_step(network, way, batch, device)
+    step()
+    step()
+
+
+def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, with_memory: bool = True,
+            about: Callable[[], None] = lambda: None) -> list[dict]:
+    """A row for each way.
+
+    Args:
+        about: called when all is compiled and warm, before the clock runs.
+    """
+    clock = fair_clock(torch.get_num_threads(), device)
+    network = initialised(name)
+    held = {way: memory(name, way, batch, device) for way in ways} if with_memory else {}
+    steps = {way: training_step(network, way, batch, device) for way in ways}
+    for step in steps.values():
+        step()
+    about()
+    peaks = {bf16: matmul_peak(device, torch.bfloat16 if bf16 else torch.float32, clock) for bf16 in (False, True)}
+    times = alternate(steps, rounds, 0.3, clock)
+    operations = 2 * batch * training_macs(name, network.time_steps)
+    literal = float(np.median(times["literal"])) if "literal" in times else None
+    rows = []
+    for way, seconds in times.items():
+        median = float(np.median(seconds))
+        rows.append({
+            "model": name, "batch": batch, "way": way, "ms_p25": round(1e3 * np.percentile(seconds, 25), 2),
+            "ms_median": round(1e3 * median, 2), "ms_p75": round(1e3 * np.percentile(seconds, 75), 2),
+            "images_per_s": round(batch / median, 1), "times_literal": round(literal / median, 2) if literal else None,
+            "matmul_share": round(operations / median / peaks[way.endswith("bf16")], 3),
+            "memory_mb": round(held[way] / 2**20) if held else None,
+            "memory_of_literal": round(held[way] / held["literal"], 2) if "literal" in held else None})
+        print("  ".join(f"{k}={v}" for k, v in rows[-1].items() if v is not None), flush=True)
+    return rows
+
+
+def training_macs(name: str, time_steps: int) -> int:
+    """Of forward and backward of an image; the first layer's input needs no gradient."""
+    total = count(MODELS[name])
+    return 3 * total.macs(time_steps) - total.first
+
+
+def device_name(device: str) -> str:
+    return processor() if device == "cpu" else torch.cuda.get_device_name(device)
+
+
+def key(row: dict) -> tuple:
+    return tuple(str(row[k]) for k in ("model", "batch", "way", "device", "threads", "torch"))
+
+
+def save(rows: list[dict], path: Path) -> None:
+    """Adds rows to the table; older ones of the same kind are replaced."""
+    old = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    new = {key(row) for row in rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0])
+        writer.writeheader()
+        writer.writerows([row for row in old if key(row) not in new] + rows)
+    print(f"wrote {path}", flush=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    """All cases that were asked for."""
+    kind = torch.device(args.device).type
+    ways = [way for way in args.ways or WAYS[kind] if way not in args.skip]
+    for name in args.models:
+        for batch in args.batch or CASES[kind][name]:
+            case(name, batch, ways, args.device, args)
+
+
+def case(name: str, batch: int, ways: list[str], device: str, args: argparse.Namespace) -> None:
+    """Measures a model at a batch and saves its rows, unless they stand in the table."""
+    same = {**machine(("torch",)), "device": device_name(device), "threads": torch.get_num_threads()}
+    done = {key(row) for row in csv.DictReader(args.output.open(newline=""))} if args.output.exists() else set()
+    if not args.again and all(key({**same, "model": name, "batch": batch, "way": way}) in done for way in ways):
+        print(f"{name}, batch {batch}: stands in {args.output} already; --again measures anew")
+        return
+    rows = measure(name, batch, device, ways, args.rounds, not args.no_memory)
+    save([{**row, **same} for row in rows], args.output)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--models", nargs="*", default=list(CASES["cpu"]), choices=list(CASES["cpu"]))
+    parser.add_argument("--batch", type=int, nargs="*", help="instead of the model's own")
+    parser.add_argument("--ways", nargs="*", choices=WAYS["cuda"], help="these alone")
+    parser.add_argument("--skip", nargs="*", default=[], choices=WAYS["cuda"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--again", action="store_true", help="also what is in the table")
+    parser.add_argument("--no-memory", action="store_true", help="without a process for each way")
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)  # what such a process is told
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "training.csv")
+    return parser
+
+
+def main() -> None:
+    args = parser().parse_args()
+    keep_memory()
+    strict_arithmetic()
+    if args.memory:
+        two_steps(args.models[0], args.ways[0], args.batch[0], args.device)
+        print(peak_memory())
+        return
+    print(f"{device_name(args.device)}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    run(args)
+
+
+if __name__ == "__main__":
+    main()
