@@ -119,10 +119,12 @@ def divisors(histograms: dict[str, np.ndarray], rows: list[dict]) -> Figure:
     b.bar(at + 0.19, column(rows, "silent_slices"), width=0.38, color=GREY, label="slices all 0 (then I = $b_E$)")
     percent(b.yaxis)
     layer_axis(b, n)
-    if not any(column(rows, "zero_entries")):
-        b.set_ylim(0, 0.01)
     label(b, "Where stabilization must act", "layer", "share")
-    legend(b)
+    if any(column(rows, "zero_entries")):
+        legend(b)
+    else:
+        b.set_ylim(0, 0.01)
+        b.text(0.5, 0.5, "nowhere", transform=b.transAxes, ha="center", color=GREY)
     return figure
 
 
