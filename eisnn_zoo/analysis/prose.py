@@ -106,7 +106,8 @@ EVOLUTION = {
         "Parameters", "How do the weights and gains leave the shape that E-I Init gave them?",
         "share of the entries in equal steps of the value, or of its logarithm where they span more than a factor of ten",
         "One ridge for each recorded epoch, from the start on top to the last, darkest one; all with their peak at the same "
-        "height. Exact zeros are not in the ridges of weights and gains: they stand in the course above. E-I Init draws "
+        "height (one value with 40 % of all entries or more is cut off there). Exact zeros are not in the ridges of weights and "
+        "gains: they stand in the course above. E-I Init draws "
         "W<sub>EE</sub> and W<sub>IE</sub> from an exponential distribution (skewed to the left on a logarithmic axis) and sets "
         "W<sub>EI</sub>, g<sub>I</sub>, g<sub>E</sub> and b<sub>E</sub> to one value each: those begin as a single block."),
     "bimodality": Prose(

@@ -12,6 +12,7 @@ from .figures import FONT, GREY, clean
 from .histograms import quantiles, shares
 
 BINS = 60
+CUT = 0.4  # a bin with this share of all entries is cut off at the top, lest the others vanish beside it
 HEIGHT = 2.2  # of a peak, in distances between ridges
 
 
@@ -61,7 +62,9 @@ def ridges(ax: Axes, counts: Sequence[np.ndarray], edges: np.ndarray | None, col
         return
     for i, (color, own) in enumerate(zip(colors, counts)):
         density = shares(own, edges)
-        y, x = np.repeat(density / (density.max() or 1) * HEIGHT, 2), np.repeat(edges, 2)[1:-1]
+        usual = density[density < CUT]
+        top = usual.max() if usual.any() else 1.0
+        y, x = np.repeat(np.minimum(density / top, 1) * HEIGHT, 2), np.repeat(edges, 2)[1:-1]
         ax.fill_between(x, -i, y - i, color=color, linewidth=0, zorder=i)
         ax.plot(x, y - i, color="white", linewidth=0.7, zorder=i)
     value_axis(ax, edges)
