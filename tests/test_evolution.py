@@ -142,6 +142,13 @@ def test_a_killed_run_keeps_its_record_whole(data, recorded, tmp_path):
     assert same(weights(run), weights(recorded))
 
 
+def test_a_run_that_stops_early_records_its_end(data, tmp_path):
+    training = Training(recipe(epochs=5, stop_at=0.5), data, tmp_path / "run", compile=False)
+    record(training, [0, 5])
+    training.fit()
+    assert [s.epoch for s in load_snapshots(tmp_path / "run")] == [0, len(training.run.history)] and len(training.run.history) < 5
+
+
 def test_the_epochs_chosen_by_default():
     assert choose_epochs("auto", 1) == [0, 1] and choose_epochs("auto", 4) == [0, 1, 2, 3, 4]
     chosen = choose_epochs("auto", 300)

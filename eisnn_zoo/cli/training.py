@@ -75,9 +75,9 @@ def train(
     save_every: Annotated[float, typer.Option(
         "--save-every", min=0, help="Seconds between checkpoints within an epoch.")] = 300,
     record: Annotated[bool, typer.Option(
-        "--record", help="Keep histograms of parameters, currents and rates, for `analyze --evolution`.")] = False,
+        "--record", help="Keep histograms of parameters, currents and rates at about 12 epochs, for `analyze --evolution`.")] = False,
     record_at: Annotated[str | None, typer.Option(
-        "--record-at", metavar="EPOCHS", help="Epochs to record: all, or 0,1,10 (0: the start). Default: 12, more of them early.",
+        "--record-at", metavar="EPOCHS", help="Record at these epochs instead: all, or 0,1,10 (0: the start).",
     )] = None,
 ) -> None:
     """Train a network by a recipe; interrupted at any moment, it can be gone on with."""

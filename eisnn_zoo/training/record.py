@@ -64,15 +64,14 @@ class Recorder:
         for leftover in self.folder.glob(".*"):  # of a process that was killed in a write
             leftover.unlink(missing_ok=True)
         write_atomic(self.folder / PLAN, json.dumps(sorted(self.epochs)) + "\n")
-        if training.step == 0:
+        if training.step == 0 and 0 in self.epochs:
             self._take(0)
 
     def __call__(self, row: dict, _step: int) -> None:
-        self._take(row["epoch"])
+        if row["epoch"] in self.epochs or self.training.reached:  # the end, wherever it comes
+            self._take(row["epoch"])
 
     def _take(self, epoch: int) -> None:
-        if epoch not in self.epochs:
-            return
         training = self.training
         network = copy.deepcopy(training.judged)
         network.time_steps = training.recipe.final_steps
