@@ -16,7 +16,7 @@ from pathlib import Path
 from generated import write_between
 from matplotlib.figure import Figure
 
-from eisnn_zoo.analysis.evolution import mean_of, read_metrics, silent_layers
+from eisnn_zoo.analysis.evolution import mean_of, not_finite, read_metrics, silent_layers
 from eisnn_zoo.analysis.evolution_figures import epoch_shades
 from eisnn_zoo.analysis.figures import label, layer_axis, legend, new, percent, to_png
 from eisnn_zoo.analysis.snapshot import Snapshot, load_snapshots
@@ -55,7 +55,9 @@ class Trained:
 
     @property
     def order(self) -> tuple:
-        return self.name != WHOLE, self.ratio != 4, self.ratio, self.folder
+        """The whole method first, then what was left out in the order of the paper, then the ratios."""
+        words = list(LEFT_OUT.values())
+        return self.name != WHOLE, self.ratio != 4, self.ratio, words.index(self.name) if self.name in words else len(words)
 
     @property
     def end(self) -> Snapshot | None:
@@ -78,17 +80,23 @@ def load(folder: Path) -> Trained:
     return Trained(folder, run.recipe, read_metrics(folder), snapshots, found.group(1) if found else "")
 
 
+def explodes(run: Trained) -> str:
+    """How the numbers left the finite ones; empty where they did not."""
+    lost = not_finite(run.end) if run.end else 0.0
+    return run.diverged or (f"{100 * lost:.3f} % of the currents are not finite" if lost else "")
+
+
 def outcome(run: Trained, whole: Trained) -> str:
     """In words."""
-    if run.diverged:
-        return f"numbers explode: {run.diverged}"
+    if explodes(run):
+        return f"numbers explode: {explodes(run)}"
     if not run.metrics:
         return "not trained yet"
     last, epochs = run.metrics[-1]["valid_top1"], len(run.metrics)
     unfinished = f" (after {epochs} of {run.recipe.epochs} epochs)" if epochs < run.recipe.epochs else ""
-    lost = silent_layers(run.end) if run.end else []
-    if lost:
-        return f"firing collapses: layers {', '.join(map(str, lost))} of {len(run.end.activity)} fall silent{unfinished}"
+    silent = silent_layers(run.end) if run.end else []
+    if silent:
+        return f"firing collapses: layers {', '.join(map(str, silent))} of {len(run.end.activity)} fall silent{unfinished}"
     if run is whole:
         return f"learns{unfinished}"
     if run.same_weights(whole):
@@ -96,6 +104,8 @@ def outcome(run: Trained, whole: Trained) -> str:
     beside = {row["epoch"]: row["valid_top1"] for row in whole.metrics}.get(epochs)
     if beside is None:
         return f"learns{unfinished}"
+    if last == beside:
+        return f"learns exactly as well as the whole method{unfinished}"
     return f"learns, {abs(last - beside):.1f} points {'below' if last < beside else 'above'} the whole method{unfinished}"
 
 
@@ -145,7 +155,7 @@ def picture(runs: list[Trained]) -> Figure:
     if not runs:
         raise UsageError("none of the runs was recorded: train with --record")
     columns = min(4, len(runs))
-    figure, axes = new(-(-len(runs) // columns), columns, 3.2 * columns, 2.9)
+    figure, axes = new(-(-len(runs) // columns), columns, 3.6 * columns, 2.9)
     top = max(a["mean"] for run in runs for s in run.snapshots for a in s.activity)
     for ax, run in zip(axes.flat, runs):
         for color, s in zip(epoch_shades(len(run.snapshots)), run.snapshots):
@@ -157,9 +167,9 @@ def picture(runs: list[Trained]) -> Figure:
         layer_axis(ax, len(rates))
         ax.set_ylim(-0.02 * top, 1.08 * top)
         percent(ax.yaxis)
-        words = "numbers explode" if run.diverged else f"{run.metrics[-1]['valid_top1']:.1f} % right" if run.metrics else "not trained"
+        words = "numbers explode" if explodes(run) else f"{run.metrics[-1]['valid_top1']:.1f} % right" if run.metrics else "not trained"
         label(ax, f"{run.name[:1].upper()}{run.name[1:]}\n{words}", "layer", "mean firing rate" if ax in axes[:, 0] else "")
-        ax.title.set_fontsize(9.5)
+        ax.title.set_fontsize(9)
         legend(ax)
     for ax in axes.flat[len(runs) :]:
         ax.set_visible(False)

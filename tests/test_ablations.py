@@ -60,8 +60,8 @@ def test_the_table_says_what_happened(ablations, runs, tmp_path):
     ablations.write([runs / name for name in names], tmp_path)
     rows = list(csv.DictReader((tmp_path / "results" / "ablations.csv").open()))
     assert [row["ablation"] for row in rows] == [
-        "the whole method", "without E-I Init", "without the 1/d scaling", "without adaptive stabilization",
-        "without the straight-through estimator", "E:I ratio 16:1"]
+        "the whole method", "without E-I Init", "without adaptive stabilization", "without the straight-through estimator",
+        "without the 1/d scaling", "E:I ratio 16:1"]
     found = {row["ablation"]: row for row in rows}
     whole = found["the whole method"]
     assert whole["outcome"] == "learns" and float(whole["top1_epoch_2"]) > 20 and float(whole["mean_rate"]) > 0.01

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
+from .histograms import NOT_FINITE
 from .snapshot import Snapshot, load_snapshots
 
 SYNAPSES = ("W_EE", "W_IE", "W_EI")
@@ -89,6 +90,12 @@ def zeros(s: Snapshot, layer: str | None = None, names: tuple[str, ...] = SYNAPS
 def mean_of(s: Snapshot, key: str) -> float:
     """Mean of a measure of activity over all neurons."""
     return sum(row[key] * row["neurons"] for row in s.activity) / sum(row["neurons"] for row in s.activity)
+
+
+def not_finite(s: Snapshot) -> float:
+    """Share of the currents I that are infinite or not a number."""
+    own = [counts for (_, name), counts in s.histograms.items() if name == "I"]
+    return sum(int(c[NOT_FINITE]) for c in own) / sum(int(c.sum()) for c in own)
 
 
 def silent_layers(s: Snapshot) -> list[int]:

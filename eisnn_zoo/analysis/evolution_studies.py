@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import evolution_figures as figures
-from .evolution import PARAMETERS, SYNAPSES, Evolution, coefficient, mean_of, silent_layers, zeros
+from .evolution import PARAMETERS, SYNAPSES, Evolution, coefficient, mean_of, not_finite, silent_layers, zeros
 from .histograms import CURRENTS, NOT_FINITE, quantiles
 from .parameters import UNIFORM
 from .snapshot import Snapshot
@@ -58,8 +58,8 @@ def currents(e: Evolution) -> Study:
         both = [f"{words} {e.then_and_now(lambda s, key=key: _mean(s, key))}" for key, words in (
             ("ratio", "inhibition / excitation"), ("residual", "what is left of the excitation"))]
         seen.append(f"Means over layers: {'; '.join(both)}.")
-    if any(_not_finite(s) for s in e.snapshots):
-        seen.append("Currents that are infinite or not a number: " + e.then_and_now(lambda s: percent(_not_finite(s), 3)) + ".")
+    if any(not_finite(s) for s in e.snapshots):
+        seen.append("Currents that are infinite or not a number: " + e.then_and_now(lambda s: percent(not_finite(s), 3)) + ".")
     last = e.layers[-1]
     low, high = quantiles(e.last.histograms[last, "membrane"], (0.05, 0.95))
     if low is not None and high is not None:
@@ -94,8 +94,3 @@ def _decades(s: Snapshot, name: str) -> float:
 def _mean(s: Snapshot, key: str) -> str:
     found = [row[key] for row in s.activity if row[key] is not None and np.isfinite(row[key])]
     return f"{np.mean(found):.2f}" if found else "none"
-
-
-def _not_finite(s: Snapshot) -> float:
-    own = [counts for (_, name), counts in s.histograms.items() if name == "I"]
-    return sum(int(c[NOT_FINITE]) for c in own) / sum(int(c.sum()) for c in own)
