@@ -232,7 +232,7 @@ def interventions(panels: dict[str, tuple[str, dict[str, list[tuple[float, float
             ax.plot(*zip(*sorted(points)), color=color, marker=marker, markersize=4, linewidth=1.5, label=words)
         for level, style in zip((intact, chance), reference):
             ax.axhline(level, **style)
-        ax.set_ylim(0, 100)
+        ax.set_ylim(0, 103)
         label(ax, title, x, "top-1 accuracy, %" if i % 4 == 0 else "")
         if len(lines) > 1:
             legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.24), handlelength=1.5)
