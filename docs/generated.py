@@ -1,0 +1,21 @@
+"""Parts of a page that a script writes, between two marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eisnn_zoo.files import write_atomic
+
+
+def between(text: str, name: str, body: str) -> str:
+    """text with what stands between the marks of this name replaced. Raises ValueError where the marks are missing."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"the marks {start} and {end} are missing")
+    return f"{before}{start}\n\n{body}\n\n{end}{after}"
+
+
+def write_between(page: Path, name: str, body: str) -> None:
+    write_atomic(page, between(page.read_text("utf-8"), name, body))
