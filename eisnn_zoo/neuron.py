@@ -93,8 +93,8 @@ class LIF(nn.Module):
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
         held = current.shape[0] == 1
         decay = 1.0 - 1.0 / self.tau
-        maps = current.dim() == 5
-        if maps:
+        channels_last = current.dim() == 5 and current[0].is_contiguous(memory_format=torch.channels_last)
+        if channels_last:
             current = in_memory_order(current)
         v = current[0]
         spikes: list[Tensor] = []
@@ -106,7 +106,7 @@ class LIF(nn.Module):
             v = v - fired * self.threshold if self.reset == "soft" else v * (1 - fired)
             spikes.append(s)
         out = compact_spikes(torch.stack(spikes))
-        return as_map(out) if maps else out
+        return as_map(out) if channels_last else out
 
     def extra_repr(self) -> str:
         return (f"tau={self.tau:g}, threshold={self.threshold:g}, surrogate={self.surrogate}, alpha={self.alpha:g}, "
