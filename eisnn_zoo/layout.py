@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+
 def in_memory_order(x: Tensor) -> Tensor:
     """A view, ``[..., C, H, W]`` to ``[..., H, W, C]``; ``[N, C]`` as it is."""
     return x.movedim(-3, -1) if x.dim() > 2 else x
