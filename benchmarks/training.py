@@ -7,7 +7,8 @@
 Adds to benchmarks/results/training.csv, case by case, and leaves out what already stands there for this device, threads and
 version of torch (--again measures anew): milliseconds of a step, its ratio to the literal formulation's, the share of this
 device's matrix products at their best (float32 or bf16, as the step computes) and the most memory that steps hold.
-On one CPU thread times are the process's own processor time. The allocator setting of our trainer serves every way.
+On one CPU thread times are processor time of the process that computes. The allocator setting of our trainer
+(eisnn_zoo.training.setup.keep_memory) serves every way but "literal (default malloc)", which has a process of its own.
 """
 
 # ruff: noqa: E402  threads are set before torch is imported
@@ -19,6 +20,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,9 +45,10 @@ from eisnn_zoo.training.optim import ProjectedSGD
 from eisnn_zoo.training.setup import keep_memory
 
 CASES = {"cpu": {"ei_vgg8": (32,), "ei_resnet18": (32,)}, "cuda": {"ei_vgg8": (32, 128), "ei_resnet18": (128,)}}
-WAYS = {"cpu": ("literal", "eager", "compiled", "eager bf16", "compiled bf16"),
+APART = "literal (default malloc)"
+WAYS = {"cpu": (APART, "literal", "eager", "compiled", "eager bf16", "compiled bf16"),
         "cuda": ("literal", "eager", "fused", "compiled", "eager bf16", "fused bf16", "compiled bf16")}
-Step = Callable[[], float]
+Step = Callable[[], object]
 
 
 def pictures(n: int) -> torch.Tensor:
@@ -63,13 +66,36 @@ def initialised(name: str) -> SpikingNet:
     return network
 
 
+class Apart:
+    """The literal formulation's step in another process, which keeps the allocator's defaults."""
+
+    seconds = 0.0  # of its processor time, all of them
+
+    def __init__(self, name: str, batch: int):
+        arguments = [sys.executable, __file__, "--serve", "--models", name, "--batch", str(batch)]
+        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self) -> None:
+        print(file=self.process.stdin, flush=True)
+        Apart.seconds += float(self.process.stdout.readline())
+
+    @staticmethod
+    def serve(name: str, batch: int) -> None:
+        step = training_step(initialised(name), "literal", batch, "cpu")
+        for _ in sys.stdin:
+            start = time.process_time()
+            step()
+            print(time.process_time() - start, flush=True)
+
+
 def training_step(network: SpikingNet, way: str, batch: int, device: str) -> Step:
     """One way of training a copy of network on one batch; a call is a step to its end, and returns the loss."""
     kind, bf16 = torch.device(device).type, way.endswith("bf16")
     network = copy.deepcopy(network).to(device).train()
     x, y = pictures(batch).to(device), torch.arange(batch, device=device) % network.num_classes
     forward: torch.nn.Module = network
-    if way == "literal":
+    literal = way in ("literal", APART)
+    if literal:
         forward = Literal(network)
     else:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -84,7 +110,7 @@ def training_step(network: SpikingNet, way: str, batch: int, device: str) -> Ste
             logits = forward(x).float()
         loss = F.cross_entropy(logits, y)
         loss.backward()
-        if way == "literal":
+        if literal:
             for layer in network.modules():
                 if isinstance(layer, EISynapses):
                     layer.ei.weight.grad.div_(layer.fan_in)
@@ -133,10 +159,12 @@ def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, wi
     Args:
         about: called when all is compiled and warm, before the clock runs.
     """
-    clock = fair_clock(torch.get_num_threads(), device)
+    clock = own = fair_clock(torch.get_num_threads(), device)
+    if own is time.process_time:
+        clock = lambda: own() + Apart.seconds  # noqa: E731
     network = initialised(name)
     held = {way: memory(name, way, batch, device) for way in ways} if with_memory else {}
-    steps = {way: training_step(network, way, batch, device) for way in ways}
+    steps = {way: Apart(name, batch) if way == APART else training_step(network, way, batch, device) for way in ways}
     for step in steps.values():
         step()
     about()
@@ -209,20 +237,25 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--models", nargs="*", default=list(CASES["cpu"]), choices=list(CASES["cpu"]))
     parser.add_argument("--batch", type=int, nargs="*", help="instead of the model's own")
-    parser.add_argument("--ways", nargs="*", choices=WAYS["cuda"], help="these alone")
-    parser.add_argument("--skip", nargs="*", default=[], choices=WAYS["cuda"])
+    every = sorted({*WAYS["cpu"], *WAYS["cuda"]})
+    parser.add_argument("--ways", nargs="*", choices=every, help="these alone")
+    parser.add_argument("--skip", nargs="*", default=[], choices=every)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--again", action="store_true", help="also what is in the table")
     parser.add_argument("--no-memory", action="store_true", help="without a process for each way")
-    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)  # what such a process is told
+    for told in ("--memory", "--serve"):  # what other processes are told
+        parser.add_argument(told, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "training.csv")
     return parser
 
 
 def main() -> None:
     args = parser().parse_args()
-    keep_memory()
     strict_arithmetic()
+    if args.serve:
+        return Apart.serve(args.models[0], args.batch[0])
+    if args.ways != [APART]:
+        keep_memory()
     if args.memory:
         two_steps(args.models[0], args.ways[0], args.batch[0], args.device)
         print(peak_memory())
