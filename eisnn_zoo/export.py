@@ -6,7 +6,8 @@
 "fp16" keeps the folded kernels in half precision, and multiplies in it where the runtime can; membranes, divisors and
 sums stay float32. "int8" rounds the folded kernels to 8 bits, each output channel with its own scale, for a file of a
 quarter of the size, not for speed: onnxruntime's integer convolution was slower, torch's is faster (``--precision int8``,
-benchmarks/README.md). The activations lose nothing. The first layer sees pixels, not spikes, and stays as it is; so do the divisor's product and the output layer.
+benchmarks/README.md). The activations lose nothing. The first layer sees pixels, not spikes, and stays as it is; so do
+the divisor's product and the output layer.
 """
 
 from __future__ import annotations

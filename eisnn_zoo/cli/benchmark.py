@@ -29,9 +29,9 @@ EPILOG = """[bold]Examples[/bold]
 
   eisnn-zoo benchmark vgg8.onnx
 """
-COLUMNS = {"model": "model", "backend": "backend", "batch": "batch", "images_per_s": "images/s", "p25": "p25", "p75": "p75",
-           "p50_ms": "p50 (ms)", "p90_ms": "p90", "p99_ms": "p99", "memory_mb": "memory (MB)", "start_s": "start (s)",
-           "peak_share": "of peak", "times_literal": "x literal"}
+COLUMNS = {"model": "model", "backend": "backend", "device": "device", "batch": "batch", "images_per_s": "images/s",
+           "p25": "p25", "p75": "p75", "p50_ms": "p50 (ms)", "p90_ms": "p90", "p99_ms": "p99",
+           "memory_mb": "memory (MB)", "start_s": "start (s)", "peak_share": "of peak", "times_literal": "x literal"}
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def benchmark(
         "--backend", help="Some of torch, compile, int8, int8-compile (8-bit weights, by torch on a CPU), onnx, onnx-int8. Default: torch; "
                           "of an .onnx file onnx.", show_default=False)] = None,
     batch: Annotated[str, typer.Option("--batch", "-b", help="Batch sizes.")] = "1,32",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda; for ONNX files tensorrt too.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU. Default: the backends' own choice.")] = None,
     peers: Annotated[bool, typer.Option(
         "--peers", help="Beside them: the paper's formulas written down plainly (literal), and networks of this shape in "
@@ -57,9 +57,10 @@ def benchmark(
 ) -> None:
     """Time networks on this machine, in turn, after a warm-up.
 
-    Memory (the most that was held) and start-up (until the first answer) are those of a process of its own for every row. "of
-    peak" is the share of the machine's best measured rate of fp32 convolutions (without torch: of matrix products). On one CPU
-    thread times are the process's own, so that other work on the machine spoils them less.
+    Memory (the most held) and start-up (until the first answer) are those of a
+    process of its own for every row. "of peak" is the share of the machine's best
+    measured rate of fp32 convolutions (without torch: of matrix products). On one
+    CPU thread times are the process's own, which other work spoils less.
     """
     if threads:  # of libraries that are loaded from now on, and of the processes started below
         os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
@@ -75,7 +76,8 @@ def benchmark(
         place = next((o.device for o in opened if o.device != "cpu"), "cpu")
         clock = fair_clock(threads, place)
         peak, about = _machine(contenders, place, threads, clock)
-        note("  ".join(f"{key} {value}" for key, value in about.items()))
+        places = ", ".join(dict.fromkeys(o.device for o in opened))
+        note("  ".join(f"{key} {value}" for key, value in {**about, "device": places}.items()))
         for size in sizes:
             note(f"batch {size}: {len(opened)} to time")
             times = alternate({i: o.run(size) for i, o in enumerate(opened)}, rounds, clock=clock)
@@ -84,7 +86,8 @@ def benchmark(
     rows = [{**row, "memory_mb": round(row["memory_mb"]), "start_s": round(row["start_s"], 2)} for row in rows]
     if peers:
         _compare(rows)
-    print(render(rows, format, {key: title for key, title in COLUMNS.items() if key in rows[0]}))
+    hidden = {"device"} if places == "cpu" else set()
+    print(render(rows, format, {key: title for key, title in COLUMNS.items() if key in rows[0] and key not in hidden}))
     if output:
         _save(output, [{**row, **about} for row in rows])
 
@@ -218,7 +221,7 @@ def _machine(contenders: list[Contender], device: str, threads: int | None, cloc
     else:
         count, unit = threads or os.cpu_count() or 1, "product_peak_gflops"
         peak = product_peak(clock) if device == "cpu" else None
-    about = {**machine(packages), "device": device, "threads": count}
+    about = {**machine(packages), "threads": count}
     if device.startswith("cuda") and "torch" in packages:
         about["processor"] = torch.cuda.get_device_name(device)
     return peak, {**about, unit: round(peak / 1e9)} if peak else about
@@ -233,9 +236,10 @@ def _row(contender: Contender, opened: Opened, batch: int, times: np.ndarray, pe
     p25, p50, p75, p90, p99 = np.percentile(times, [25, 50, 75, 90, 99])
     operations = 2 * count(opened.model).macs(opened.time_steps)
     comparable = peak and contender.way not in PEERS  # they do other operations
-    return {"model": contender.title, "backend": contender.way, "batch": batch, "images_per_s": round(batch / p50, 1),
-            "p25": round(batch / p75, 1), "p75": round(batch / p25, 1), "p50_ms": round(1e3 * p50, 2), "p90_ms": round(1e3 * p90, 2),
-            "p99_ms": round(1e3 * p99, 2), "peak_share": round(operations * batch / p50 / peak, 2) if comparable else None}
+    return {"model": contender.title, "backend": contender.way, "device": opened.device, "batch": batch,
+            "images_per_s": round(batch / p50, 1), "p25": round(batch / p75, 1), "p75": round(batch / p25, 1),
+            "p50_ms": round(1e3 * p50, 2), "p90_ms": round(1e3 * p90, 2), "p99_ms": round(1e3 * p99, 2),
+            "peak_share": round(operations * batch / p50 / peak, 2) if comparable else None}
 
 
 def _compare(rows: list[dict]) -> None:
