@@ -73,7 +73,8 @@ def _agrees(kernel: Callable[..., Tensor], device: torch.device, lif: LIF, steps
             if fused:
                 spikes = kernel(*inputs, lif, steps_in, time_steps)
             else:
-                current = excitatory_current(*inputs, "adaptive")
+                net, i_div, g_e, b_e = inputs
+                current = excitatory_current(net, i_div, g_e, b_e, "adaptive")
                 spikes = lif(current.unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
             results.append([spikes.detach(), *torch.autograd.grad((spikes * weights).sum(), inputs)])
     (spikes, *gradients), (expected, *others) = results
