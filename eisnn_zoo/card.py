@@ -115,6 +115,14 @@ def _evaluation(config: Config, row: Weights) -> str:
     return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
 
 
+def wilson(top1: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of an accuracy of top1 % on n images, in %; z: 1.96 for 95 % confidence."""
+    p = top1 / 100
+    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 100 / (1 + z * z / n)
+    return scale * (middle - spread), min(100.0, scale * (middle + spread))
+
+
 # ---- sections -------------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +136,7 @@ def _about(config: Config, row: Weights, facts: dict) -> str:
         what = "A spiking network with batch normalisation: the baseline to which the excitatory-inhibitory networks are compared."
     return f"""# {model.title} for {model.dataset.title} (`{row.name}`)
 
-{what} It reaches **{row.top1} % top-1** on the test set of {model.dataset.title} with T = {config.options['time_steps']} time steps.
+{what} It reaches **{row.top1} % top-1** on {_test_set(config, facts)} with T = {config.options['time_steps']} time steps.
 
 Architecture and method are those of *{PAPER}* by {AUTHORS} ({VENUE}, [arXiv {ARXIV}](https://arxiv.org/abs/{ARXIV})); the
 authors' own code and weights are [{RELEASE_REPO}](https://huggingface.co/{RELEASE_REPO}). These weights were trained by the
@@ -198,6 +206,13 @@ def _preprocessing(config: Config) -> str:
     return f"## Preprocessing\n\n{text}\n\nClasses, in order: {labels}."
 
 
+def _test_set(config: Config, facts: dict) -> str:
+    """In words; how much of it was measured where that is not all."""
+    dataset, n = config.model.dataset, facts.get("test_images")
+    whole = f"the test set of {dataset.title}"
+    return whole if n in (None, dataset.test_images) else f"{n:,} images of {whole}, which has {dataset.test_images:,},"
+
+
 def _accuracy(config: Config, row: Weights, facts: dict) -> str:
     n, model = facts.get("test_images"), config.model
     lines = ["| weights | images | top-1 (%) |", "|---|---|---|"]
@@ -216,8 +231,9 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
     notes = [f"The figure is that of the stored file: its {facts.get('stored_as', 'float32')} numbers loaded into a float32 network, "
              f"computed in strict float32 by the code that predicts. How it came about: {row.obtained}."]
     if n:
-        error = 100 * math.sqrt(max(row.top1 * (100 - row.top1), 1) / 1e4 / n)
-        notes.append(f"One run, one seed; the sampling error of {n:,} images alone is about ±{error:.1f} points.")
+        low, high = wilson(row.top1, n)
+        notes.append(f"One run, one seed; from {n:,} images alone the true figure lies between {low:.1f} and {high:.1f} % "
+                     "(95 % confidence, Wilson).")
     if model.released_top1 is not None:
         notes.append("The authors hold out no validation split, so their figure is the best of all epochs on the test images "
                      "themselves; ours and theirs are not chosen in the same way.")

@@ -21,6 +21,7 @@ class Dataset:
         num_classes, channels, size: classes, input channels, and pixels a side.
         time_steps: T of the paper's networks on it.
         event: frames of events instead of static images.
+        test_images: in the whole test set, by which a figure on fewer is told.
         release: the release's name for it.
     """
 
@@ -31,6 +32,7 @@ class Dataset:
     size: int
     time_steps: int
     event: bool
+    test_images: int
     release: str
 
     @property
@@ -45,13 +47,13 @@ def _labels(name: str) -> tuple[str, ...]:
 
 
 DATASETS = {d.name: d for d in (
-    Dataset("cifar10", "CIFAR-10", 10, 3, 32, 4, False, "CIFAR10"),
-    Dataset("cifar100", "CIFAR-100", 100, 3, 32, 4, False, "CIFAR100"),
-    Dataset("tinyimagenet200", "TinyImageNet-200", 200, 3, 32, 4, False, "TinyImageNet200"),
-    Dataset("mnist", "MNIST", 10, 1, 28, 4, False, "MNIST"),
-    Dataset("cifar10dvs", "CIFAR10-DVS", 10, 2, 48, 10, True, "CIFAR10DVS"),
-    Dataset("dvsgesture", "DVS-Gesture", 11, 2, 48, 16, True, "DVSGesture"),
-    Dataset("nmnist", "N-MNIST", 10, 2, 34, 10, True, "NMNIST"),
+    Dataset("cifar10", "CIFAR-10", 10, 3, 32, 4, False, 10_000, "CIFAR10"),
+    Dataset("cifar100", "CIFAR-100", 100, 3, 32, 4, False, 10_000, "CIFAR100"),
+    Dataset("tinyimagenet200", "TinyImageNet-200", 200, 3, 32, 4, False, 10_000, "TinyImageNet200"),
+    Dataset("mnist", "MNIST", 10, 1, 28, 4, False, 10_000, "MNIST"),
+    Dataset("cifar10dvs", "CIFAR10-DVS", 10, 2, 48, 10, True, 1_000, "CIFAR10DVS"),
+    Dataset("dvsgesture", "DVS-Gesture", 11, 2, 48, 16, True, 288, "DVSGesture"),
+    Dataset("nmnist", "N-MNIST", 10, 2, 34, 10, True, 10_000, "NMNIST"),
 )}
 
 DEPTHS = {"vgg": (8, 11, 16, 19), "resnet": (18, 34, 50, 101, 152), "mlp": (2, 4, 6, 8, 12, 16)}

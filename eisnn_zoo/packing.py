@@ -84,7 +84,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         config = replace(config, facts=facts)
         _save(state, config, beside)
         _records(run, beside, environment, history, recipe)
-        row = Weights(model, tag, facts["top1"], _obtained(facts), LICENSE, folder=config.name, sha256=sha256(beside / WEIGHTS),
+        row = Weights(model, tag, facts["top1"], _obtained(facts, model), LICENSE, folder=config.name, sha256=sha256(beside / WEIGHTS),
                       size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts))
         card.write(beside, config, row)
         beside.chmod(0o755)
@@ -222,10 +222,11 @@ def recipe_name(recipe: Recipe) -> str:
     return names[0] if names else "own"
 
 
-def _obtained(facts: dict) -> str:
+def _obtained(facts: dict, model: Model) -> str:
     from .training.data import TEST_SET
 
-    looked = f"the {facts['test_images']:,} test images decided nothing"
+    n, all_ = facts["test_images"], model.dataset.test_images
+    looked = f"the {n:,} test images{'' if n == all_ else f' (of {all_:,})'} decided nothing"
     if facts["weights"] not in ("best", "last"):
         return f"weights of a checkpoint; {looked}"
     if facts["weights"] == "last":
