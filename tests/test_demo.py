@@ -212,7 +212,8 @@ def test_another_host_is_said(cli, monkeypatch):
 @contextmanager
 def served(tmp_path):
     """The command as a user starts it, and its address; ended by Ctrl-C, which must leave no traceback."""
-    code = "from eisnn_zoo.cli import main; main()"
+    # A suite started in the background ignores SIGINT, and its children would inherit that.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from eisnn_zoo.cli import main; main()"
     process = subprocess.Popen([sys.executable, "-c", code, "demo", "--no-browser", "--port", str(free_port())], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
                                env={**os.environ, "GRADIO_TEMP_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)})

@@ -1,0 +1,82 @@
+"""How soon a run reaches an accuracy: writes results/time_to_accuracy.csv and the table of training.md.
+
+    python docs/time_to_accuracy.py "Muon, T = 1, 2, 4=hub/ei_vgg8_cifar10.zoo" "SGD, T = 4=runs/sgd"
+
+Each argument is a title and a folder with recipe.yaml, metrics.csv and environment.json. Operations are those of the multiply-adds
+(eisnn_zoo.count), two each, of the forward pass, and twice as many of the backward pass, for every training image.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+from generated import write_between
+
+from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.count import count
+from eisnn_zoo.training.run import Run
+
+HERE = Path(__file__).parent
+TABLE, PAGE = HERE.parent / "results" / "time_to_accuracy.csv", HERE / "training.md"
+GOALS = (30, 40, 50, 60, 70, 75, 80, 84)
+PAPER = {"epochs": 300, "images": 50_000, "time_steps": 4}
+
+
+def operations(model: str, images: int, time_steps: int) -> float:
+    """Of training on so many images, forward and backward."""
+    return 3 * 2 * count(MODELS[model]).macs(time_steps) * images
+
+
+def reached(title: str, folder: Path) -> list[dict]:
+    """The first epoch with each accuracy on the held-out images, and what it had taken until then."""
+    run = Run.existing(folder)
+    model, where = run.recipe.model, run.environment
+    whole = PAPER["epochs"] * operations(model, PAPER["images"], PAPER["time_steps"])
+    rows, spent, seconds = [], 0.0, 0.0
+    goals = list(GOALS)
+    with (folder / "metrics.csv").open() as f:
+        for epoch in csv.DictReader(f):
+            spent += operations(model, where["train_images"], int(epoch["time_steps"]))
+            seconds += float(epoch["seconds"])
+            while goals and float(epoch["valid_top1"]) >= goals[0]:
+                rows.append({"run": title, "model": model, "top1": goals.pop(0), "epochs": epoch["epoch"],
+                             "time_steps": epoch["time_steps"], "tera_operations": round(spent / 1e12),
+                             "share_of_paper": round(spent / whole, 5), "seconds": round(seconds),
+                             "device": where.get("device_name") or where["device"], "threads": where["threads"]})
+    return rows
+
+
+def page(rows: list[dict]) -> str:
+    titles = list(dict.fromkeys(row["run"] for row in rows))
+    lines = ["| top-1 on held-out images (%) | " + " | ".join(titles) + " |", "|---:|" + "---|" * len(titles)]
+    for goal in GOALS:
+        found = ([r for r in rows if r["run"] == title and int(r["top1"]) == goal] for title in titles)
+        lines.append(f"| {goal} | " + " | ".join(_cell(rs[0]) if rs else "not reached" for rs in found) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict) -> str:
+    share, minutes = 100 * float(row["share_of_paper"]), int(row["seconds"]) / 60
+    return (f"{row['epochs']} epoch{'s' * (row['epochs'] != '1')}, {int(row['tera_operations']):,} TOP "
+            f"({share:.2f} % of the paper's), {minutes:.0f} min")
+
+
+def main() -> None:
+    rows = [row for argument in sys.argv[1:] for row in reached(*_parse(argument))]
+    if rows:
+        with TABLE.open("w", newline="") as f:
+            writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    write_between(PAGE, "time to accuracy", page(list(csv.DictReader(TABLE.open()))))
+
+
+def _parse(argument: str) -> tuple[str, Path]:
+    title, _, folder = argument.rpartition("=")
+    return title.strip(), Path(folder)
+
+
+if __name__ == "__main__":
+    main()
