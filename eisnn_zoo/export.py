@@ -107,7 +107,16 @@ def trace(network: SpikingNet, input_size: tuple[int, int, int], opset: int, hal
     finally:
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
-    return program.model_proto
+    model = program.model_proto
+    forget_origin(model)
+    return model
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """The exporter notes for every value where in the code it came from, with the paths of the machine it ran on."""
+    graph = model.graph
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, *model.functions, graph):
+        del part.metadata_props[:]
 
 
 def quantise(model: onnx.ModelProto) -> None:

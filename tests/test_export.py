@@ -67,6 +67,11 @@ def int8(fp32, tmp_path_factory):
     return path
 
 
+def test_the_file_says_nothing_of_the_machine_that_made_it(fp32):
+    places = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "site-packages", "stack_trace", ".py")
+    assert not [place for place in places if place.encode() in fp32.read_bytes()]
+
+
 def test_answers_are_the_network_s_at_any_batch(vgg8, fp32, pictures):
     found = verify(fp32, vgg8, pictures)
     assert found.samples == 10 and found.top1 == 1 and found.close >= 0.9, found
