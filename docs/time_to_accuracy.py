@@ -2,8 +2,8 @@
 
     python docs/time_to_accuracy.py "Muon, T = 1, 2, 4=hub/ei_vgg8_cifar10.zoo" "SGD, T = 4=runs/sgd"
 
-Each argument is a title and a folder with recipe.yaml, metrics.csv and environment.json. Operations are those of the multiply-adds
-(eisnn_zoo.count), two each, of the forward pass, and twice as many of the backward pass, for every training image.
+Each argument is a title and a folder with recipe.yaml, metrics.csv and environment.json. Operations are two for each multiply-add of
+forward and backward (eisnn_zoo.count), for every training image.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from generated import write_between
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
+from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ PAPER = {"epochs": 300, "images": 50_000, "time_steps": 4}
 
 def operations(model: str, images: int, time_steps: int) -> float:
     """Of training on so many images, forward and backward."""
-    return 3 * 2 * count(MODELS[model]).macs(time_steps) * images
+    return 2 * count(MODELS[model]).training_macs(time_steps) * images
 
 
 def reached(title: str, folder: Path) -> list[dict]:
@@ -66,10 +67,7 @@ def _cell(row: dict) -> str:
 def main() -> None:
     rows = [row for argument in sys.argv[1:] for row in reached(*_parse(argument))]
     if rows:
-        with TABLE.open("w", newline="") as f:
-            writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_atomic(TABLE, to_csv(rows))
     write_between(PAGE, "time to accuracy", page(list(csv.DictReader(TABLE.open()))))
 
 

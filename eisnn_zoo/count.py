@@ -32,6 +32,10 @@ class Count:
         """Of one inference: W_EE - W_EI W_IE folded, W_IE, and the divisor's product."""
         return self.first * (time_steps if self.event else 1) + self.rest * time_steps + self.head
 
+    def training_macs(self, time_steps: int) -> int:
+        """Of forward and backward of one image: three times an inference, but the first layer's input needs no gradient."""
+        return 3 * self.macs(time_steps) - self.first
+
     def layer(self, n_in: int, n_out: int, kernel: int, positions: int) -> None:
         d, n_i = n_in * kernel * kernel, max(1, n_out // EI_RATIO)
         if self.kind == "ei":

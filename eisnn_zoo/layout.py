@@ -1,10 +1,13 @@
 """Axes in the order in which maps lie in memory on a processor: channels last.
 
 Arithmetic that follows this order runs along memory; torch.compile, too, then writes loops over neighbouring numbers
-instead of gathering them one by one (half a training step, measured).
+instead of gathering them one by one. Measured on one core: bf16 training steps 1.1 (ResNet-18, T = 1) to 1.4 times (VGG-8,
+T = 4) as fast.
 """
 
 from __future__ import annotations
+
+import shutil
 
 from torch import Tensor
 
@@ -17,6 +20,11 @@ def in_memory_order(x: Tensor) -> Tensor:
 def as_map(x: Tensor) -> Tensor:
     """The way back, a view: ``[..., H, W, C]`` to ``[..., C, H, W]``; ``[N, C]`` as it is."""
     return x.movedim(-1, -3) if x.dim() > 2 else x
+
+
+def can_compile(device: str) -> bool:
+    """Whether torch.compile can work: on a CPU it calls a C++ compiler."""
+    return device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++"))
 
 
 def compile_options(device: str) -> dict:
