@@ -1,7 +1,7 @@
 """All that a GPU is to tell about training, in order, by one command that goes on where it was stopped.
 
     python benchmarks/gpu.py                                     minutes on one GPU; --output DIR for other than results/
-    TRITON_INTERPRET=1 python benchmarks/gpu.py --device cpu --small --output /tmp/trial      a trial without one
+    TRITON_INTERPRET=1 python benchmarks/gpu.py --device cpu --small --output trial           a trial without one
 
 1. gpu_correctness.csv  spikes and gradients of the kernels (eisnn_zoo.fused) and of torch, against float64
 2. gpu_kernels.csv      milliseconds of both, and of torch.compile, at the sizes that the networks have at batch 128
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from eisnn_zoo import fused, fusing
 from eisnn_zoo.ei import excitatory_current
+from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.layout import compile_options
 from eisnn_zoo.neuron import LIF, SURROGATES
 from eisnn_zoo.precision import strict_arithmetic
@@ -122,12 +123,7 @@ def write(rows: Iterable[dict], path: Path, device: str, again: bool) -> None:
         print("  ".join(f"{k}={v}" for k, v in row.items()), flush=True)
         made.append({**row, **about})
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="") as f:
-        writer = csv.DictWriter(f, made[0])
-        writer.writeheader()
-        writer.writerows(made)
-    beside.replace(path)
+    write_atomic(path, to_csv(made))
     print(f"wrote {path}\n", flush=True)
 
 

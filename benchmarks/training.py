@@ -36,6 +36,7 @@ from eisnn_zoo import initialize
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
 from eisnn_zoo.ei import EISynapses
+from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.layout import compile_options
 from eisnn_zoo.literal import Literal
 from eisnn_zoo.networks import SpikingNet, build
@@ -170,7 +171,7 @@ def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, wi
     about()
     peaks = {bf16: matmul_peak(device, torch.bfloat16 if bf16 else torch.float32, clock) for bf16 in (False, True)}
     times = alternate(steps, rounds, 0.3, clock)
-    operations = 2 * batch * training_macs(name, network.time_steps)
+    operations = 2 * batch * count(MODELS[name]).training_macs(network.time_steps)
     literal = float(np.median(times["literal"])) if "literal" in times else None
     rows = []
     for way, seconds in times.items():
@@ -186,12 +187,6 @@ def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, wi
     return rows
 
 
-def training_macs(name: str, time_steps: int) -> int:
-    """Of forward and backward of an image; the first layer's input needs no gradient."""
-    total = count(MODELS[name])
-    return 3 * total.macs(time_steps) - total.first
-
-
 def device_name(device: str) -> str:
     return processor() if device == "cpu" else torch.cuda.get_device_name(device)
 
@@ -205,10 +200,7 @@ def save(rows: list[dict], path: Path) -> None:
     old = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
     new = {key(row) for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as f:
-        writer = csv.DictWriter(f, rows[0])
-        writer.writeheader()
-        writer.writerows([row for row in old if key(row) not in new] + rows)
+    write_atomic(path, to_csv([row for row in old if key(row) not in new] + rows))
     print(f"wrote {path}", flush=True)
 
 

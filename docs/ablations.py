@@ -6,8 +6,6 @@ Writes results/ablations.csv, docs/ablations.png and the table in docs/ablations
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import sys
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from eisnn_zoo.analysis.evolution_figures import epoch_shades
 from eisnn_zoo.analysis.figures import label, layer_axis, legend, new, percent, to_png
 from eisnn_zoo.analysis.snapshot import Snapshot, load_snapshots
 from eisnn_zoo.errors import UsageError, ZooError
-from eisnn_zoo.files import write_atomic
+from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.training.recipe import Recipe
 from eisnn_zoo.training.run import Run
 from eisnn_zoo.weights import read_tensors
@@ -187,12 +185,8 @@ def write(folders: list[Path], root: Path = ROOT) -> list[dict]:
         if other:
             raise UsageError(f"{run.folder} differs from {whole.folder} in more than an ablation: {', '.join(other)}")
     rows = [row(run, whole) for run in runs]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     (root / "results").mkdir(exist_ok=True)
-    write_atomic(root / "results" / "ablations.csv", out.getvalue())
+    write_atomic(root / "results" / "ablations.csv", to_csv(rows))
     write_atomic(root / "docs" / "ablations.png", to_png(picture([run for run in runs if run.snapshots]), dpi=110))
     write_between(root / "docs" / "ablations.md", "ablations", f"{setting(rows)}\n\n{table(rows)}")
     return rows

@@ -15,9 +15,10 @@ import statistics
 from pathlib import Path
 
 from generated import write_between
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from eisnn_zoo.analysis.figures import to_png
+from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -81,7 +82,7 @@ def draw(rows: list[dict]) -> None:
     axes.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    FigureCanvasAgg(figure).print_png(PICTURE)
+    write_atomic(PICTURE, to_png(figure, dpi=100))
 
 
 def main() -> None:
@@ -95,10 +96,7 @@ def main() -> None:
         new = [measured(folder, baseline) for folder in (arguments.baseline, *arguments.runs)]
         hashes = {row["recipe_sha256"] for row in new}
         rows = [row for row in rows if row["recipe_sha256"] not in hashes] + new
-        with TABLE.open("w", newline="") as f:
-            writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_atomic(TABLE, to_csv(rows))
     write_page(rows)
     draw(rows)
 

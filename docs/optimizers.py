@@ -5,14 +5,13 @@ Each is a run recorded with --record, of the same model, seed and epochs. Writes
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
 from eisnn_zoo.analysis.evolution import read_evolution
 from eisnn_zoo.analysis.figures import label, layer_axis, new, percent, to_png
 from eisnn_zoo.analysis.snapshot import Snapshot
-from eisnn_zoo.files import write_atomic
+from eisnn_zoo.files import to_csv, write_atomic
 
 HERE = Path(__file__).parent
 TABLE, PICTURE = HERE.parent / "results" / "optimizers.csv", HERE / "optimizers.png"
@@ -49,10 +48,7 @@ def main() -> None:
         title, _, folder = argument.rpartition("=")
         run = read_evolution(Path(folder))
         table += ([] if table else rows("at the start", run.first)) + rows(title, run.last)
-    with TABLE.open("w", newline="") as f:
-        writer = csv.DictWriter(f, table[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+    write_atomic(TABLE, to_csv(table))
     write_atomic(PICTURE, draw(table))
 
 

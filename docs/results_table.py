@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from generated import between, write_between
+
 from eisnn_zoo.catalog import MODELS
-from eisnn_zoo.files import write_atomic
 from eisnn_zoo.weights import weights_of
 
 README = Path(__file__).parent.parent / "README.md"
-START, END = "<!-- results: written by docs/results_table.py -->", "<!-- end of results -->"
 
 
 def rows() -> list[tuple[str, ...]]:
@@ -33,10 +33,8 @@ def table() -> str:
 
 
 def updated(readme: str) -> str:
-    before, _, rest = readme.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n\n{table()}\n\n{END}{after}"
+    return between(readme, "results", table())
 
 
 if __name__ == "__main__":
-    write_atomic(README, updated(README.read_text("utf-8")))
+    write_between(README, "results", table())

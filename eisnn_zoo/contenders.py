@@ -137,8 +137,7 @@ def _open_torch(contender: Contender) -> Opened:
 
         return run
 
-    memory = (lambda: torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_memory
-    return Opened(model, steps, (steps, *size) if event else size, str(device), place, memory)
+    return Opened(model, steps, (steps, *size) if event else size, str(device), place, lambda: peak_memory(str(device)))
 
 
 def _cold() -> None:

@@ -135,7 +135,10 @@ class EISynapses(nn.Module):
 
 
 class EILayer(EISynapses):
-    """Adds the gains, the bias and the division to the synapses; a subclass applies the weights (synaptic, drives)."""
+    """Adds the gains, the bias and the division to the synapses.
+
+    The weights are applied as matrices; a subclass may apply them otherwise (synaptic, drives).
+    """
 
     def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = 4, device=None, dtype=None):
         super().__init__(n_in, n_e, kernel, ei_ratio, device, dtype)
@@ -157,7 +160,9 @@ class EILayer(EISynapses):
 
     def drives(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """I_EE - I_sub and I_div, channels in the last axis."""
-        raise NotImplementedError
+        joint, mix = self.joint_weight()
+        net, i_ie = self.synaptic(x, joint).split([self.n_e, self.n_i], 1)
+        return net, F.linear(i_ie, mix)
 
     def forward(self, x: Tensor) -> Tensor:
         net, i_div = self.drives(x)
@@ -223,11 +228,6 @@ class EILinear(EILayer):
 
     def __init__(self, n_in: int, n_e: int, ei_ratio: int = 4, device=None, dtype=None):
         super().__init__(n_in, n_e, (), ei_ratio, device, dtype)
-
-    def drives(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        joint, mix = self.joint_weight()
-        net, i_ie = self.synaptic(x, joint).split([self.n_e, self.n_i], 1)
-        return net, F.linear(i_ie, mix)
 
 
 class EIReadout(EISynapses):

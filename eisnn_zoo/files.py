@@ -1,10 +1,12 @@
-"""Files appear complete or not at all."""
+"""Files appear complete or not at all; and tables as text."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 
@@ -32,3 +34,14 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def to_csv(rows: Sequence[dict], columns: Iterable[str] | None = None, header: bool = True) -> str:
+    """Rows as CSV. columns: these alone, in this order; None: all keys of all rows, as they first come."""
+    out = io.StringIO()
+    columns = dict.fromkeys(key for row in rows for key in row) if columns is None else columns
+    writer = csv.DictWriter(out, list(columns), lineterminator="\n", extrasaction="ignore")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

@@ -77,8 +77,12 @@ def product_peak(clock: Clock = time.perf_counter) -> float:
     return 2 * 512**3 / float(alternate({"": lambda: np.matmul(a, b, out=out)}, 5, 0.02, clock)[""].min())
 
 
-def peak_memory() -> int:
-    """The most bytes of memory that this process has held."""
+def peak_memory(device: str = "cpu") -> int:
+    """The most bytes that this process has held: of main memory, or of a GPU's."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as f:
         # Linux's getrusage would count the process that started this one too.
         return 1024 * int(next(line.split()[1] for line in f if line.startswith("VmHWM")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from .anytime import early_exit
 from .errors import UsageError
 from .folding import fold
+from .layout import can_compile
 from .networks import SpikingNet
 from .stepping import NetworkSteps, stepwise
 from .weights import Located, load_network
@@ -42,7 +42,7 @@ def fold_for(device: torch.device, network: SpikingNet, size: tuple[int, int], c
     """
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision}: torch computes in {' or '.join(PRECISIONS)} here")
-    if compile and device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
+    if compile and not can_compile(device.type):
         raise UsageError("torch.compile needs a C++ compiler, g++ or clang++, and finds none: install one, or do without compiling")
     try:
         return fold(network, size, compile, precision == "int8")

@@ -30,6 +30,7 @@ from .figures import (
     percent,
     shades,
     symbol,
+    to_png,
 )
 from .histograms import quantiles, shares
 from .parameters import UNIFORM
@@ -241,6 +242,4 @@ def _frame(e: Evolution, i: int) -> bytes:
     percent(ax.yaxis)
     label(ax, "firing rate")
     layer_axis(ax, len(colors))
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=80, facecolor="white")
-    return out.getvalue()
+    return to_png(figure, dpi=80)

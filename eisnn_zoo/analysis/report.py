@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import struct
 from importlib import resources
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..files import write_atomic
+from ..files import to_csv, write_atomic
 from .prose import EVOLUTION, PROSE
 from .studies import Study
 
@@ -21,12 +19,7 @@ PAGE = "report.html"
 def write_study(folder: Path, study: Study, png: bytes) -> tuple[Path, Path]:
     """``<key>.csv`` and ``<key>.png`` in folder. png: the study's figure, drawn."""
     table, picture = folder / f"{study.key}.csv", folder / f"{study.key}.png"
-    out = io.StringIO()
-    columns = dict.fromkeys(key for row in study.rows for key in row)
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(study.rows)
-    write_atomic(table, out.getvalue())
+    write_atomic(table, to_csv(study.rows))
     write_atomic(picture, png)
     return table, picture
 

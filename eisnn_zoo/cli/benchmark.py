@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from .output import Format, note, render, to_csv
+from .output import Format, note, render
 
 if TYPE_CHECKING:
     import numpy as np
@@ -251,7 +251,7 @@ def _compare(rows: list[dict]) -> None:
 
 
 def _save(folder: Path, rows: list[dict]) -> None:
-    from ..files import write_atomic
+    from ..files import to_csv, write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "benchmark.csv", to_csv(rows))

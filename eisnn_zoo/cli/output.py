@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import sys
 from enum import Enum
+
+from ..files import to_csv
 
 
 class Format(str, Enum):
@@ -49,15 +49,6 @@ def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
 
 def _cell(value) -> str:
     return "-" if value is None or value == "" else str(value)
-
-
-def to_csv(rows: list[dict], header: bool = True) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0].keys() if rows else [], lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def render(rows: list[dict], format: Format, columns: dict[str, str] | None = None) -> str:

@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError, ZooError
-from .output import Format, is_terminal, note, plain, to_csv
+from ..files import to_csv
+from .output import Format, is_terminal, note, plain
 
 EPILOG = """[bold]Examples[/bold]
 

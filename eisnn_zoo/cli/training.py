@@ -205,30 +205,18 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
     return settings
 
 
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name}: torch has no such device here; use --device cpu") from error
-    return name
-
-
 def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, report_to: list[str] | None,
          save_every: float = 300, record_at: str | None = None):
     """Trains, and returns the finished training."""
-    import shutil
-
+    from ..layout import can_compile
+    from ..torch_runtime import torch_device
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
 
-    device = _device(device)
+    device = str(torch_device(device))
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
-    if compile is None:  # on a CPU torch.compile calls a C++ compiler
-        compile = device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++"))
+    if compile is None:
+        compile = can_compile(device)
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
         going_on = f", going on from iteration {training.step}" if training.step else ""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
 import statistics
 from pathlib import Path
 
 import torch
 
-from .. import timing
 from ..catalog import MODELS
 from ..errors import ZooError
-from ..files import write_atomic
+from ..files import to_csv, write_atomic
 from ..folding import fold
+from ..timing import peak_memory
 from ..weights import WEIGHTS, load_network, locate, sha256
 from .data import Images
 from .evaluation import Scores
@@ -45,15 +44,8 @@ def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
         round(scores["last"].top1, 2), round(scores["best"].top1, 2), round(scores["last"].top5, 2), paper, source, recipe.seed,
         recipe.epochs, recipe.sha256, environment["commit"], environment["eisnn_zoo"], environment["torch"],
         environment["device_name"], environment["threads"], round(sum(row["seconds"] for row in history)),
-        round(statistics.median(speed), 1), peak_memory(device))
+        round(statistics.median(speed), 1), round(peak_memory(str(device)) / 2**20))
     return dict(zip(COLUMNS, values, strict=True))
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most memory this process has held, in MB: on the GPU where it runs on one."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return round(timing.peak_memory() / 2**20)
 
 
 def append(row: dict, path: Path) -> None:
@@ -71,9 +63,5 @@ def append(row: dict, path: Path) -> None:
                 raise ZooError(f"{path} is no table of results: its columns are not those of one; name another file")
     key = ("weights_sha256", "test_sha256")
     rows = [r for r in rows if tuple(r[k] for k in key) != tuple(row[k] for k in key)]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*rows, row])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, out.getvalue())
+    write_atomic(path, to_csv([*rows, row], COLUMNS))

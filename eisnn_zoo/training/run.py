@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import UsageError, ZooError
-from ..files import write_atomic
+from ..files import to_csv, write_atomic
 from ..timing import processor
 from .recipe import Recipe, load_recipe
 
@@ -104,11 +102,7 @@ class Run:
 
     def record(self, row: dict) -> None:
         self.history.append(row)
-        out = io.StringIO()
-        writer = csv.DictWriter(out, self.history[0].keys(), lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_atomic(self.folder / "metrics.csv", out.getvalue())
+        write_atomic(self.folder / "metrics.csv", to_csv(self.history, self.history[0]))
 
     def save_weights(self, name: str, model: nn.Module, config: Config) -> None:
         """``name/``: weights and configuration, the configuration in the weight file's header too."""
