@@ -25,9 +25,9 @@ GOALS = (30, 40, 50, 60, 70, 75, 80, 84)
 PAPER = {"epochs": 300, "images": 50_000, "time_steps": 4}
 
 
-def operations(model: str, images: int, time_steps: int) -> float:
-    """Of training on so many images, forward and backward."""
-    return 2 * count(MODELS[model]).training_macs(time_steps) * images
+def operations(model: str, images: int, time_steps: int, side: int = 0) -> float:
+    """Of training on so many images, forward and backward; side: of the images, the model's own where 0."""
+    return 2 * count(MODELS[model], side).training_macs(time_steps) * images
 
 
 def reached(title: str, folder: Path) -> list[dict]:
@@ -39,7 +39,7 @@ def reached(title: str, folder: Path) -> list[dict]:
     goals = list(GOALS)
     with (folder / "metrics.csv").open() as f:
         for epoch in csv.DictReader(f):
-            spent += operations(model, where["train_images"], int(epoch["time_steps"]))
+            spent += operations(model, where["train_images"], int(epoch["time_steps"]), run.recipe.side_at(int(epoch["epoch"]) - 1))
             seconds += float(epoch["seconds"])
             while goals and float(epoch["valid_top1"]) >= goals[0]:
                 rows.append({"run": title, "model": model, "top1": goals.pop(0), "epochs": epoch["epoch"],

@@ -243,15 +243,16 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
 
 
 def _training(config: Config, facts: dict, files: set[str]) -> str:
-    steps = facts.get("time_steps")
-    schedule = ", then ".join(f"T = {t} from epoch {int(first) + 1}" for first, t in steps.items()) if isinstance(steps, dict) else None
     epochs = facts.get("epochs")
     if epochs != (planned := facts.get("epochs_planned", epochs)):
         epochs = f"{epochs} of the {planned} of its recipe: the run was not finished"
+    optimizer = facts.get("optimizer")
+    if n := facts.get("deflate_epochs"):
+        optimizer = f"{optimizer}, deflated over the first {n:g} epoch{'s' * (n != 1)}"
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None, "epochs": epochs,
-        "time steps": schedule or (f"T = {steps}" if steps else None),
-        "optimizer": facts.get("optimizer"), "step size": facts.get("lr"), "batch size": facts.get("batch_size"),
+        "time steps": _over_epochs(facts.get("time_steps"), "T = {}"), "image size": _over_epochs(facts.get("resolution"), "{0} x {0}"),
+        "optimizer": optimizer, "step size": facts.get("lr"), "batch size": facts.get("batch_size"),
         "augmentation": facts.get("augment"), "label smoothing": facts.get("label_smoothing"), "seed": facts.get("seed"),
         "arithmetic": facts.get("precision"),
         "images trained on": f"{facts['train_images']:,}" if "train_images" in facts else None,
@@ -273,6 +274,13 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     if "curves.png" in files:
         text += "\n\n![Loss and accuracy by epoch](curves.png)"
     return text
+
+
+def _over_epochs(value: int | dict[str, int] | None, form: str) -> str | None:
+    """A recipe's value, or its values by first epoch, in words."""
+    if not isinstance(value, dict):
+        return form.format(value) if value else None
+    return ", then ".join(f"{form.format(v)} from epoch {int(first) + 1}" for first, v in value.items())
 
 
 def _cost(config: Config, facts: dict) -> str:

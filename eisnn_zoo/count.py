@@ -55,9 +55,10 @@ class Count:
         self.head = classes * n_in
 
 
-def count(model: Model) -> Count:
-    """Of a catalog entry with its own number of classes and input size."""
-    channels, side, _ = model.input_size
+def count(model: Model, side: int = 0) -> Count:
+    """Of a catalog entry with its own number of classes; side: of its input in pixels, the model's own where 0."""
+    channels, own, _ = model.input_size
+    side = side or own
     total = Count(model.kind, bool(model.options.get("event_input")))
     width = {"vgg": _vgg, "resnet": _resnet, "mlp": _mlp}[model.family](total, model.depth, channels, side)
     total.readout(width, model.options["num_classes"])

@@ -191,7 +191,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
     from .training.data import TEST_SET
 
     held_out = environment.get("valid_images", recipe.holdout) if recipe.holdout else 0
-    comparable = [row for row in history if row["time_steps"] == recipe.final_steps]
+    comparable = [row for epoch, row in enumerate(history) if recipe.comparable(epoch)]
     epoch = {"last": history[-1], "best": max(comparable or history, key=lambda row: row["valid_top1"])}.get(which)
     facts = {
         **scores[which], "measured_on": TEST_SET,
@@ -200,8 +200,10 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "valid_top1": epoch and epoch["valid_top1"], "valid_top1_last": history[-1]["valid_top1"],
         "validation": f"{held_out:,} training images held out" if held_out else TEST_SET,
         "recipe": recipe_name(recipe), "recipe_sha256": recipe.sha256, "about": recipe.about, "optimizer": recipe.optimizer,
+        "deflate_epochs": recipe.deflate_epochs or None,
         "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
-        "time_steps": recipe.time_steps, "batch_size": recipe.batch_size, "lr": recipe.lr, "seed": recipe.seed,
+        "time_steps": recipe.time_steps, "resolution": recipe.resolution or None, "batch_size": recipe.batch_size,
+        "lr": recipe.lr, "seed": recipe.seed,
         "augment": recipe.augment, "label_smoothing": recipe.label_smoothing, "precision": recipe.precision,
         "train_images": environment.get("train_images"), "held_out": held_out,
         "training_seconds": round(sum(row["seconds"] for row in history)),

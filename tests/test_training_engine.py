@@ -132,6 +132,24 @@ def test_grown_time_steps_end_in_the_published_network(data, tmp_path):
     assert create_model(str(tmp_path)).time_steps == 3
 
 
+def test_images_grow_during_training(tmp_path):
+    draw = np.random.default_rng(0)
+    for split, n in (("train", 40), ("test", 20)):
+        np.savez(tmp_path / f"{split}.npz", x=draw.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), y=np.arange(n) % 10)
+    training = Training(recipe(model="ei_resnet18_cifar10", epochs=3, batch_size=20, time_steps=1, resolution={0: 8, 1: 12}),
+                        tmp_path, tmp_path, compile=False)
+    seen = []
+    training.model.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].shape[-1]))
+    training.fit()
+    with (tmp_path / "metrics.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert [row["resolution"] for row in rows] == ["8", "12", "12"] and seen == sorted(seen) and set(seen) == {8, 12}
+    for which, among in (("best", rows[1:]), ("last", rows[-1:])):  # an epoch on smaller images is not compared
+        config = json.loads((tmp_path / which / "config.json").read_text())
+        assert config["pretrained_cfg"]["input_size"] == [3, 12, 12], "published with the size it was last trained on"
+        assert config["eisnn_zoo"]["top1"] == max(float(row["valid_top1"]) for row in among)
+
+
 def test_a_run_ends_at_the_accuracy_it_was_to_reach(data, tmp_path):
     for _ in range(2):  # going on with it trains no further
         Training(recipe(epochs=50, stop_at=30), data, tmp_path, compile=False).fit()

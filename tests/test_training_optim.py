@@ -10,7 +10,7 @@ from torch import nn
 
 from eisnn_zoo.ei import EILinear, EIReadout
 from eisnn_zoo.networks import build
-from eisnn_zoo.training.optim import EIMuon, ProjectedSGD, orthogonalise
+from eisnn_zoo.training.optim import EIMuon, ProjectedSGD, deflate, orthogonalise
 from eisnn_zoo.training.run import Run
 from eisnn_zoo.training.schedule import batches, rate
 
@@ -24,6 +24,37 @@ def test_orthogonalise_keeps_directions_and_evens_out_sizes():
         assert o.shape == g.shape and sizes.min() > 0.6 and sizes.max() < 1.3
         u, _, vh = torch.linalg.svd(g, full_matrices=False)
         assert ((u @ vh * o).sum((-2, -1)) > 0.95 * (o.norm(dim=(-2, -1)) * (u @ vh).norm(dim=(-2, -1)))).all()
+
+
+def test_deflation_takes_out_the_strongest_input_direction_and_nothing_else():
+    torch.manual_seed(8)
+    u, s, vh = torch.linalg.svd(torch.randn(12, 30), full_matrices=False)
+    s[0] = 5 * s[1]
+    v = torch.ones(30)
+    for shape in (slice(None), slice(0, 1)):
+        g = (u * s)[shape] @ vh
+        for _ in range(4):
+            out = deflate(g, v)
+        expected = (u[:, 1:] * s[1:]) @ vh[1:] if shape == slice(None) else g  # of a single row nothing would be left
+        torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    assert abs(v @ vh[0]).item() == pytest.approx(1, abs=1e-5), "the direction is kept for the next step"
+
+
+def test_muon_is_deflated_in_its_first_steps_alone():
+    """Under one common drive of all cells the deflated weights stay, and move as soon as the steps are over."""
+    torch.manual_seed(9)
+    layer = EILinear(30, 20)
+    drive = torch.rand(30) + 0.1
+    optimizer = EIMuon(layer, lr=0.01, deflate=3, momentum=0.0)
+    moved = []
+    for _ in range(5):
+        before = layer.ee.weight.detach().clone()
+        for p in layer.parameters():
+            p.grad = torch.zeros_like(p)
+        layer.ee.weight.grad = torch.outer(-torch.rand(20) - 0.1, drive) + 1e-3 * torch.randn(20, 30)
+        optimizer.step()
+        moved.append(abs(((layer.ee.weight.detach() - before) @ drive).mean()).item())
+    assert max(moved[:3]) < 0.1 * min(moved[3:])
 
 
 def test_muon_solves_a_convex_problem():
@@ -91,7 +122,7 @@ def test_sgd_is_torchs_own_and_a_projection():
     assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters()))
 
 
-@pytest.mark.parametrize("make", [lambda m: EIMuon(m, lr=0.01), lambda m: ProjectedSGD(m, lr=0.01, momentum=0.9)])
+@pytest.mark.parametrize("make", [lambda m: EIMuon(m, lr=0.01, deflate=4), lambda m: ProjectedSGD(m, lr=0.01, momentum=0.9)])
 def test_state_saves_and_resumes_bit_for_bit(tmp_path, make):
     def steps(model, optimizer, first, last):
         for i in range(first, last):

@@ -82,13 +82,14 @@ class Training:
         self.train, self.valid = self.data.train.to(self.device), self.data.valid.to(self.device)
         self.per_epoch = math.ceil(len(self.train) / recipe.batch_size)
         rows = next(batches(len(self.train), INIT_BATCH, recipe.seed, 0))
-        first = pixels(self.data.train[rows].x.cpu(), self.data.size)
+        self.side = self.size = recipe.side_at(recipe.epochs - 1) or self.data.size
+        first = pixels(self.data.train[rows].x.cpu(), self.size)
         self.model = make_model(recipe, self.data, first, draw=self.world.first).to(self.device)
         self.parallel: nn.Module = self.model
         if self.world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(self.model)
         self.network = torch.compile(self.parallel, **compile_options(self.device.type)) if compile else self.parallel
-        self.optimizer = make_optimizer(recipe, self.model)
+        self.optimizer = make_optimizer(recipe, self.model, self.per_epoch)
         self.average: AveragedModel | None = None
         if recipe.ema:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -160,6 +161,7 @@ class Training:
 
     def _epoch(self, epoch: int, bar: report.Bar, save_every: float) -> None:
         self.model.time_steps = self.judged.time_steps = self.recipe.steps_at(epoch)
+        self.side = self.recipe.side_at(epoch) or self.data.size
         set_slope(self.model, self.recipe.alpha_at(epoch))
         self.model.train()
         if self.recipe.freeze:
@@ -194,12 +196,12 @@ class Training:
         scores = self.evaluate(each)
         seen, loss, right, seconds = self.epoch_sums
         steps = self.model.time_steps
-        row = {"epoch": epoch + 1, "time_steps": steps, "lr": float(f"{self.lr(self.step - 1):.3g}"),
+        row = {"epoch": epoch + 1, "time_steps": steps, "resolution": self.side, "lr": float(f"{self.lr(self.step - 1):.3g}"),
                "train_loss": round(loss / seen, 4), "train_top1": round(100 * right / seen, 2),
                "valid_loss": round(scores.loss, 4), "valid_top1": round(scores.top1, 2),
                "images_per_s": round(seen / seconds, 1), "seconds": round(seconds, 1)}
         self.epoch_sums = NOTHING[:]
-        best = steps == self.recipe.final_steps and scores.top1 > self.best
+        best = self.recipe.comparable(epoch) and scores.top1 > self.best
         self.best = max(self.best, scores.top1) if best else self.best
         if self.world.first:
             for name in ("best", "last") if best else ("last",):
@@ -221,7 +223,7 @@ class Training:
     def evaluate(self, each=lambda done: None) -> Scores:
         """Scores of the judged network on the validation images."""
         with self.autocast():
-            return validate(self.judged, self.valid, self.data.size, world=self.world, each=each)
+            return validate(self.judged, self.valid, self.side, world=self.world, each=each)
 
     def config(self, epoch: int, top1: float) -> Config:
         """What a weight file of this run says about itself."""
@@ -229,7 +231,7 @@ class Training:
         facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
                  "top1": round(top1, 2), "measured_on": self.data.validation}
         name = self.run.folder.resolve().name
-        return Config(MODELS[self.recipe.model], options, self.data.label_names, name, facts, self.data.size)
+        return Config(MODELS[self.recipe.model], options, self.data.label_names, name, facts, self.size)
 
     def _save(self) -> None:
         if self.world.first:
@@ -312,7 +314,7 @@ class Training:
         rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
         torch.manual_seed(self.recipe.seed * 1_000_033 + self.step)  # mixtures, dropout
         x, y = batch.x.to(self.device), batch.y.to(self.device)
-        x, target = pixels(AUGMENTATIONS[self.recipe.augment](x, rng, self.data.size), self.data.size), y
+        x, target = pixels(AUGMENTATIONS[self.recipe.augment](x, rng, self.data.size), self.side), y
         if self.recipe.mixup or self.recipe.cutmix:
             x, target = self._mixture(x, y)
         part = self.world.part

@@ -21,6 +21,22 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if tall else x).to(g.dtype)
 
 
+@torch.no_grad()
+def deflate(g: Tensor, v: Tensor, iterations: int = 2) -> Tensor:
+    """``[n, d]`` without its strongest input direction, ``g - (g v) v^T``; v ``[d]`` is power-iterated to it in place.
+
+    One pattern of input that drives every neuron the same way is by far the strongest part of the gradient under Dale's
+    law: with no negative weights, all the inputs of a layer push together. Orthogonalised, that part is stepped at full speed for as long
+    as it points anywhere, and the rates of a deep network drift to 0 or 1 within some twenty steps.
+    """
+    if min(g.shape) == 1:
+        return g  # nothing else is left
+    for _ in range(iterations):
+        v.copy_(g.mT @ (g @ v))
+        v.div_(v.norm() + 1e-12)
+    return g - torch.outer(g @ v, v)
+
+
 class EIMuon(torch.optim.Optimizer):
     """Muon on weights between populations, Adam on the rest, every step relative to the parameter's initial size.
 
@@ -34,16 +50,18 @@ class EIMuon(torch.optim.Optimizer):
         lr: relative step of the weights; adaptive: the other parameters' step as a fraction of it.
         momentum: of Muon; betas: of Adam.
         weight_decay: the weights shrink by ``lr`` times this in every step.
+        deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
     """
 
     def __init__(self, model: nn.Module, lr: float = 8e-3, adaptive: float = 0.125, momentum: float = 0.95,
-                 betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10, weight_decay: float = 0.0):
+                 betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10, weight_decay: float = 0.0,
+                 deflate: int = 0):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = [p for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")]
         chosen = {id(p) for p in matrices}
         rest = [p for _, p in named if id(p) not in chosen]
-        groups = [{"params": matrices, "muon": True, "scale": 1.0, "weight_decay": weight_decay},
-                  {"params": rest, "muon": False, "scale": adaptive, "weight_decay": 0.0}]
+        groups = [{"params": matrices, "muon": True, "scale": 1.0, "weight_decay": weight_decay, "deflate": deflate},
+                  {"params": rest, "muon": False, "scale": adaptive, "weight_decay": 0.0, "deflate": 0}]
         super().__init__([g for g in groups if g["params"]], {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps})
         self.model = model
 
@@ -61,6 +79,8 @@ class EIMuon(torch.optim.Optimizer):
                     state["step"] = torch.zeros((), device=p.device)
                     for name in ("momentum",) if group["muon"] else ("exp_avg", "exp_avg_sq"):
                         state[name] = torch.zeros_like(p)
+                    if group["deflate"]:
+                        state["common"] = torch.ones_like(p.flatten(1)[0])
                 state["step"] += 1
                 direction = self._muon(p.grad, state, group) if group["muon"] else self._adam(p.grad, state, group)
                 if group["weight_decay"]:
@@ -72,8 +92,10 @@ class EIMuon(torch.optim.Optimizer):
     @staticmethod
     def _muon(grad: Tensor, state: dict, group: dict) -> Tensor:
         momentum = state["momentum"].mul_(group["momentum"]).add_(grad)
-        nesterov = grad + group["momentum"] * momentum
-        direction = orthogonalise(nesterov.flatten(1))
+        nesterov = (grad + group["momentum"] * momentum).flatten(1)
+        if state["step"] <= group["deflate"]:
+            nesterov = deflate(nesterov, state["common"])
+        direction = orthogonalise(nesterov)
         return (direction / (direction.square().mean().sqrt() + 1e-12)).view_as(grad)
 
     @staticmethod

@@ -16,6 +16,8 @@ from ..catalog import DATASETS, MODELS
 from ..errors import UsageError
 from .reading import FOLDER
 
+SMALLEST = {"vgg": 32, "resnet": 8}  # pixels a side of which their pools leave one; an MLP takes its own size alone
+
 
 class RecipeError(UsageError):
     """A recipe that cannot be used; the message is one sentence."""
@@ -37,6 +39,7 @@ class Recipe(BaseModel):
     mixup: float = Field(0.0, ge=0)  # alpha of its Beta distribution; 0: none
     cutmix: float = Field(0.0, ge=0)  # with both, each batch takes one of them
     time_steps: int | dict[int, int] = 0  # T, or {first epoch: T}; the dataset's where 0
+    resolution: int | dict[int, int] = 0  # side of the images, or {first epoch: side}; the model's own where 0
 
     weights: str = ""  # start from these weights, with a new output layer
     freeze: bool = False  # train the output layer alone
@@ -49,7 +52,8 @@ class Recipe(BaseModel):
     lr: float = Field(1e-3, gt=0)
     schedule: Literal["cosine", "linear", "flat"] = "cosine"  # the rate after its warm-up, see schedule.py
     adaptive: float = Field(0.125, gt=0)  # of muon: the gains' and biases' relative step as a part of the weights'
-    warmup_epochs: float = Field(0, ge=0)
+    deflate_epochs: float = Field(0.0, ge=0)  # of muon: first epochs without the drive common to a layer's neurons, see optim.py
+    warmup_epochs: float = Field(0.0, ge=0)
     warmup_lr: float = Field(1e-7, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)  # in the gradient (sgd), or of the weights by lr times this (muon)
@@ -91,6 +95,15 @@ class Recipe(BaseModel):
             raise _AtKey("alpha", "a slope above 0, or {epoch: slope} that begins with epoch 0")
         if self.dataset != FOLDER and DATASETS[self.dataset].event and len(steps) > 1:
             raise _AtKey("time_steps", "events come in a fixed number of frames: give one number")
+        sides = self.resolution if isinstance(self.resolution, dict) else {0: self.resolution}
+        model = MODELS[self.model]
+        least = 0 if model.options.get("event_input") else SMALLEST.get(model.family, 0)
+        if self.resolution and not least:
+            raise _AtKey("resolution", f"{self.model} takes only inputs of its own size")
+        if 0 not in sides or min(sides) < 0 or any(side != 0 and side < least for side in sides.values()):
+            raise _AtKey("resolution", f"a side from {least} pixels, or {{epoch: side}} that begins with epoch 0")
+        if self.deflate_epochs and self.optimizer != "muon":
+            raise _AtKey("deflate_epochs", "only muon orthogonalises: set optimizer to muon")
         if self.warmup_epochs >= self.epochs:
             raise _AtKey("warmup_epochs", f"the warm-up must end before the last of {self.epochs} epochs")
         if self.accumulate > self.batch_size:
@@ -110,10 +123,19 @@ class Recipe(BaseModel):
         """Slope of the surrogate in this epoch; 0: the model's own."""
         return _at(epoch, self.alpha)
 
+    def side_at(self, epoch: int) -> int:
+        """Side of the images in this epoch, in pixels; 0: the model's own."""
+        return int(_at(epoch, self.resolution))
+
     @property
     def final_steps(self) -> int:
         """T of the last epoch, with which the network is initialised, judged and published."""
         return self.steps_at(self.epochs - 1)
+
+    def comparable(self, epoch: int) -> bool:
+        """Whether this epoch computes with the T and the side of the last one, so that their accuracies can be compared."""
+        last = self.epochs - 1
+        return (self.steps_at(epoch), self.side_at(epoch)) == (self.final_steps, self.side_at(last))
 
     @property
     def ablates(self) -> bool:

@@ -76,7 +76,7 @@ class Recorder:
         network = copy.deepcopy(training.judged)
         network.time_steps = training.recipe.final_steps
         rows = next(batches(len(training.train), IMAGES, training.recipe.seed, 0))
-        images = (pixels(training.train[part].x.to(training.device), training.data.size) for part in rows.split(BATCH))
+        images = (pixels(training.train[part].x.to(training.device), training.size) for part in rows.split(BATCH))
         take(network, images, epoch).save(self.folder)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from ..catalog import MODELS
 from ..errors import ZooError
 from ..files import to_csv, write_atomic
 from ..folding import fold
@@ -33,10 +32,10 @@ def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
     recipe, environment = run.recipe, run.environment
     scores: dict[str, Scores] = {}
     for which in ("last", "best"):
-        network = fold(load_network(locate(str(run.folder / which)))).to(device)
-        scores[which] = validate(network, test, MODELS[recipe.model].input_size[1])
+        weights = locate(str(run.folder / which))
+        scores[which] = validate(fold(load_network(weights)).to(device), test, weights.config.input_size[1])
     history = run.history
-    speed = [row["images_per_s"] for row in history if row["time_steps"] == recipe.final_steps]
+    speed = [row["images_per_s"] for epoch, row in enumerate(history) if recipe.comparable(epoch)]
     paper, source = recipe.paper
     values = (
         recipe.model, name, sha256(run.folder / "last" / WEIGHTS), recipe.dataset, len(test), test.sha256,
