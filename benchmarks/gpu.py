@@ -22,12 +22,12 @@ import training
 from torch import Tensor
 
 from eisnn_zoo import fused, fusing
+from eisnn_zoo.benchmarking.timing import alternate, machine
 from eisnn_zoo.ei import excitatory_current
 from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.layout import compile_options
 from eisnn_zoo.neuron import LIF, SURROGATES
 from eisnn_zoo.precision import strict_arithmetic
-from eisnn_zoo.timing import alternate, machine
 
 SIZES = {  # steps of the drives, images, side, channels
     "VGG-8, 1st layer": (1, 128, 32, 64), "VGG-8, 2nd": (4, 128, 16, 128), "VGG-8, 3rd": (4, 128, 8, 256),

@@ -5,7 +5,7 @@ import torch
 
 from eisnn_zoo.analysis.energy import Operations, Shape, count_layer, operations, spike_events, totals
 from eisnn_zoo.ei_init import initialize
-from eisnn_zoo.folding import fold
+from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.networks import build
 
 

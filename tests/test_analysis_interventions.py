@@ -10,7 +10,7 @@ from eisnn_zoo.analysis import interventions as iv
 from eisnn_zoo.analysis import record
 from eisnn_zoo.ei import EILinear
 from eisnn_zoo.ei_init import initialize
-from eisnn_zoo.folding import fold
+from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.networks import build
 from eisnn_zoo.networks.base import Spiking
 from eisnn_zoo.neuron import LIF

@@ -5,7 +5,7 @@ import torch
 
 from eisnn_zoo.analysis import QUANTITIES, probe, record, spiking_layers, stream
 from eisnn_zoo.ei_init import initialize
-from eisnn_zoo.folding import fold
+from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.networks import build
 
 NETWORKS = {"ei_vgg8": (2, 3, 32, 32), "ei_resnet18": (2, 3, 8, 8), "ei_mlp2_mnist": (3, 1, 28, 28),

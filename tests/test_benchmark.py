@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from eisnn_zoo import anytime
+from eisnn_zoo.benchmarking.literal import Literal
+from eisnn_zoo.benchmarking.timing import alternate
 from eisnn_zoo.catalog import MODELS
-from eisnn_zoo.classify import softmax
 from eisnn_zoo.ei import EISynapses
-from eisnn_zoo.folding import fold
-from eisnn_zoo.literal import Literal
+from eisnn_zoo.inference import anytime
+from eisnn_zoo.inference.classify import softmax
+from eisnn_zoo.inference.folding import fold
+from eisnn_zoo.inference.stepping import NetworkSteps, stepwise
 from eisnn_zoo.networks import build
-from eisnn_zoo.stepping import NetworkSteps, stepwise
-from eisnn_zoo.timing import alternate
 from eisnn_zoo.weights import default_weights
 
 
@@ -113,7 +113,7 @@ def test_steps_taken_one_by_one_are_those_of_one_forward(name, shape, options):
 def test_peers_have_the_shape_of_our_baseline():
     pytest.importorskip("spikingjelly")
     pytest.importorskip("snntorch")
-    from eisnn_zoo.peers import NETWORKS
+    from eisnn_zoo.benchmarking.peers import NETWORKS
 
     for make in NETWORKS.values():
         for name in ("vgg8", "resnet18"):

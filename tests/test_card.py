@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import ModelCard
 
-from eisnn_zoo import card
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import base_config
 from eisnn_zoo.errors import ZooError
+from eisnn_zoo.sharing import card
 from eisnn_zoo.weights import Weights
 
 FACTS = {"top1": 80.5, "top1_best": 80.5, "top1_last": 80.1, "weights": "best", "valid_top1": 81.0, "validation": "5,000 training images "

@@ -147,7 +147,7 @@ def test_validation_is_the_test_set_or_held_out(tmp_path):
 
 
 def test_pictures_in_class_folders_are_prepared_as_for_a_prediction(tmp_path):
-    from eisnn_zoo.images import open_image, preprocess
+    from eisnn_zoo.inference.images import open_image, preprocess
 
     noise = Image.fromarray(RNG.integers(0, 256, (40, 70, 3)).astype(np.uint8))
     (tmp_path / "train" / "b").mkdir(parents=True)

@@ -40,6 +40,6 @@ def test_commands_in_the_readme_exist():
 
 
 def test_the_citation_is_the_cards():
-    from eisnn_zoo.card import BIBTEX
+    from eisnn_zoo.sharing.card import BIBTEX
 
     assert f"```bibtex\n{BIBTEX}\n```" in README

@@ -11,10 +11,10 @@ import torch
 
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.errors import UsageError, ZooError
-from eisnn_zoo.export import drawn_inputs, export, quantise, verify
-from eisnn_zoo.folding import FoldedEI, fold
-from eisnn_zoo.images import open_image, preprocess
-from eisnn_zoo.onnx_runtime import OnnxModel
+from eisnn_zoo.inference.export import drawn_inputs, export, quantise, verify
+from eisnn_zoo.inference.folding import FoldedEI, fold
+from eisnn_zoo.inference.images import open_image, preprocess
+from eisnn_zoo.inference.onnx_runtime import OnnxModel
 from eisnn_zoo.weights import load_network, locate, sha256
 
 onnx = pytest.importorskip("onnx")
@@ -149,7 +149,7 @@ def test_drawn_inputs_are_pictures():
 
 
 def test_running_needs_neither_torch_nor_timm(fp32):
-    code = ("import sys, numpy as np; from eisnn_zoo.onnx_runtime import OnnxModel;"
+    code = ("import sys, numpy as np; from eisnn_zoo.inference.onnx_runtime import OnnxModel;"
             f"print(OnnxModel({str(fp32)!r}, 'cpu')(np.zeros((1, 3, 32, 32), np.float32)).shape);"
             "print({'torch', 'timm', 'onnx'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

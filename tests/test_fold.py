@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eisnn_zoo import integer
 from eisnn_zoo.convolution import apply_dense, dense_matrix, patches
 from eisnn_zoo.ei import EIConv2d, stabilise
-from eisnn_zoo.folding import FoldedEI, FoldedLIF, IntegerEI, Pieces, divisor, fold
+from eisnn_zoo.inference import integer
+from eisnn_zoo.inference.folding import FoldedEI, FoldedLIF, IntegerEI, Pieces, divisor, fold
 from eisnn_zoo.networks import build
 from eisnn_zoo.neuron import LIF
 

@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
 import eisnn_zoo
-from eisnn_zoo import card, hub_client, weights
+from eisnn_zoo import hub_client, weights
 from eisnn_zoo.catalog import MODELS, RELEASE_REPO
 from eisnn_zoo.config import read_config
+from eisnn_zoo.sharing import card
 from eisnn_zoo.weights import Weights, put_row, sha256
 
 pytest_plugins = ("fake_hub",)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eisnn_zoo.images import ImageError, open_image, preprocess, read_frames
+from eisnn_zoo.inference.images import ImageError, open_image, preprocess, read_frames
 
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
 

@@ -8,9 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from eisnn_zoo import card, packing, weights
+from eisnn_zoo import weights
 from eisnn_zoo.config import read_config
-from eisnn_zoo.torch_runtime import TorchModel
+from eisnn_zoo.inference.torch_runtime import TorchModel
+from eisnn_zoo.sharing import card, packing
 from eisnn_zoo.weights import Located, load_network, locate, read_table, sha256
 
 NAME = "ei_mlp2_mnist"

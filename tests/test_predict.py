@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from eisnn_zoo import integer
-from eisnn_zoo.classify import classify, softmax
 from eisnn_zoo.config import base_config, find_model
+from eisnn_zoo.inference import integer
+from eisnn_zoo.inference.classify import classify, softmax
 from eisnn_zoo.weights import default_weights, load_network, locate
 
 IMAGES = Path(__file__).parent / "data" / "cifar10"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ei import EILayer, EISynapses
-from ..folding import FoldedEI
+from ..inference.folding import FoldedEI
 from .gain import at_contrast, thin
 from .parameters import inhibitory_strength
 from .probes import Activity, spiking_layers, stream

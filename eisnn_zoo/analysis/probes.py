@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ei import EILayer, stabilise
-from ..folding import FoldedEI, FoldedLIF
+from ..inference.folding import FoldedEI, FoldedLIF
 from ..networks.base import Spiking, SpikingNet
 
 QUANTITIES = ("input", "I_EE", "I_IE", "I_sub", "I_div", "D", "I", "membrane", "spikes")

@@ -140,8 +140,8 @@ def explain(
     from ..analysis.explain import explain as explanation
     from ..analysis.figures import to_png
     from ..analysis.report import plain_section, render
-    from ..classify import read_input
     from ..files import write_atomic
+    from ..inference.classify import read_input
     from ..weights import default_weights, load_network, locate
 
     located = locate(model or default_weights().name)

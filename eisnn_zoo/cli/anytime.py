@@ -35,7 +35,7 @@ def report(evidence, images, size: int, steps: list[int], confidence: float | No
     Args:
         evidence: of the network, see :func:`~eisnn_zoo.training.evaluation.collect_evidence`.
     """
-    from ..anytime import accuracy_by_confidence, accuracy_by_time
+    from ..inference.anytime import accuracy_by_confidence, accuracy_by_time
     from ..training.evaluation import collect_evidence
 
     found = collect_evidence(evidence, images, size, batch_size)

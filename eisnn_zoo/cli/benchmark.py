@@ -17,7 +17,7 @@ from .output import Format, note, render
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..contenders import Contender, Opened
+    from ..benchmarking.contenders import Contender, Opened
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -64,7 +64,7 @@ def benchmark(
     """
     if threads:  # of libraries that are loaded from now on, and of the processes started below
         os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
-    from ..timing import alternate, fair_clock
+    from ..benchmarking.timing import alternate, fair_clock
 
     sizes, ways = _sizes(batch), _ways(backend)
     if output and output.exists() and not output.is_dir():
@@ -97,7 +97,7 @@ def benchmark(
 
 def _ways(text: str | None) -> list[str]:
     """The backends asked for; none where it is left to the model."""
-    from ..contenders import BACKENDS
+    from ..benchmarking.contenders import BACKENDS
 
     chosen = [part.strip() for part in text.split(",") if part.strip()] if text is not None else []
     for part in chosen:
@@ -121,8 +121,8 @@ def _sizes(text: str) -> list[int]:
 def _contenders(spec: str, ways: list[str], peers: bool, time_steps: int | None, device: str, threads: int | None,
                 folder: Path) -> list[Contender]:
     """Everything to time of one model."""
+    from ..benchmarking.contenders import Contender
     from ..catalog import MODELS
-    from ..contenders import Contender
     from ..weights import locate, weights_of
 
     if spec.endswith(".onnx"):
@@ -142,8 +142,8 @@ def _contenders(spec: str, ways: list[str], peers: bool, time_steps: int | None,
 
 
 def _file(path: str, ways: list[str], peers: bool, time_steps: int | None, device: str, threads: int | None) -> Contender:
-    from ..contenders import Contender
-    from ..onnx_runtime import OnnxModel
+    from ..benchmarking.contenders import Contender
+    from ..inference.onnx_runtime import OnnxModel
 
     others = [way for way in ways if way != "onnx"] or (["--peers"] if peers else [])
     if others:
@@ -162,7 +162,7 @@ def _untrained(name: str, folder: Path) -> str:
 
     from .. import initialize
     from ..config import base_config, find_model
-    from ..export import drawn_inputs
+    from ..inference.export import drawn_inputs
     from ..networks import build
 
     config = base_config(find_model(name))
@@ -178,8 +178,8 @@ def _untrained(name: str, folder: Path) -> str:
 
 def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> str:
     """The file beside the weights where there is one that serves, otherwise a fresh export."""
-    from ..backends import ONNX
-    from ..export import export
+    from ..inference.backends import ONNX
+    from ..inference.export import export
     from ..weights import locate
 
     located = locate(source)
@@ -192,7 +192,7 @@ def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> s
 
 
 def _peers(kind: str) -> list[str]:
-    from ..contenders import PEERS
+    from ..benchmarking.contenders import PEERS
 
     found = ["literal"] if kind == "ei" else []
     for name in PEERS[1:]:
@@ -208,7 +208,7 @@ def _peers(kind: str) -> list[str]:
 
 def _machine(contenders: list[Contender], device: str, threads: int | None, clock) -> tuple[float | None, dict]:
     """(the best rate of this device in operations a second, what the times depend on)."""
-    from ..timing import convolution_peak, machine, product_peak
+    from ..benchmarking.timing import convolution_peak, machine, product_peak
 
     kinds, peak = {c.way for c in contenders}, None
     packages = ["onnxruntime", "numpy", *(name for name in ("spikingjelly", "snntorch") if name in kinds)]
@@ -230,7 +230,7 @@ def _machine(contenders: list[Contender], device: str, threads: int | None, cloc
 def _row(contender: Contender, opened: Opened, batch: int, times: np.ndarray, peak: float | None) -> dict:
     import numpy as np
 
-    from ..contenders import PEERS
+    from ..benchmarking.contenders import PEERS
     from ..count import count
 
     p25, p50, p75, p90, p99 = np.percentile(times, [25, 50, 75, 90, 99])

@@ -49,7 +49,7 @@ def evaluate(
     format: Annotated[Format, typer.Option("--format", "-f", help="table or json.")] = Format.table,
 ) -> None:
     """Measure a network on labelled images and compare with what it should reach."""
-    from ..backends import open_network
+    from ..inference.backends import open_network
     from ..training.evaluation import compare, test_images
     from ..training.evaluation import evaluate as measure
 

@@ -42,7 +42,7 @@ def export(
         "--data", help="Folder of the test set: measure the accuracy too. int8 that loses more than 0.5 points is refused.")] = None,
 ) -> None:
     """Write a network with all its time steps as one ONNX file, for any batch size, that says itself how to be used."""
-    from .. import export as exporter
+    from ..inference import export as exporter
     from ..weights import locate
 
     located = locate(model)
@@ -70,9 +70,9 @@ def export(
 def _read_images(folder: Path, located: Located, steps: int) -> np.ndarray:
     import numpy as np
 
-    from ..classify import read_input
-    from ..export import BATCHES
-    from ..inputs import expand
+    from ..inference.classify import read_input
+    from ..inference.export import BATCHES
+    from ..inference.inputs import expand
 
     names = [name for name, _ in zip(expand([str(folder)]), range(max(BATCHES)))]
     if len(names) < max(BATCHES):
@@ -82,8 +82,8 @@ def _read_images(folder: Path, located: Located, steps: int) -> np.ndarray:
 
 def _measure(path: Path, located: Located, data: Path, steps: int, precision: str) -> None:
     """Top-1 accuracy and speed of the file, and of torch's float32 where the file's is another. Raises ZooError on a real loss."""
-    from ..onnx_runtime import OnnxModel
-    from ..torch_runtime import TorchModel
+    from ..inference.onnx_runtime import OnnxModel
+    from ..inference.torch_runtime import TorchModel
     from ..training.evaluation import evaluate, test_images
 
     test, title = test_images(located.config, data, None, steps)

@@ -65,7 +65,7 @@ def pack(
     hub: Annotated[Path | None, typer.Option("--hub", help="Folder to write to, with a table weights.toml of its own.")] = None,
 ) -> None:
     """Make a published model of a run: weights in half precision, measured, with configuration, record and card."""
-    from ..packing import pack
+    from ..sharing.packing import pack
     from ..weights import hub_folder
     from .training import _needs_training
 
@@ -81,9 +81,9 @@ def card(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
 ) -> None:
     """Print a model's card, made from its configuration and the table of weights."""
-    from .. import card as cards
     from ..files import write_atomic
-    from ..publishing import find
+    from ..sharing import card as cards
+    from ..sharing.publishing import find
 
     folder, row = find(model)
     text = cards.of_folder(folder, row, repo_id)
@@ -106,13 +106,13 @@ def publish(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of publishing.")] = False,
 ) -> None:
     """Upload a model to the Hugging Face Hub, after all checks, in one commit."""
-    from .. import publishing
+    from ..sharing import publishing
 
     with tempfile.TemporaryDirectory() as place:
         if data is None:
             folder, row = publishing.find(model)
         else:  # what would be packed is published, and nothing of it stays here
-            from ..packing import pack
+            from ..sharing.packing import pack
             from .training import _needs_training
 
             _needs_training()
@@ -134,7 +134,7 @@ def download(
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
 ) -> None:
     """Fetch trained weights ahead of use."""
-    from ..downloading import choose, download
+    from ..sharing.downloading import choose, download
 
     _bars()
     failed = 0
@@ -158,7 +158,7 @@ def verify(
     format: Annotated[Format, typer.Option("--format", "-f")] = Format.table,
 ) -> None:
     """Check weights that are here: hash, names and shapes, finite values, Dale's law, and the accuracy on record."""
-    from ..verifying import verify
+    from ..sharing.verifying import verify
     from ..weights import list_weights
 
     if not models:
@@ -184,7 +184,7 @@ def verify(
 def _here(spec: str):
     """Weights without fetching anything, and without the checks that are to be reported."""
     from ..config import read_config
-    from ..publishing import find
+    from ..sharing.publishing import find
     from ..weights import WEIGHTS, Located, locate, released_config, weights_of
 
     if Path(spec).is_dir():
@@ -213,7 +213,7 @@ def convert(
     like: Annotated[Path | None, typer.Option("--like", help="A checkpoint of the authors, as a pattern for their layout.")] = None,
 ) -> None:
     """Convert a checkpoint between the authors' layout and ours, bit for bit."""
-    from ..converting import convert
+    from ..sharing.converting import convert
 
     done = convert(checkpoint, out, model, like)
     print(out)

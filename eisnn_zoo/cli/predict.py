@@ -53,9 +53,9 @@ def predict(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
 ) -> None:
     """Classify images with a trained network."""
-    from ..backends import open_network
-    from ..classify import Prediction, classify
-    from ..inputs import expand, from_list
+    from ..inference.backends import open_network
+    from ..inference.classify import Prediction, classify
+    from ..inference.inputs import expand, from_list
     from .anytime import check_confidence
 
     if not inputs and not from_file:

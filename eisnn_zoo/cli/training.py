@@ -208,8 +208,8 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, report_to: list[str] | None,
          save_every: float = 300, record_at: str | None = None):
     """Trains, and returns the finished training."""
+    from ..inference.torch_runtime import torch_device
     from ..layout import can_compile
-    from ..torch_runtime import torch_device
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
 

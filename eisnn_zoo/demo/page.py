@@ -17,7 +17,7 @@ import torch
 
 from ..analysis.response import compare_inhibition
 from ..errors import UsageError, ZooError
-from ..images import ImageError, open_image, preprocess
+from ..inference.images import ImageError, open_image, preprocess
 from ..networks import SpikingNet
 from ..weights import Located, list_weights, load_network, locate
 from . import result

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
-from ..images import open_image, preprocess
-from ..inputs import SUFFIXES
+from ..inference.images import open_image, preprocess
+from ..inference.inputs import SUFFIXES
 
 VALIDATION = ("val", "valid", "validation", "test")  # names of a second split
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..contenders import PEERS
+from ..benchmarking.contenders import PEERS
 from ..files import write_atomic
 
 

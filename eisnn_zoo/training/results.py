@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from ..benchmarking.timing import peak_memory
 from ..errors import ZooError
 from ..files import to_csv, write_atomic
-from ..folding import fold
-from ..timing import peak_memory
+from ..inference.folding import fold
 from ..weights import WEIGHTS, load_network, locate, sha256
 from .data import Images
 from .evaluation import Scores

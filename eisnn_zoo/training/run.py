@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..benchmarking.timing import processor
 from ..config import Config
 from ..errors import UsageError, ZooError
 from ..files import to_csv, write_atomic
-from ..timing import processor
 from .recipe import Recipe, load_recipe
 
 CHECKPOINT = "checkpoint.safetensors"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .catalog import MODELS, Model
-from .config import Config, base_config, find_model
-from .errors import UsageError, ZooError
-from .files import write_atomic
-from .weights import header_config, locate, read_header, read_tensors, released_config
+from ..catalog import MODELS, Model
+from ..config import Config, base_config, find_model
+from ..errors import UsageError, ZooError
+from ..files import write_atomic
+from ..weights import header_config, locate, read_header, read_tensors, released_config
 
 LAYOUT = "release_layout"  # in the header of a converted file: the release's names and shapes, for the way back
 
@@ -27,7 +27,7 @@ def convert(source: Path, out: Path, name: str | None = None, like: Path | None 
     Raises:
         UsageError, ZooError: files that cannot be read, or that do not hold one network's weights.
     """
-    from .release import is_release_state
+    from ..release import is_release_state
 
     for path in (source, out, *([like] if like else [])):
         if path.suffix != ".safetensors":
@@ -41,8 +41,8 @@ def convert(source: Path, out: Path, name: str | None = None, like: Path | None 
 
 
 def _to_ours(source: Path, state: dict, out: Path, name: str | None) -> str:
-    from .networks import build
-    from .release import from_release
+    from ..networks import build
+    from ..release import from_release
 
     config = _release_config(source, name)
     kinds = {value.dtype for value in state.values() if value.is_floating_point()}
@@ -60,8 +60,8 @@ def _to_ours(source: Path, state: dict, out: Path, name: str | None) -> str:
 def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Path | None) -> str:
     import torch
 
-    from .networks import build
-    from .release import to_release
+    from ..networks import build
+    from ..release import to_release
 
     if name is None and header_config(source) is None and not (source.parent / "config.json").is_file():
         raise UsageError(f"{source} does not say whose weights it holds: give --model")
@@ -104,7 +104,7 @@ def _release_config(source: Path, name: str | None) -> Config:
 
 
 def _described(raw: dict) -> Model | None:
-    from .catalog import TITLES
+    from ..catalog import TITLES
 
     wanted = (str(raw.get("arch")), raw.get("num_layers"), str(raw.get("dataset")))
     return next((m for m in MODELS.values() if m.kind == "ei" and m.dataset

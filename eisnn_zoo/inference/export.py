@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import UsageError, ZooError
-from .files import write_atomic
+from ..errors import UsageError, ZooError
+from ..files import write_atomic
+from ..weights import Located, load_network, sha256
 from .onnx_runtime import OnnxModel, import_onnxruntime
-from .weights import Located, load_network, sha256
 
 if TYPE_CHECKING:
     import onnx
 
-    from .networks import SpikingNet
+    from ..networks import SpikingNet
 
 PRECISIONS = ("fp32", "fp16", "int8")
 BATCHES = (1, 2, 7)  # one, the size that was traced, and another

@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import card, hub_client
-from .config import read_config
-from .errors import UsageError, ZooError
+from .. import hub_client
+from ..config import read_config
+from ..errors import UsageError, ZooError
+from ..weights import WEIGHTS, Located, Weights, hub_folder, list_weights, read_table, table_path, weights_of
+from . import card
 from .verifying import verify
-from .weights import WEIGHTS, Located, Weights, hub_folder, list_weights, read_table, table_path, weights_of
 
 SUFFIXES = {".safetensors", ".json", ".onnx", ".yaml", ".csv", ".png", ".svg", ".md", ".txt"}
 _PATH = re.compile(r"(?<![\w:/.~)\]-])/(?:home|root|tmp|mnt|data|work|workspace|var|opt|srv|Users|private)/[\w.-]+|\b[A-Z]:\\\w+")

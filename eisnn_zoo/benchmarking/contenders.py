@@ -1,6 +1,6 @@
 """What `eisnn-zoo benchmark` times: one network in one way of computing it, opened the same here and in a process of its own.
 
-Run as ``python -m eisnn_zoo.contenders`` it opens the one that it is told of, cold, and prints the seconds from the start of
+Run as ``python -m eisnn_zoo.benchmarking.contenders`` it opens the one that it is told of, cold, and prints the seconds from the start of
 the process to the first answer, and the most memory that the process held.
 """
 
@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from .catalog import Model
-from .errors import ZooError
+from ..catalog import Model
+from ..errors import ZooError
 from .timing import peak_memory
 
 BACKENDS = ("torch", "compile", "int8", "int8-compile", "onnx", "onnx-int8")
@@ -80,15 +80,15 @@ class Opened:
 
     def run(self, batch: int) -> Callable[[], object]:
         """A function that computes a batch of drawn inputs."""
-        from .export import drawn_inputs
+        from ..inference.export import drawn_inputs
 
         x = drawn_inputs(self.shape, min(batch, DRAWN_EXACTLY))
         return self.place(np.resize(x, (batch, *self.shape)))
 
 
 def _open_onnx(contender: Contender) -> Opened:
-    from .config import parse_config
-    from .onnx_runtime import OnnxModel
+    from ..config import parse_config
+    from ..inference.onnx_runtime import OnnxModel
 
     network = OnnxModel(contender.source, contender.device, contender.threads)
     model = parse_config(network.config, contender.source).model
@@ -98,8 +98,8 @@ def _open_onnx(contender: Contender) -> Opened:
 def _open_torch(contender: Contender) -> Opened:
     import torch
 
-    from .torch_runtime import fold_for, torch_device
-    from .weights import load_network, locate
+    from ..inference.torch_runtime import fold_for, torch_device
+    from ..weights import load_network, locate
 
     device = torch_device(contender.device)
     if contender.threads:

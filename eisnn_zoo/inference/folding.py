@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import apply_dense, dense_matrix, patches
-from .ei import EIConv2d, EILayer, EIReadout
+from ..convolution import apply_dense, dense_matrix, patches
+from ..ei import EIConv2d, EILayer, EIReadout
+from ..layout import as_map, compile_options, in_memory_order
+from ..networks.base import SpikingNet
+from ..neuron import LIF
 from .integer import IntegerConv2d, available, round_weights
-from .layout import as_map, compile_options, in_memory_order
-from .networks.base import SpikingNet
-from .neuron import LIF
 
 PIECE = 2 * 2**20  # bytes of the largest layer's spikes at all steps: about a core's second-level cache
 
@@ -159,7 +159,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         size: (height, width) of the images to come, for speed on a CPU; other sizes remain possible.
         compile: compile each stage with torch.compile, at the first forward of each shape.
         int8: round the weights of E-I convolutions to 8 bits, except those of the first, which sees pixels; on a CPU, and where
-            size is given (ValueError otherwise). See :mod:`~eisnn_zoo.integer`.
+            size is given (ValueError otherwise). See :mod:`~eisnn_zoo.inference.integer`.
     """
     folded = copy.deepcopy(model).eval()
     maps, bytes_of = _measure(folded, size) if size and next(model.parameters()).device.type == "cpu" else ({}, {})

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from .catalog import ARXIV, PAPER, RELEASE_REPO
-from .config import Config, read_config
-from .count import count
-from .errors import ZooError
-from .files import write_atomic
-from .weights import WEIGHTS, Weights
+from ..catalog import ARXIV, PAPER, RELEASE_REPO
+from ..config import Config, read_config
+from ..count import count
+from ..errors import ZooError
+from ..files import write_atomic
+from ..weights import WEIGHTS, Weights
 
 AUTHORS = "Liu, Ding and Yu"
 VENUE = "ICLR 2026"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import ZooError
+from ..errors import ZooError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import Config, parse_config
-from .errors import UsageError, ZooError
+from ..config import Config, parse_config
+from ..errors import UsageError, ZooError
+from ..weights import Located, Weights, default_weights, list_weights, locate
 from .onnx_runtime import OnnxModel
-from .weights import Located, Weights, default_weights, list_weights, locate
 
 if TYPE_CHECKING:
     from .torch_runtime import TorchModel

@@ -7,10 +7,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from . import hub_client
-from .errors import UsageError
-from .files import write_atomic
-from .weights import WEIGHTS, Located, list_weights, locate, weights_of
+from .. import hub_client
+from ..errors import UsageError
+from ..files import write_atomic
+from ..weights import WEIGHTS, Located, list_weights, locate, weights_of
 
 
 def choose(specs: list[str], everything: bool) -> list[str]:

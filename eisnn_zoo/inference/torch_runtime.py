@@ -7,13 +7,13 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ..errors import UsageError
+from ..layout import can_compile
+from ..networks import SpikingNet
+from ..weights import Located, load_network
 from .anytime import early_exit
-from .errors import UsageError
 from .folding import fold
-from .layout import can_compile
-from .networks import SpikingNet
 from .stepping import NetworkSteps, stepwise
-from .weights import Located, load_network
 
 PRECISIONS = ("fp32", "int8")
 
@@ -33,7 +33,7 @@ def torch_device(name: str = "auto") -> torch.device:
 
 
 def fold_for(device: torch.device, network: SpikingNet, size: tuple[int, int], compile: bool, precision: str) -> SpikingNet:
-    """The network folded for images of a size, see :func:`~eisnn_zoo.folding.fold`.
+    """The network folded for images of a size, see :func:`~eisnn_zoo.inference.folding.fold`.
 
     Args:
         precision: "fp32" or "int8".
@@ -88,7 +88,7 @@ class TorchModel:
             return self._network.forward_evidence(self._there(x)).float().cpu().numpy()
 
     def early_exit(self, x: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-        """See :func:`~eisnn_zoo.anytime.early_exit`: samples that are sure take no further steps. Inputs as above."""
+        """See :func:`~eisnn_zoo.inference.anytime.early_exit`: samples that are sure take no further steps. Inputs as above."""
         return early_exit(NetworkSteps(self._stepwise, self._there(x), self.time_steps), confidence)
 
     @cached_property

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import UsageError, ZooError
+from ..errors import UsageError, ZooError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 INSTALL = {"cuda": "pip install onnxruntime-gpu, with CUDA and cuDNN as it wants them",

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ei import EIConv2d, EILayer, EIReadout
-from .networks import SpikingNet
-from .neuron import LIF, spike
+from ..ei import EIConv2d, EILayer, EIReadout
+from ..networks import SpikingNet
+from ..neuron import LIF, spike
 
 
 class LiteralLayer(nn.Module):

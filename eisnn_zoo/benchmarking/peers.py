@@ -13,8 +13,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from .catalog import Model
-from .shapes import MLP_WIDTHS, RESNET_BLOCKS, RESNET_WIDTHS, VGG_WIDTHS
+from ..catalog import Model
+from ..shapes import MLP_WIDTHS, RESNET_BLOCKS, RESNET_WIDTHS, VGG_WIDTHS
 
 Layer = Callable[[int, int, int, int], nn.Module]
 """Makes synapses and neurons: (inputs, outputs, kernel, stride); a kernel of 0 is a fully connected layer."""

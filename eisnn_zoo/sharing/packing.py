@@ -13,16 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..catalog import DATASETS, MODELS, Model
+from ..config import Config, base_config, find_model, read_config
+from ..errors import UsageError, ZooError
+from ..files import write_atomic
+from ..weights import WEIGHTS, Located, Weights, adapt_state, hub_folder, put_row, read_tensors, sha256, table_path
 from . import card
-from .catalog import DATASETS, MODELS, Model
-from .config import Config, base_config, find_model, read_config
-from .errors import UsageError, ZooError
-from .files import write_atomic
-from .weights import WEIGHTS, Located, Weights, adapt_state, hub_folder, put_row, read_tensors, sha256, table_path
 
 if TYPE_CHECKING:
-    from .training.data import Images
-    from .training.recipe import Recipe
+    from ..training.data import Images
+    from ..training.recipe import Recipe
 
 LICENSE = "Apache-2.0"
 COUNTED = 100  # test images on whose activity operations are counted
@@ -55,8 +55,8 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     Raises:
         UsageError: no such run, tag, model or weights. ZooError: a run that cannot be published.
     """
-    from .training.data import load
-    from .training.run import Run
+    from ..training.data import load
+    from ..training.run import Run
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", tag) or tag == "paper":
         raise UsageError(f"--tag {tag}: small letters, digits, - and _ make a tag; 'paper' is that of the authors' weights")
@@ -159,9 +159,9 @@ def _save(state: dict, config: Config, folder: Path) -> None:
 
 def score(located: Located, images: Images, batch_size: int = 250) -> dict[str, float]:
     """top1 and top5 in %, in strict float32, by the network that predicts."""
-    from .precision import strict_arithmetic
-    from .torch_runtime import TorchModel
-    from .training.augment import pixels
+    from ..inference.torch_runtime import TorchModel
+    from ..precision import strict_arithmetic
+    from ..training.augment import pixels
 
     strict_arithmetic()
     network = TorchModel(located)
@@ -176,9 +176,9 @@ def score(located: Located, images: Images, batch_size: int = 250) -> dict[str, 
 
 def _operations(located: Located, images: Images) -> dict[str, dict[str, float]]:
     """Numbers of operations of one inference by variant of the computation, the mean over some test images."""
-    from .analysis.energy import operations, totals
-    from .training.augment import pixels
-    from .weights import load_network
+    from ..analysis.energy import operations, totals
+    from ..training.augment import pixels
+    from ..weights import load_network
 
     x = pixels(images.x[:COUNTED], located.config.input_size[1])
     rows = totals(operations(load_network(located), x.split(10)))
@@ -188,7 +188,7 @@ def _operations(located: Located, images: Images) -> dict[str, dict[str, float]]
 
 def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, scores: dict) -> dict:
     """What the configuration records about the training and its result."""
-    from .training.data import TEST_SET
+    from ..training.data import TEST_SET
 
     held_out = environment.get("valid_images", recipe.holdout) if recipe.holdout else 0
     comparable = [row for epoch, row in enumerate(history) if recipe.comparable(epoch)]
@@ -217,7 +217,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
 
 def recipe_name(recipe: Recipe) -> str:
     """Its name among the zoo's recipes; "own" where it is none of them."""
-    from .training.recipe import load_recipe, recipe_names
+    from ..training.recipe import load_recipe, recipe_names
 
     kept = {"about": "", "paper_top1": None, "paper_source": "", "precision": "auto", "seed": 0}
     names = [name for name in recipe_names() if load_recipe(name).model_copy(update=kept) == recipe.model_copy(update=kept)]
@@ -225,7 +225,7 @@ def recipe_name(recipe: Recipe) -> str:
 
 
 def _obtained(facts: dict, model: Model) -> str:
-    from .training.data import TEST_SET
+    from ..training.data import TEST_SET
 
     n, all_ = facts["test_images"], model.dataset.test_images
     looked = f"the {n:,} test images{'' if n == all_ else f' (of {all_:,})'} decided nothing"
@@ -253,7 +253,7 @@ def _records(run: Path, folder: Path, environment: dict, history: list[dict], re
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", folder / "curves.png")
     else:
-        from .training.plots import curves
+        from ..training.plots import curves
 
         curves(history, folder / "curves.png", recipe.paper[0])
 

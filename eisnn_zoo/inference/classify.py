@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import Config
+from ..config import Config
 from .images import ImageError, open_image, preprocess, read_frames
 from .inputs import content
 

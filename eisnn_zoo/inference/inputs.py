@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .errors import UsageError
+from ..errors import UsageError
 from .images import ImageError
 
 MAX_DOWNLOAD = 64 * 2**20
@@ -67,7 +67,7 @@ def is_url(name: str) -> bool:
 
 
 def content(name: str) -> str | bytes:
-    """What :func:`~eisnn_zoo.images.open_image` takes for this name. Raises ImageError."""
+    """What :func:`~eisnn_zoo.inference.images.open_image` takes for this name. Raises ImageError."""
     if name == "-":
         return sys.stdin.buffer.read()
     return _download(name) if is_url(name) else name

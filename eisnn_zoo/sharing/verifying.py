@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import hub_client
-from .errors import ZooError
-from .weights import Located, load_network, sha256
+from .. import hub_client
+from ..errors import ZooError
+from ..weights import Located, load_network, sha256
 
 
 @dataclass(frozen=True)

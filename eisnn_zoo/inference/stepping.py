@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..layout import as_map, in_memory_order
+from ..networks import SpikingNet
+from ..neuron import LIF
 from .folding import Pieces
-from .layout import as_map, in_memory_order
-from .networks import SpikingNet
-from .neuron import LIF
 
 
 class SteppedLIF(LIF):
@@ -40,7 +40,7 @@ def stepwise(folded: SpikingNet) -> SpikingNet:
 
 
 class NetworkSteps:
-    """:class:`~eisnn_zoo.anytime.Steps` of a network at work.
+    """:class:`~eisnn_zoo.inference.anytime.Steps` of a network at work.
 
     Args:
         network: from :func:`stepwise`. One batch at a time: its neurons hold the batch's membranes.
