@@ -41,6 +41,7 @@ def test_an_onnx_file_is_measured_without_torch(cli, cifar, without_torch, tmp_p
     assert onnx["loss"] == pytest.approx(torch_["loss"], rel=0.02)
     for found in (onnx, torch_):  # the file's source is known by its checksum
         assert found["expected_top1"] == 83.75 and found["model"] == "ei_vgg8_cifar10.zoo"
+        assert found["expected_images"] == 10_000 and found["difference"] is None, "20 images say nothing about a figure on 10,000"
 
 
 def test_own_pictures_through_an_onnx_file(without_torch, tmp_path):

@@ -98,6 +98,12 @@ def duration(seconds: float) -> str:
     return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(seconds / 60))} minutes"
 
 
+def machine(facts: dict) -> str | None:
+    """What trained: "name, 2 threads"."""
+    n = facts.get("threads")
+    return facts.get("device") and facts["device"] + (f", {n} thread{'s' * (n != 1)}" if n else "")
+
+
 def _results(config: Config, row: Weights) -> list:
     from huggingface_hub import EvalResult
 
@@ -258,7 +264,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
         "images trained on": f"{facts['train_images']:,}" if "train_images" in facts else None,
         "images held out for every decision": f"{facts['held_out']:,}" if "held_out" in facts else None,
         "time": duration(facts["training_seconds"]) if "training_seconds" in facts else None,
-        "machine": facts.get("device") and facts["device"] + (f", {facts['threads']} threads" if "threads" in facts else ""),
+        "machine": machine(facts),
         "torch": facts.get("torch"),
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items() if v is not None)])

@@ -239,9 +239,8 @@ def _obtained(facts: dict, model: Model) -> str:
 
 
 def _trained(facts: dict) -> str:
-    threads = f", {facts['threads']} threads" if "threads" in facts else ""
     images = f" on {facts['train_images']:,} images" if "train_images" in facts else ""
-    return f"{facts['epochs']} epochs{images}, {card.duration(facts['training_seconds'])} on {facts.get('device', 'a CPU')}{threads}"
+    return f"{facts['epochs']} epochs{images}, {card.duration(facts['training_seconds'])} on {card.machine(facts) or 'a CPU'}"
 
 
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:

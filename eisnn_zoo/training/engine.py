@@ -229,7 +229,7 @@ class Training:
         """What a weight file of this run says about itself."""
         options = {**self.model.config, "time_steps": self.recipe.final_steps}
         facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
-                 "top1": round(top1, 2), "measured_on": self.data.validation}
+                 "top1": round(top1, 2), "measured_on": self.data.validation, "test_images": len(self.valid)}
         name = self.run.folder.resolve().name
         return Config(MODELS[self.recipe.model], options, self.data.label_names, name, facts, self.size)
 

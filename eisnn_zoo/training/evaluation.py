@@ -137,8 +137,10 @@ def compare(config: Config, row: Weights | None, title: str, scores: Scores, tim
     expected, source = (row.top1, row.obtained) if row else (facts.get("top1"), facts.get("measured_on"))
     own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)
     same = bool(own) and expected is not None and time_steps == config.options.get("time_steps")
+    among = facts.get("test_images") or (config.model.dataset.test_images if config.model.dataset else 0)
     return {"model": config.name, "data": title, "images": scores.images, "time_steps": time_steps,
             "top1": round(scores.top1, 2), "top5": round(scores.top5, 2), "loss": round(scores.loss, 4),
             "expected_top1": expected if same else None, "expected_from": source if same else None,
-            "difference": round(scores.top1 - expected, 2) if same else None,
+            "expected_images": among if same and among != scores.images else None,  # then the figures do not compare
+            "difference": round(scores.top1 - expected, 2) if same and among == scores.images else None,
             "images_per_s": round(scores.images / scores.seconds, 1)}
