@@ -7,7 +7,7 @@ from pathlib import Path
 from generated import between, write_between
 
 from eisnn_zoo.catalog import MODELS
-from eisnn_zoo.weights import weights_of
+from eisnn_zoo.table import weights_of
 
 README = Path(__file__).parent.parent / "README.md"
 

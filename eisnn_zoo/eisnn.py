@@ -8,9 +8,11 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from . import convolution, ei, neuron, precision
 from .catalog import MODELS, Model
 from .config import timm_cfg
+from .locating import locate
 from .networks import FAMILIES
 from .networks.base import Spiking, merge_time, split_time
-from .weights import Weights, adapt_state, locate, weights_of
+from .table import Weights, weights_of
+from .weights import adapt_state
 
 # Loops over time and choices by shape are no graph that fx could trace.
 for module in (Spiking, neuron.LIF):

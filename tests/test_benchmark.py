@@ -17,7 +17,7 @@ from eisnn_zoo.inference.classify import softmax
 from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.inference.stepping import NetworkSteps, stepwise
 from eisnn_zoo.networks import build
-from eisnn_zoo.weights import default_weights
+from eisnn_zoo.table import default_weights
 
 
 @pytest.mark.parametrize("name, shape, options", [

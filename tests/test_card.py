@@ -8,7 +8,7 @@ from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import base_config
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.sharing import card
-from eisnn_zoo.weights import Weights
+from eisnn_zoo.table import Weights
 
 FACTS = {"top1": 80.5, "top1_best": 80.5, "top1_last": 80.1, "weights": "best", "valid_top1": 81.0, "validation": "5,000 training images "
          "held out", "held_out": 5000, "train_images": 45000, "epochs": 42, "epochs_planned": 42, "recipe": "zoo_vgg8_cifar10",
@@ -73,7 +73,7 @@ def test_a_card_that_is_refused(text, word):
 
 def test_command_and_file(tmp_path, cli, model_folder):
     from eisnn_zoo.config import read_config
-    from eisnn_zoo.weights import put_row
+    from eisnn_zoo.table import put_row
 
     folder = model_folder("ei_mlp2_mnist", "zoo", folder=tmp_path / "hub" / "ei_mlp2_mnist.zoo")
     row = Weights(MODELS["ei_mlp2_mnist"], "zoo", 90.0, "somehow", "Apache-2.0", folder=folder.name, sha256="0" * 64, size=1)

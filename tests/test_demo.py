@@ -26,7 +26,8 @@ from conftest import DATA
 from eisnn_zoo.analysis.interventions import scale_subtraction
 from eisnn_zoo.analysis.probes import record
 from eisnn_zoo.analysis.response import CLASSES, Response, compare_inhibition, foremost, raster_band, raster_neurons, respond
-from eisnn_zoo.weights import load_network, locate
+from eisnn_zoo.locating import locate
+from eisnn_zoo.weights import load_network
 
 ROOT = Path(__file__).parent.parent
 SHIP = DATA / "cifar10" / "ship_2.png"

@@ -45,7 +45,7 @@ def test_an_onnx_file_is_measured_without_torch(cli, cifar, without_torch, tmp_p
 
 
 def test_own_pictures_through_an_onnx_file(without_torch, tmp_path):
-    from eisnn_zoo.weights import default_weights
+    from eisnn_zoo.table import default_weights
 
     for path in IMAGES[:6]:
         label = path.stem.rpartition("_")[0]

@@ -15,7 +15,9 @@ from eisnn_zoo.inference.export import drawn_inputs, export, quantise, verify
 from eisnn_zoo.inference.folding import FoldedEI, fold
 from eisnn_zoo.inference.images import open_image, preprocess
 from eisnn_zoo.inference.onnx_runtime import OnnxModel
-from eisnn_zoo.weights import load_network, locate, sha256
+from eisnn_zoo.locating import locate
+from eisnn_zoo.table import sha256
+from eisnn_zoo.weights import load_network
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

@@ -15,11 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
 import eisnn_zoo
-from eisnn_zoo import hub_client, weights
+from eisnn_zoo import hub_client
 from eisnn_zoo.catalog import MODELS, RELEASE_REPO
 from eisnn_zoo.config import read_config
 from eisnn_zoo.sharing import card
-from eisnn_zoo.weights import Weights, put_row, sha256
+from eisnn_zoo.table import Weights, put_row, read_table, sha256
 
 pytest_plugins = ("fake_hub",)
 NAME, REPO = "ei_mlp2_mnist", "me/net"
@@ -202,7 +202,7 @@ def test_verify_names_what_is_wrong(packed, cli):
     with safe_open(packed / "model.safetensors", "pt") as f:
         header = f.metadata()
     assert cli("verify", packed)[0] == 0
-    row = weights.read_table(packed.parent / "weights.toml")[0]
+    row = read_table(packed.parent / "weights.toml")[0]
     for key, value, word in (("stages.0.layers.0.current.ee.weight", -1.0, "Dale"), ("head.ee.weight", float("inf"), "finite")):
         changed = {**state, key: state[key].clone()}
         changed[key].view(-1)[0] = value

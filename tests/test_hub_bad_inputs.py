@@ -8,7 +8,8 @@ import time
 import pytest
 
 from eisnn_zoo.errors import ZooError
-from eisnn_zoo.weights import load_network, locate
+from eisnn_zoo.locating import locate
+from eisnn_zoo.weights import load_network
 
 NAME = "ei_mlp2_mnist"
 

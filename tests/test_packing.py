@@ -1,6 +1,7 @@
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from eisnn_zoo import weights
+from eisnn_zoo import table as weight_table
 from eisnn_zoo.config import read_config
+from eisnn_zoo.errors import ZooError
 from eisnn_zoo.inference.torch_runtime import TorchModel
+from eisnn_zoo.locating import Located, locate
 from eisnn_zoo.sharing import card, packing
-from eisnn_zoo.weights import Located, load_network, locate, read_table, sha256
+from eisnn_zoo.table import read_table, sha256
+from eisnn_zoo.weights import load_network
 
 NAME = "ei_mlp2_mnist"
 RECIPE = """model: ei_mlp2_mnist
@@ -78,8 +82,8 @@ def test_pack_makes_a_whole_model_that_loads(run, data, tmp_path, cli, monkeypat
     assert kinds.pop("initialised") == torch.bool and set(kinds.values()) == {torch.float16}
 
     # The accuracy is that of the stored file, by another way of computing it.
-    monkeypatch.setattr(weights, "hub_folder", lambda: hub)
-    monkeypatch.setattr(weights, "list_weights", lambda: (row,))
+    monkeypatch.setattr(weight_table, "hub_folder", lambda: hub)
+    monkeypatch.setattr(weight_table, "list_weights", lambda: (row,))
     network = load_network(locate(f"{NAME}.zoo"))
     assert network.time_steps == 2 and next(network.parameters()).dtype == torch.float32
     test = np.load(data / "test.npz")
@@ -160,14 +164,14 @@ def test_the_score_is_the_prediction(run, data):
 def test_the_table_keeps_its_comment_and_reads_back(tmp_path):
     path = tmp_path / "weights.toml"
     path.write_text("# What it is.\n")
-    row = weights.Weights(weights.MODELS[NAME], "zoo", 90.5, 'a "quoted" text \\ with µ', "Apache-2.0", folder="x", sha256="0" * 64, size=3)
-    weights.put_row(row, path)
-    weights.put_row(weights.replace(row, tag="b"), path)
+    row = weight_table.Weights(weight_table.MODELS[NAME], "zoo", 90.5, 'a "quoted" text \\ with µ', "Apache-2.0", folder="x", sha256="0" * 64, size=3)
+    weight_table.put_row(row, path)
+    weight_table.put_row(replace(row, tag="b"), path)
     assert path.read_text().startswith("# What it is.\n\n[[weights]]\n")
-    assert read_table(path) == [row, weights.replace(row, tag="b")] and len(tomllib.loads(path.read_text())["weights"]) == 2
+    assert read_table(path) == [row, replace(row, tag="b")] and len(tomllib.loads(path.read_text())["weights"]) == 2
     path.write_text("[[weights]]\nmodel = 3\n")
-    with pytest.raises(weights.ZooError, match="no table of weights"):
-        weights.put_row(row, path)
+    with pytest.raises(ZooError, match="no table of weights"):
+        weight_table.put_row(row, path)
     assert path.read_text() == "[[weights]]\nmodel = 3\n"
 
 

@@ -16,7 +16,9 @@ import torch
 from eisnn_zoo.config import base_config, find_model
 from eisnn_zoo.inference import integer
 from eisnn_zoo.inference.classify import classify, softmax
-from eisnn_zoo.weights import default_weights, load_network, locate
+from eisnn_zoo.locating import locate
+from eisnn_zoo.table import default_weights
+from eisnn_zoo.weights import load_network
 
 IMAGES = Path(__file__).parent / "data" / "cifar10"
 FILES = sorted(IMAGES.glob("*.png"))

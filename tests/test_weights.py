@@ -10,9 +10,11 @@ import eisnn_zoo
 from eisnn_zoo import hub_client
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.release import from_release, load_release_state, to_release
-from eisnn_zoo.weights import default_weights, list_weights, load_network, locate, sha256
+from eisnn_zoo.table import default_weights, list_weights, sha256
+from eisnn_zoo.weights import load_network
 
 FOLDER = Path(__file__).parent / "golden"
 

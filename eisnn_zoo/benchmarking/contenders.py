@@ -99,7 +99,8 @@ def _open_torch(contender: Contender) -> Opened:
     import torch
 
     from ..inference.torch_runtime import fold_for, torch_device
-    from ..weights import load_network, locate
+    from ..locating import locate
+    from ..weights import load_network
 
     device = torch_device(contender.device)
     if contender.threads:

@@ -76,11 +76,12 @@ def analyze(
     from ..analysis.studies import EI_ONLY, Subject
     from ..analysis.studies import STUDIES as RUN
     from ..files import write_atomic
+    from ..locating import locate
     from ..precision import strict_arithmetic
     from ..training.augment import pixels
     from ..training.data import Images
     from ..training.evaluation import test_images
-    from ..weights import load_network, locate
+    from ..weights import load_network
 
     located = locate(model)
     steps = time_steps or located.config.options.get("time_steps", 4)
@@ -142,7 +143,9 @@ def explain(
     from ..analysis.report import plain_section, render
     from ..files import write_atomic
     from ..inference.classify import read_input
-    from ..weights import default_weights, load_network, locate
+    from ..locating import locate
+    from ..table import default_weights
+    from ..weights import load_network
 
     located = locate(model or default_weights().name)
     steps = time_steps or located.config.options.get("time_steps", 4)

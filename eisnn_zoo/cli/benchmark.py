@@ -123,7 +123,8 @@ def _contenders(spec: str, ways: list[str], peers: bool, time_steps: int | None,
     """Everything to time of one model."""
     from ..benchmarking.contenders import Contender
     from ..catalog import MODELS
-    from ..weights import locate, weights_of
+    from ..locating import locate
+    from ..table import weights_of
 
     if spec.endswith(".onnx"):
         return [_file(spec, ways, peers, time_steps, device, threads)]
@@ -180,7 +181,7 @@ def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> s
     """The file beside the weights where there is one that serves, otherwise a fresh export."""
     from ..inference.backends import ONNX
     from ..inference.export import export
-    from ..weights import locate
+    from ..locating import locate
 
     located = locate(source)
     beside = located.path.parent / ONNX

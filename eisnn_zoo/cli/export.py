@@ -13,7 +13,7 @@ from .output import note
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..weights import Located
+    from ..locating import Located
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -43,7 +43,7 @@ def export(
 ) -> None:
     """Write a network with all its time steps as one ONNX file, for any batch size, that says itself how to be used."""
     from ..inference import export as exporter
-    from ..weights import locate
+    from ..locating import locate
 
     located = locate(model)
     path = output or Path(f"{located.config.name}{'' if precision == 'fp32' else f'.{precision}'}.onnx")

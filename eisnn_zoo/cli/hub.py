@@ -66,7 +66,7 @@ def pack(
 ) -> None:
     """Make a published model of a run: weights in half precision, measured, with configuration, record and card."""
     from ..sharing.packing import pack
-    from ..weights import hub_folder
+    from ..table import hub_folder
     from .training import _needs_training
 
     _needs_training()
@@ -159,7 +159,7 @@ def verify(
 ) -> None:
     """Check weights that are here: hash, names and shapes, finite values, Dale's law, and the accuracy on record."""
     from ..sharing.verifying import verify
-    from ..weights import list_weights
+    from ..table import list_weights
 
     if not models:
         models = [row.name for row in list_weights() if row.local]
@@ -184,8 +184,9 @@ def verify(
 def _here(spec: str):
     """Weights without fetching anything, and without the checks that are to be reported."""
     from ..config import read_config
+    from ..locating import Located, locate, released_config
     from ..sharing.publishing import find
-    from ..weights import WEIGHTS, Located, locate, released_config, weights_of
+    from ..table import WEIGHTS, weights_of
 
     if Path(spec).is_dir():
         try:

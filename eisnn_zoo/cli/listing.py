@@ -45,7 +45,7 @@ def list_models(
 ) -> None:
     """Show the models, their sizes and their trained weights."""
     from ..count import count
-    from ..weights import weights_of
+    from ..table import weights_of
 
     if dataset is not None and dataset not in DATASETS:
         raise UsageError(f"there is no dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
@@ -86,7 +86,7 @@ def info(
     """Show all that is known about one model."""
     from ..config import find_model
     from ..count import count
-    from ..weights import weights_of
+    from ..table import weights_of
 
     name, _, tag = model.partition(".")
     entry = find_model(name)

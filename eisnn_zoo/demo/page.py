@@ -18,8 +18,10 @@ import torch
 from ..analysis.response import compare_inhibition
 from ..errors import UsageError, ZooError
 from ..inference.images import ImageError, open_image, preprocess
+from ..locating import Located, locate
 from ..networks import SpikingNet
-from ..weights import Located, list_weights, load_network, locate
+from ..table import list_weights
+from ..weights import load_network
 from . import result
 
 MAX_MEGABYTES = 20

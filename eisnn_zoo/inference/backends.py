@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..config import Config, parse_config
 from ..errors import UsageError, ZooError
-from ..weights import Located, Weights, default_weights, list_weights, locate
+from ..locating import Located, locate
+from ..table import Weights, default_weights, list_weights
 from .onnx_runtime import OnnxModel
 
 if TYPE_CHECKING:

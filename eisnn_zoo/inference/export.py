@@ -23,7 +23,9 @@ import numpy as np
 
 from ..errors import UsageError, ZooError
 from ..files import write_atomic
-from ..weights import Located, load_network, sha256
+from ..locating import Located
+from ..table import sha256
+from ..weights import load_network
 from .onnx_runtime import OnnxModel, import_onnxruntime
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     """Writes the network as ONNX to output, checked by onnx.checker.
 
     Args:
-        located: from :func:`~eisnn_zoo.weights.locate`.
+        located: from :func:`~eisnn_zoo.locating.locate`.
         precision: one of :data:`PRECISIONS`.
         time_steps: T; None as in the configuration.
         opset: of ONNX's operators, at least 18.

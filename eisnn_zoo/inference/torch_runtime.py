@@ -9,8 +9,9 @@ import torch
 
 from ..errors import UsageError
 from ..layout import can_compile
+from ..locating import Located
 from ..networks import SpikingNet
-from ..weights import Located, load_network
+from ..weights import load_network
 from .anytime import early_exit
 from .folding import fold
 from .stepping import NetworkSteps, stepwise
@@ -54,7 +55,7 @@ class TorchModel:
     """A network's weights, as a function of arrays.
 
     Args:
-        located: from :func:`~eisnn_zoo.weights.locate`.
+        located: from :func:`~eisnn_zoo.locating.locate`.
         device: see :func:`torch_device`.
         time_steps: T; None as in the configuration.
         compile: with torch.compile, at the first call of each batch size.

@@ -14,7 +14,7 @@ from ..config import Config, read_config
 from ..count import count
 from ..errors import ZooError
 from ..files import write_atomic
-from ..weights import WEIGHTS, Weights
+from ..table import WEIGHTS, Weights
 
 AUTHORS = "Liu, Ding and Yu"
 VENUE = "ICLR 2026"

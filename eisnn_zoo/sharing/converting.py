@@ -9,7 +9,8 @@ from ..catalog import MODELS, Model
 from ..config import Config, base_config, find_model
 from ..errors import UsageError, ZooError
 from ..files import write_atomic
-from ..weights import header_config, locate, read_header, read_tensors, released_config
+from ..locating import header_config, locate, read_header, released_config
+from ..weights import read_tensors
 
 LAYOUT = "release_layout"  # in the header of a converted file: the release's names and shapes, for the way back
 

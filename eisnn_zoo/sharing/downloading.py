@@ -10,7 +10,8 @@ from pathlib import Path
 from .. import hub_client
 from ..errors import UsageError
 from ..files import write_atomic
-from ..weights import WEIGHTS, Located, list_weights, locate, weights_of
+from ..locating import Located, locate
+from ..table import WEIGHTS, list_weights, weights_of
 
 
 def choose(specs: list[str], everything: bool) -> list[str]:
@@ -33,7 +34,7 @@ def download(spec: str, to: Path | None = None, revision: str | None = None) -> 
         spec: a name, or hf-hub:organisation/name.
         revision: branch, tag or commit on the Hub.
     Raises:
-        UsageError, ZooError: see :func:`~eisnn_zoo.weights.locate` and :func:`~eisnn_zoo.hub_client.fetch`.
+        UsageError, ZooError: see :func:`~eisnn_zoo.locating.locate` and :func:`~eisnn_zoo.hub_client.fetch`.
     """
     located = locate(_at(spec, revision), revision)
     if to is None:

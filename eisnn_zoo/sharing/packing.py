@@ -17,7 +17,9 @@ from ..catalog import DATASETS, MODELS, Model
 from ..config import Config, base_config, find_model, read_config
 from ..errors import UsageError, ZooError
 from ..files import write_atomic
-from ..weights import WEIGHTS, Located, Weights, adapt_state, hub_folder, put_row, read_tensors, sha256, table_path
+from ..locating import Located
+from ..table import WEIGHTS, Weights, hub_folder, put_row, sha256, table_path
+from ..weights import adapt_state, read_tensors
 from . import card
 
 if TYPE_CHECKING:

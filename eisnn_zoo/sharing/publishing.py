@@ -10,7 +10,8 @@ from pathlib import Path
 from .. import hub_client
 from ..config import read_config
 from ..errors import UsageError, ZooError
-from ..weights import WEIGHTS, Located, Weights, hub_folder, list_weights, read_table, table_path, weights_of
+from ..locating import Located
+from ..table import WEIGHTS, Weights, hub_folder, list_weights, read_table, table_path, weights_of
 from . import card
 from .verifying import verify
 

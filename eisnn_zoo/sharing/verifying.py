@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from .. import hub_client
 from ..errors import ZooError
-from ..weights import Located, load_network, sha256
+from ..locating import Located
+from ..table import sha256
+from ..weights import load_network
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from ..catalog import DATASETS, Dataset
 from ..config import Config
 from ..errors import UsageError
-from ..weights import Weights
+from ..table import Weights
 from .reading import FOLDER, TEST_SET, DataError, Labelled, read, read_folder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UsageError
-from ..weights import locate
+from ..locating import locate
 from .recipe import FOLDER, Recipe, check_recipe
 
 # Chosen on 300 digits 5 to 9, from an MLP trained on 0 to 4: 89 % of others right, 85 % frozen; batch 64, lr 4e-3: 76, 35.
@@ -18,7 +18,7 @@ def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
     """The recipe that fine-tunes these weights on a folder of pictures.
 
     Args:
-        weights: a name, address or path, see :func:`eisnn_zoo.weights.locate`.
+        weights: a name, address or path, see :func:`eisnn_zoo.locating.locate`.
         freeze: train the new output layer alone.
         overrides: values by key.
     Raises:

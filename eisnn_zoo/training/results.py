@@ -12,7 +12,9 @@ from ..benchmarking.timing import peak_memory
 from ..errors import ZooError
 from ..files import to_csv, write_atomic
 from ..inference.folding import fold
-from ..weights import WEIGHTS, load_network, locate, sha256
+from ..locating import locate
+from ..table import WEIGHTS, sha256
+from ..weights import load_network
 from .data import Images
 from .evaluation import Scores
 from .run import Run

@@ -82,7 +82,8 @@ def _fresh(recipe: Recipe, data: Data) -> SpikingNet:
 
 
 def _pretrained(recipe: Recipe, data: Data) -> SpikingNet:
-    from ..weights import load_network, locate
+    from ..locating import locate
+    from ..weights import load_network
 
     model = load_network(locate(recipe.weights))
     model.reset_classifier(len(data.label_names))

@@ -1,0 +1,152 @@
+"""The weight file and configuration that a name stands for, without torch.
+
+A model is named by ``name`` or ``name.tag``, ``hf-hub:org/name[@revision]``, ``local-dir:FOLDER``, or the path of a folder
+(a published model, a run) or of a lone ``.safetensors`` file.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import hub_client
+from .catalog import TITLES, Model
+from .config import MAX_BYTES, Config, base_config, find_model, parse_config, read_config
+from .errors import UsageError, ZooError
+from .table import WEIGHTS, Weights, hub_folder, list_weights, sha256, weights_of
+
+MAX_HEADER = 2**24  # bytes: real ones have 50 KB
+
+
+@dataclass(frozen=True)
+class Located:
+    """A weight file and the configuration that goes with it; table is its row where it has one."""
+
+    path: Path
+    config: Config
+    table: Weights | None = None
+
+
+def locate(spec: str, revision: str | None = None) -> Located:
+    """The files that a name, address or path stands for; fetched from the Hub only where they are not here.
+
+    Args:
+        revision: of weights on the Hub that are named; an address carries its own.
+    Raises:
+        UsageError: no such model, tag, folder or file. ZooError: it cannot be had, or is not what it should be.
+    """
+    if spec.startswith(("hf-hub:", "hf_hub:")):
+        repo, _, at = spec[7:].partition("@")
+        config = hub_client.fetch(repo, "config.json", at or None)
+        # Both from one commit, whatever is published in between.
+        return Located(hub_client.fetch(repo, WEIGHTS, hub_client.commit(config) or at or None), read_config(config))
+    if spec.startswith("local-dir:"):
+        return _locate_folder(Path(spec.removeprefix("local-dir:")))
+    path = Path(spec)
+    if path.is_dir():
+        return _locate_folder(path)
+    if path.is_file() or path.suffix == ".safetensors":
+        return _locate_file(path)
+    if "/" in spec:
+        raise UsageError(f"there is no folder or file {spec}; a model on the Hub is written hf-hub:{spec}")
+    return _locate_name(spec, revision)
+
+
+def _locate_folder(folder: Path) -> Located:
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    if not (folder / WEIGHTS).is_file():
+        runs = [d for d in ("best", "last") if (folder / d / WEIGHTS).is_file()]
+        if not runs:
+            raise UsageError(f"{folder} holds no {WEIGHTS}: give the folder of a published model or of a run")
+        folder = folder / runs[0]
+    return Located(folder / WEIGHTS, read_config(folder / "config.json"))
+
+
+def _locate_file(path: Path) -> Located:
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path} is no .safetensors file: other weight formats can run code when loaded and are never read")
+    raw = header_config(path)
+    if raw is None:
+        beside = path.parent / "config.json"
+        if not beside.is_file():
+            raise ZooError(f"{path} carries no configuration, and there is no config.json beside it: without one its "
+                           "preprocessing and classes would be a guess")
+        return Located(path, read_config(beside))
+    return Located(path, parse_config(raw, str(path)))
+
+
+def _locate_name(spec: str, revision: str | None) -> Located:
+    name, _, tag = spec.partition(".")
+    model = find_model(name)
+    rows = weights_of(name)
+    if tag:
+        rows = [w for w in rows if w.tag == tag]
+        if not rows:
+            tags = ", ".join(w.tag for w in weights_of(name)) or "none"
+            raise UsageError(f"{name} has no weights tagged {tag!r}; its tags: {tags}")
+    if not rows:
+        have = ", ".join(w.name for w in list_weights() if w.local) or "none yet"
+        raise UsageError(f"{model.name} has no trained weights; train it, or choose one that is here: {have}")
+    row = next((w for w in rows if w.local), rows[0])
+    return _locate_row(row, revision)
+
+
+def _locate_row(row: Weights, revision: str | None) -> Located:
+    if row.folder:
+        path = row.local
+        if path is None:
+            raise ZooError(f"the weights {row.name} belong in {hub_folder() / row.folder} and are not there: install again")
+        if sha256(path) != row.sha256:
+            raise ZooError(f"{path} is damaged: its sha256 is not that of {row.name}; install again")
+        return Located(path, read_config(path.parent / "config.json"), row)
+    revision = revision or row.revision or None
+    config = hub_client.obtain(row.repo, f"{row.model.release_folder}/config.json", revision)
+    path = hub_client.obtain(row.repo, row.file, hub_client.commit(config) or revision)
+    return Located(path, released_config(row.model, config), row)
+
+
+def released_config(model: Model, path: Path) -> Config:
+    """Compares the release's config.json with the architecture that its folder's name stands for."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        raw = json.loads(path.read_text("utf-8"))
+        said = {"type": raw["type"], "arch": raw["arch"], "num_layers": raw["num_layers"], "dataset": raw["dataset"]}
+        steps, ratio, tau = raw["T"], raw.get("ei_ratio", 4), raw.get("neuron", {}).get("tau", 2.0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ZooError(f"{path} is no configuration of the release: {error!r}") from error
+    wanted = {"type": "EI-SNN", "arch": TITLES[model.family], "num_layers": model.depth, "dataset": model.dataset.release}
+    wrong = [f"{key} {said[key]!r} instead of {value!r}" for key, value in wanted.items() if said[key] != value]
+    if wrong:
+        raise ZooError(f"{path} does not describe {model.name}: {', '.join(wrong)}")
+    base = base_config(model, "paper")
+    return replace(base, options={**base.options, "time_steps": steps, "ei_ratio": ratio, "tau": tau})
+
+
+def read_header(path: Path) -> dict:
+    """The metadata in a safetensors file's header, without its tensors. Raises ZooError where it has no sound header."""
+    try:
+        with path.open("rb") as f:
+            (length,) = struct.unpack("<Q", f.read(8))
+            if length > MAX_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            return json.loads(f.read(length)).get("__metadata__") or {}
+    except OSError as error:
+        raise ZooError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, struct.error, AttributeError, RecursionError) as error:
+        raise ZooError(f"{path} is no safetensors file: {error}") from error
+
+
+def header_config(path: Path) -> object | None:
+    """The configuration in a weight file's header, as JSON holds it; None where there is none. Raises ZooError."""
+    header = read_header(path)
+    text = header.get("config") if isinstance(header, dict) else None
+    if not isinstance(text, str):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,121 @@
+"""The table of weights: which there are, how accurate, and where they lie."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from . import hub_client
+from .catalog import MODELS, RELEASE_REPO, Model
+from .errors import ZooError
+from .files import write_atomic
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One row of the table of weights.
+
+    Attributes:
+        model, tag: what ``model.tag`` loads.
+        top1: accuracy in % on the test set; obtained: how that figure came about.
+        folder: below hub/, for weights that come with the package; repo, file, revision: on the Hub, for the others.
+        sha256, size: of the file, where we host it.
+    """
+
+    model: Model
+    tag: str
+    top1: float
+    obtained: str
+    license: str
+    folder: str = ""
+    repo: str = ""
+    file: str = ""
+    revision: str = ""
+    sha256: str = ""
+    size: int = 0
+    recipe: str = ""
+    trained: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name}.{self.tag}"
+
+    @property
+    def local(self) -> Path | None:
+        """The weight file where it can be read without a network, else None."""
+        if self.folder:
+            path = hub_folder() / self.folder / WEIGHTS
+            return path if path.is_file() else None
+        return hub_client.cached(self.repo, self.file, self.revision or None)
+
+
+def hub_folder() -> Path:
+    """hub/: inside the installed package, or at the root of a checkout."""
+    inside = Path(str(resources.files(__package__))) / "hub"
+    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "hub"
+
+
+def table_path() -> Path:
+    """The table of the weights that lie in hub/."""
+    return Path(str(resources.files(__package__))) / "weights.toml"
+
+
+def read_table(path: Path) -> list[Weights]:
+    """Its rows. Raises ZooError where it is no table of weights."""
+    try:
+        rows = tomllib.loads(path.read_text("utf-8")).get("weights", [])
+        return [Weights(**{**row, "model": MODELS[row["model"]]}) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ZooError(f"{path} is no table of weights: {error}") from error
+
+
+def put_row(row: Weights, path: Path) -> None:
+    """Adds a row to the table, or replaces the one of the same name. Raises ZooError where path is no table of weights."""
+    rows = read_table(path) if path.exists() else []
+    names = [old.name for old in rows]
+    if row.name in names:
+        rows[names.index(row.name)] = row
+    else:
+        rows.append(row)
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    text = "".join(f"{line}\n" for line in lines if line.startswith("#"))
+    for each in rows:
+        values = {**vars(each), "model": each.model.name}
+        # JSON's texts and numbers are TOML's.
+        text += "\n[[weights]]\n" + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in values.items() if v)
+    write_atomic(path, text)
+    list_weights.cache_clear()
+
+
+@functools.cache
+def list_weights() -> tuple[Weights, ...]:
+    """All weights, ours first; every name's rows in the order in which a name without a tag tries them."""
+    ours = read_table(table_path())
+    released = [Weights(model, "paper", model.released_top1, "the authors' released checkpoint: best epoch on the test set",
+                        "see the authors' repository", repo=RELEASE_REPO, file=f"{model.release_folder}/{WEIGHTS}")
+                for model in MODELS.values() if model.released_top1 is not None]
+    return (*ours, *released)
+
+
+def weights_of(name: str) -> list[Weights]:
+    return [w for w in list_weights() if w.model.name == name]
+
+
+def default_weights() -> Weights:
+    """The most accurate image classifier that is here, ready without a network."""
+    here = [w for w in list_weights() if w.local and w.model.dataset and not w.model.dataset.event and w.model.input_size[0] == 3]
+    if not here:
+        raise ZooError("no weights are here: name a model, as in --model ei_resnet18_cifar10 (`eisnn-zoo list --pretrained`)")
+    return max(here, key=lambda w: w.top1)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
