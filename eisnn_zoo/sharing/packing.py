@@ -72,13 +72,17 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     beside = Path(tempfile.mkdtemp(prefix=f".{model.name}.{tag}.", dir=hub))
     try:
         config = _config(model, tag, files[which], recipe)
-        scores = {}
+        scores: dict[str, dict[str, float]] = {}
+        measured: dict[str, dict[str, float]] = {}
         for key in sorted(files, key=lambda key: key == which):  # the weights to publish come last, and stay
             state = _half(files[key], model)
             _save(state, config, beside)
-            say(f"measuring the {key} weights on {len(images):,} test images")
-            scores[key] = score(Located(beside / WEIGHTS, config), images)
-            say(f"{scores[key]['top1']} %")
+            digest = sha256(beside / WEIGHTS)
+            if digest not in measured:  # the best epoch may be the last
+                say(f"measuring the {key} weights on {len(images):,} test images")
+                measured[digest] = score(Located(beside / WEIGHTS, config), images)
+            scores[key] = measured[digest]
+            say(f"{key}: {scores[key]['top1']} %")
         facts = {**_facts(recipe, environment, history, which, scores), "test_images": len(images), "test_sha256": images.sha256,
                  "operations": _operations(Located(beside / WEIGHTS, config), images), "operations_images": min(COUNTED, len(images))}
         if images.sha256 in COPIES:
