@@ -254,7 +254,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
         epochs = f"{epochs} of the {planned} of its recipe: the run was not finished"
     optimizer = facts.get("optimizer")
     if n := facts.get("deflate_epochs"):
-        optimizer = f"{optimizer}, deflated over the first {n:g} epoch{'s' * (n != 1)}"
+        optimizer = f"{optimizer}, deflated in the first {f'{n:g} epochs' if n != 1 else 'epoch'}"
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None, "epochs": epochs,
         "time steps": _over_epochs(facts.get("time_steps"), "T = {}"), "image size": _over_epochs(facts.get("resolution"), "{0} x {0}"),
