@@ -21,7 +21,7 @@ def rows() -> list[tuple[str, ...]]:
         ours = [w for w in weights if w.folder]
         released = f"{model.released_top1:.2f}" if model.released_top1 is not None else "none released"
         mine = "<br>".join(f"**{w.top1:.2f}** (`{w.tag}`)" for w in ours) or "not measured"
-        how = "<br>".join(f"{w.obtained}; {w.trained}" if w.trained else w.obtained for w in ours)
+        how = "<br>".join("; ".join(filter(None, (w.obtained, w.trained, f"T = {w.time_steps}" if w.time_steps else ""))) for w in ours)
         out.append((f"`{model.name}`", model.dataset.title if model.dataset else "", released, mine, how))
     return out
 

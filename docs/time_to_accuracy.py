@@ -1,4 +1,4 @@
-"""How soon a run reaches an accuracy: writes results/time_to_accuracy.csv and the table of training.md.
+"""How soon a run reaches an accuracy: adds to results/time_to_accuracy.csv, and writes the table of training.md.
 
     python docs/time_to_accuracy.py "Muon, T = 1, 2, 4=hub/ei_vgg8_cifar10.zoo" "SGD, T = 4=runs/sgd"
 
@@ -65,10 +65,11 @@ def _cell(row: dict) -> str:
 
 
 def main() -> None:
-    rows = [row for argument in sys.argv[1:] for row in reached(*_parse(argument))]
-    if rows:
-        write_atomic(TABLE, to_csv(rows))
-    write_between(PAGE, "time to accuracy", page(list(csv.DictReader(TABLE.open()))))
+    new = [row for argument in sys.argv[1:] for row in reached(*_parse(argument))]
+    titles = {row["run"] for row in new}
+    rows = [row for row in csv.DictReader(TABLE.open()) if row["run"] not in titles] + new
+    write_atomic(TABLE, to_csv(rows))
+    write_between(PAGE, "time to accuracy", page(rows))
 
 
 def _parse(argument: str) -> tuple[str, Path]:

@@ -27,6 +27,7 @@ class Weights:
         top1: accuracy in % on the test set; obtained: how that figure came about.
         folder: below hub/, for weights that come with the package; repo, file, revision: on the Hub, for the others.
         sha256, size: of the file, where we host it.
+        time_steps: T of the published network, the architecture's where 0.
     """
 
     model: Model
@@ -42,6 +43,7 @@ class Weights:
     size: int = 0
     recipe: str = ""
     trained: str = ""
+    time_steps: int = 0
 
     @property
     def name(self) -> str:

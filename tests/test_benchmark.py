@@ -151,7 +151,7 @@ def test_an_onnx_file_is_timed_without_torch(without_torch, tmp_path):
                          "--output", tmp_path, "--format", "json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
-    assert (row["model"], row["backend"], row["batch"]) == ("ei_vgg8_cifar10.zoo", "onnx", 2)
+    assert (row["model"], row["backend"], row["batch"]) == (default_weights().name, "onnx", 2)
     assert 0 < row["peak_share"] < 1.5 and 20 < row["memory_mb"] < 1000
     assert "product_peak_gflops" in (tmp_path / "benchmark.csv").read_text() and (tmp_path / "benchmark.png").stat().st_size > 5000
 
@@ -171,6 +171,6 @@ def test_benchmark_refuses_nonsense(cli, arguments, code, words):
 def test_an_onnx_file_is_what_it_is(cli):
     path = default_weights().local.parent / "model.onnx"
     for arguments, word in ((["--backend", "torch"], "for torch name the weights"), (["--peers"], "for --peers name the weights"),
-                            (["--time-steps", 2], "export it again with --time-steps 2")):
+                            (["--time-steps", 3], "export it again with --time-steps 3")):
         code, out, err = cli("benchmark", path, *arguments)
         assert code == 2 and out == "" and word in err

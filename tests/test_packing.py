@@ -96,6 +96,14 @@ def test_pack_makes_a_whole_model_that_loads(run, data, tmp_path, cli, monkeypat
     assert str(tmp_path) not in everything
 
 
+def test_a_model_can_be_published_with_another_t(run, data, tmp_path, cli):
+    code, _, err = cli("pack", run, "--tag", "zoo", "--data", data, "--hub", tmp_path / "hub", "--time-steps", 3)
+    folder = tmp_path / "hub" / f"{NAME}.zoo"
+    assert code == 0 and load_network(locate(str(folder))).time_steps == 3, err
+    assert read_table(tmp_path / "hub" / "weights.toml")[0].time_steps == 3
+    assert "last trained with T = 2, and run with T = 3" in (folder / "README.md").read_text()
+
+
 def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp_path, monkeypatch):
     hub = tmp_path / "hub"
     other = packing.pack(run, "other", data, hub=hub)

@@ -64,7 +64,8 @@ def list_models(
         base = {"dataset": model.dataset.title if model.dataset else None, "params_m": round(params, 2),
                 "time_steps": model.options.get("time_steps", 4)}
         if pretrained or min_acc is not None:
-            rows += [{"model": w.name, **base, "top1": w.top1, "weights": "here" if w.local else "on the Hub"} for w in weights]
+            rows += [{"model": w.name, **base, "time_steps": w.time_steps or base["time_steps"], "top1": w.top1,
+                      "weights": "here" if w.local else "on the Hub"} for w in weights]
         else:
             best = max((w.top1 for w in weights), default=None)
             rows.append({"model": model.name, **base, "top1": best, "weights": ", ".join(w.tag for w in weights) or None})
@@ -110,7 +111,8 @@ def info(
         "preprocessing": None if entry.options.get("event_input") else f"shorter side to {height} (bilinear), centre crop",
         "paper": f"{PAPER}, arXiv:{ARXIV}",
     }
-    rows = [{"tag": w.tag, "top1": w.top1, "obtained": w.obtained, "recipe": w.recipe or None, "trained": w.trained or None,
+    rows = [{"tag": w.tag, "top1": w.top1, "obtained": w.obtained, "time_steps": w.time_steps or steps, "recipe": w.recipe or None,
+             "trained": w.trained or None,
              "source": str(w.local) if w.local else f"{w.repo}/{w.file} on the Hub", "size_mb": round(w.size / 1e6, 1) if w.size else None,
              "sha256": w.sha256 or None, "license": w.license} for w in weights]
     if format is Format.json:
@@ -123,7 +125,7 @@ def info(
         print("\nno trained weights yet")
     for row in rows:
         print(f"\nweights {entry.name}.{row['tag']}")
-        print("\n".join(f"  {k.replace('_', ' '):9} {v}" for k, v in row.items() if v is not None and k != "tag"))
+        print("\n".join(f"  {k.replace('_', ' '):10} {v}" for k, v in row.items() if v is not None and k != "tag"))
 
 
 def _few(labels: tuple[str, ...], most: int = 10) -> str:

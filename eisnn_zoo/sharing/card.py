@@ -240,6 +240,9 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
         low, high = wilson(row.top1, n)
         notes.append(f"One run, one seed; from {n:,} images alone the true figure lies between {low:.1f} and {high:.1f} % "
                      "(95 % confidence, Wilson).")
+    trained, published = facts.get("trained_time_steps"), config.options["time_steps"]
+    if trained and trained != published:
+        notes.append(f"The weights were last trained with T = {trained}, and run with T = {published}.")
     if model.released_top1 is not None:
         notes.append("The authors hold out no validation split, so their figure is the best of all epochs on the test images "
                      "themselves; ours and theirs are not chosen in the same way.")

@@ -37,7 +37,7 @@ COPIES = {
 
 
 def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = "best", hub: Path | None = None,
-         say: Callable[[str], object] = lambda _: None) -> Weights:
+         time_steps: int | None = None, say: Callable[[str], object] = lambda _: None) -> Weights:
     """Writes ``hub/<model>.<tag>/``, complete or not at all, then its row in the table of weights.
 
     The weights are stored in half precision; the accuracy in the row is that of the stored file, computed in float32 by the
@@ -50,6 +50,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         name: of the model; the recipe's where None.
         which: "best" (by the run's validation), "last", or the path of a .safetensors file.
         hub: another folder than the zoo's own; the table is then ``weights.toml`` in it.
+        time_steps: T with which the network is measured and published; that of the recipe's last epoch where None.
         say: told what is going on.
 
     Returns:
@@ -66,12 +67,14 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     recipe, environment, history = started.recipe, started.environment, read_history(run)
     model = _model(recipe, name)
     files = _weight_files(run, which)
+    if time_steps and DATASETS[recipe.dataset].event:
+        raise UsageError("events come in the number of frames the network was trained on: leave out --time-steps")
     images = load(DATASETS[recipe.dataset], data, "test", recipe.final_steps)
     hub, table = (hub, hub / "weights.toml") if hub else (hub_folder(), table_path())
     hub.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{model.name}.{tag}.", dir=hub))
     try:
-        config = _config(model, tag, files[which], recipe)
+        config = _config(model, tag, files[which], recipe, time_steps)
         scores: dict[str, dict[str, float]] = {}
         measured: dict[str, dict[str, float]] = {}
         for key in sorted(files, key=lambda key: key == which):  # the weights to publish come last, and stay
@@ -91,7 +94,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         _save(state, config, beside)
         _records(run, beside, environment, history, recipe)
         row = Weights(model, tag, facts["top1"], _obtained(facts, model), LICENSE, folder=config.name, sha256=sha256(beside / WEIGHTS),
-                      size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts))
+                      size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts), time_steps=time_steps or 0)
         card.write(beside, config, row)
         beside.chmod(0o755)
         _put(beside, hub / config.name)
@@ -140,13 +143,13 @@ def _weight_files(run: Path, which: str) -> dict[str, Path]:
     return found
 
 
-def _config(model: Model, tag: str, weights: Path, recipe: Recipe) -> Config:
+def _config(model: Model, tag: str, weights: Path, recipe: Recipe, time_steps: int | None) -> Config:
     base = base_config(model, tag)
     if weights.name == WEIGHTS and (weights.parent / "config.json").is_file():
         options = read_config(weights.parent / "config.json").options
     else:
         options = {**base.options, "time_steps": recipe.final_steps}
-    return replace(base, options=options)
+    return replace(base, options={**options, "time_steps": time_steps} if time_steps else options)
 
 
 def _half(path: Path, model: Model) -> dict:
@@ -207,6 +210,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "validation": f"{held_out:,} training images held out" if held_out else TEST_SET,
         "recipe": recipe_name(recipe), "recipe_sha256": recipe.sha256, "about": recipe.about, "optimizer": recipe.optimizer,
         "deflate_epochs": recipe.deflate_epochs or None,
+        "trained_time_steps": epoch and int(epoch["time_steps"]),
         "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
         "time_steps": recipe.time_steps, "resolution": recipe.resolution or None, "batch_size": recipe.batch_size,
         "lr": recipe.lr, "seed": recipe.seed,
