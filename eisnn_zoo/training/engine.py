@@ -31,7 +31,7 @@ from ..networks import SpikingNet
 from ..precision import strict_arithmetic
 from . import report
 from .augment import AUGMENTATIONS, pixels
-from .data import Images, load_data
+from .data import TEST_SET, Images, load_data
 from .diagnose import first_overflow
 from .evaluation import Scores
 from .recipe import Recipe
@@ -229,7 +229,9 @@ class Training:
         """What a weight file of this run says about itself."""
         options = {**self.model.config, "time_steps": self.recipe.final_steps}
         facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
-                 "top1": round(top1, 2), "measured_on": self.data.validation, "test_images": len(self.valid)}
+                 "top1": round(top1, 2), "measured_on": self.data.validation}
+        if self.data.validation == TEST_SET:
+            facts["test_images"] = len(self.valid)
         name = self.run.folder.resolve().name
         return Config(MODELS[self.recipe.model], options, self.data.label_names, name, facts, self.size)
 

@@ -93,8 +93,11 @@ class EIMuon(torch.optim.Optimizer):
     def _muon(grad: Tensor, state: dict, group: dict) -> Tensor:
         momentum = state["momentum"].mul_(group["momentum"]).add_(grad)
         nesterov = (grad + group["momentum"] * momentum).flatten(1)
-        if state["step"] <= group["deflate"]:
-            nesterov = deflate(nesterov, state["common"])
+        if "common" in state:  # asked first: comparing a step count waits for a GPU
+            if state["step"] <= group["deflate"]:
+                nesterov = deflate(nesterov, state["common"])
+            else:
+                del state["common"]
         direction = orthogonalise(nesterov)
         return (direction / (direction.square().mean().sqrt() + 1e-12)).view_as(grad)
 
