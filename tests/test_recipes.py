@@ -70,6 +70,13 @@ def test_what_is_shown_can_be_read_again(tmp_path):
     assert set(yaml.safe_load(recipe.dump())) == set(Recipe.model_fields)
 
 
+def test_values_over_the_epochs():
+    recipe = load_recipe("ei_vgg8_cifar10", {"epochs": "9", "warmup_epochs": "1", "lr": "{0: 2e-3, 6: 1e-3, 40: 5e-4}",
+                                             "augment": "{0: cifar, 6: crop_flip}"})
+    assert recipe.cycles == [(0, 6, 2e-3), (6, 9, 1e-3)]
+    assert [recipe.augmentation_at(epoch) for epoch in (0, 5, 6, 8)] == ["cifar", "cifar", "crop_flip", "crop_flip"]
+
+
 HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
 
 
@@ -86,6 +93,12 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "epochs: 5\nwarmup_epochs: 5", r"line 4: warmup_epochs = 5: the warm-up must end before"),
     (HEAD + "augment: cifra", r"line 3: augment = 'cifra': .*'cifar'"),
     (HEAD + "time_steps: {1: 2}", r"line 3: time_steps = .*begins with epoch 0"),
+    (HEAD + "lr: {5: 1e-3}", r"line 3: lr = .*begins with epoch 0"),
+    (HEAD + "lr: {0: fast}", r"line 3: lr = \{0: 'fast'\}: .*number"),
+    (HEAD + "lr: {0: 2e-3, 8: -1.0}", r"line 3: lr = .*greater than 0"),
+    (HEAD + "lr: {0: 2e-3, 20: 1e-3}\nepochs: 23\nwarmup_epochs: 3", r"line 5: warmup_epochs = 3: .*shortest cycle of lr, 3 epochs"),
+    (HEAD + "augment: {1: cifar}", r"line 3: augment = .*begins with epoch 0"),
+    (HEAD + "augment: {0: cifra}", r"line 3: augment = .*'cifar'"),
     (HEAD + "batch_size: 4\naccumulate: 8", r"line 4: accumulate = 8: a batch of 4 has no 8 parts"),
     (HEAD + "resolution: 4", r"line 3: resolution = 4: a side from 32 pixels"),
     (HEAD + "resolution: {2: 16}", r"line 3: resolution = .*begins with epoch 0"),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from training_helpers import digits, free_port, recipe, start, weights
 
 from eisnn_zoo.errors import UsageError
+from eisnn_zoo.training import engine
 from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.setup import make_model
@@ -130,6 +131,19 @@ def test_grown_time_steps_end_in_the_published_network(data, tmp_path):
     with (tmp_path / "metrics.csv").open() as f:
         assert [row["time_steps"] for row in csv.DictReader(f)] == ["1", "3"]
     assert create_model(str(tmp_path)).time_steps == 3
+
+
+def test_the_rate_and_the_augmentation_change_with_the_cycle(data, tmp_path, monkeypatch):
+    seen = []
+    for name in ("none", "crop_flip"):
+        monkeypatch.setitem(engine.AUGMENTATIONS, name, lambda x, rng, size, name=name: seen.append(name) or x)
+    training = Training(recipe(epochs=5, warmup_epochs=1, lr={0: 4e-3, 2: 1e-3}, augment={0: "none", 2: "crop_flip"}), data, tmp_path / "a",
+                        compile=False)
+    n = training.per_epoch
+    assert training.lr(n) == 4e-3 and training.lr(2 * n) == 1e-7 and training.lr(3 * n) == 1e-3  # peaks, and a warm-up each
+    assert training.lr(2 * n - 1) < 4e-3 and training.lr(5 * n) == pytest.approx(0, abs=1e-9)
+    training.fit()
+    assert seen == ["none"] * 2 * n + ["crop_flip"] * 3 * n
 
 
 def test_images_grow_during_training(tmp_path):

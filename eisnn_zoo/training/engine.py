@@ -126,8 +126,9 @@ class Training:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def lr(self, step: int) -> float:
-        r = self.recipe
-        return rate(step, r.epochs * self.per_epoch, round(r.warmup_epochs * self.per_epoch), r.lr, r.warmup_lr, r.schedule)
+        r, n = self.recipe, self.per_epoch
+        start, end, peak = max(cycle for cycle in r.cycles if cycle[0] * n <= step)
+        return rate(step - start * n, (end - start) * n, round(r.warmup_epochs * n), peak, r.warmup_lr, r.schedule)
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 
@@ -316,7 +317,8 @@ class Training:
         rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
         torch.manual_seed(self.recipe.seed * 1_000_033 + self.step)  # mixtures, dropout
         x, y = batch.x.to(self.device), batch.y.to(self.device)
-        x, target = pixels(AUGMENTATIONS[self.recipe.augment](x, rng, self.data.size), self.side), y
+        augment = AUGMENTATIONS[self.recipe.augmentation_at(self.step // self.per_epoch)]
+        x, target = pixels(augment(x, rng, self.data.size), self.side), y
         if self.recipe.mixup or self.recipe.cutmix:
             x, target = self._mixture(x, y)
         part = self.world.part

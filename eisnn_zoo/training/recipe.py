@@ -7,7 +7,7 @@ import hashlib
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,8 @@ from ..catalog import DATASETS, MODELS
 from ..errors import UsageError
 from .reading import FOLDER
 
+Augmentation = Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
+Rate = Annotated[float, Field(gt=0)]
 SMALLEST = {"vgg": 32, "resnet": 8}  # pixels a side of which their pools leave one; an MLP takes its own size alone
 
 
@@ -35,7 +37,7 @@ class Recipe(BaseModel):
 
     dataset: str = ""  # the model's own where empty
     holdout: int = Field(0, ge=0)  # training images set aside, by seed, for every decision
-    augment: Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"] = "none"
+    augment: Augmentation | dict[int, Augmentation] = "none"  # or {first epoch: augmentation}
     mixup: float = Field(0.0, ge=0)  # alpha of its Beta distribution; 0: none
     cutmix: float = Field(0.0, ge=0)  # with both, each batch takes one of them
     time_steps: int | dict[int, int] = 0  # T, or {first epoch: T}; the dataset's where 0
@@ -49,7 +51,7 @@ class Recipe(BaseModel):
     seed: int = Field(2025, ge=0, lt=2**31)
 
     optimizer: Literal["sgd", "muon"] = "sgd"
-    lr: float = Field(1e-3, gt=0)
+    lr: Rate | dict[int, Rate] = 1e-3  # peak, or {first epoch: peak}, each a cycle with its own warm-up and schedule
     schedule: Literal["cosine", "linear", "flat"] = "cosine"  # the rate after its warm-up, see schedule.py
     adaptive: float = Field(0.125, gt=0)  # of muon: the gains' and biases' relative step as a part of the weights'
     deflate_epochs: float = Field(0.0, ge=0)  # of muon: first epochs without the drive common to a layer's neurons, see optim.py
@@ -88,24 +90,29 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
-        steps, slopes = ({0: v} if not isinstance(v, dict) else v for v in (self.time_steps, self.alpha))
-        if 0 not in steps or min(steps) < 0 or min(steps.values()) < 1:
-            raise _AtKey("time_steps", "a number of steps from 1, or {epoch: steps} that begins with epoch 0")
-        if 0 not in slopes or min(slopes) < 0 or min(slopes.values()) < 0:
-            raise _AtKey("alpha", "a slope above 0, or {epoch: slope} that begins with epoch 0")
-        if self.dataset != FOLDER and DATASETS[self.dataset].event and len(steps) > 1:
+        for key in ("augment", "time_steps", "resolution", "lr", "alpha"):
+            value = getattr(self, key)
+            if isinstance(value, dict) and (0 not in value or min(value) < 0):
+                raise _AtKey(key, "{epoch: value} begins with epoch 0")
+        if min(_values(self.time_steps)) < 1:
+            raise _AtKey("time_steps", "a number of steps from 1, or {epoch: steps}")
+        if min(_values(self.alpha)) < 0:
+            raise _AtKey("alpha", "a slope above 0, or {epoch: slope}")
+        if self.dataset != FOLDER and DATASETS[self.dataset].event and len(_values(self.time_steps)) > 1:
             raise _AtKey("time_steps", "events come in a fixed number of frames: give one number")
-        sides = self.resolution if isinstance(self.resolution, dict) else {0: self.resolution}
         model = MODELS[self.model]
         least = 0 if model.options.get("event_input") else SMALLEST.get(model.family, 0)
         if self.resolution and not least:
             raise _AtKey("resolution", f"{self.model} takes only inputs of its own size")
-        if 0 not in sides or min(sides) < 0 or any(side != 0 and side < least for side in sides.values()):
-            raise _AtKey("resolution", f"a side from {least} pixels, or {{epoch: side}} that begins with epoch 0")
+        if any(side != 0 and side < least for side in _values(self.resolution)):
+            raise _AtKey("resolution", f"a side from {least} pixels, or {{epoch: side}}")
         if self.deflate_epochs and self.optimizer != "muon":
             raise _AtKey("deflate_epochs", "only muon orthogonalises: set optimizer to muon")
         if self.warmup_epochs >= self.epochs:
             raise _AtKey("warmup_epochs", f"the warm-up must end before the last of {self.epochs} epochs")
+        shortest = min(end - start for start, end, _ in self.cycles)
+        if self.warmup_epochs >= shortest:
+            raise _AtKey("warmup_epochs", f"the warm-up must end within the shortest cycle of lr, {shortest} epochs")
         if self.accumulate > self.batch_size:
             raise _AtKey("accumulate", f"a batch of {self.batch_size} has no {self.accumulate} parts")
         if self.freeze and not self.weights:
@@ -115,9 +122,20 @@ class Recipe(BaseModel):
                          f"{self.model} has no inhibitory cells")
         return self
 
+    @property
+    def cycles(self) -> list[tuple[int, int, float]]:
+        """First epoch, end and peak of every cycle of the rate that begins within the run."""
+        peaks = self.lr if isinstance(self.lr, dict) else {0: self.lr}
+        starts = sorted(start for start in peaks if start < self.epochs)
+        return [(start, end, peaks[start]) for start, end in zip(starts, [*starts[1:], self.epochs])]
+
     def steps_at(self, epoch: int) -> int:
         """T in this epoch."""
         return int(_at(epoch, self.time_steps))
+
+    def augmentation_at(self, epoch: int) -> str:
+        """Name of the augmentation in this epoch."""
+        return _at(epoch, self.augment)
 
     def alpha_at(self, epoch: int) -> float:
         """Slope of the surrogate in this epoch; 0: the model's own."""
@@ -162,6 +180,11 @@ class Recipe(BaseModel):
 def _at(epoch: int, value):
     """The value, or of {first epoch: value} the one that holds in this epoch."""
     return value[max(first for first in value if first <= epoch)] if isinstance(value, dict) else value
+
+
+def _values(value) -> list:
+    """The value, or those of {first epoch: value}."""
+    return list(value.values()) if isinstance(value, dict) else [value]
 
 
 class _AtKey(ValueError):
@@ -252,7 +275,9 @@ def check_recipe(values: dict, where: str, lines: dict[str, int] | None = None) 
     try:
         return Recipe(**{str(key): value for key, value in values.items()})
     except ValidationError as error:
-        first = error.errors()[0]
+        first, *others = error.errors()
+        if first["loc"] and isinstance(values.get(first["loc"][0]), dict):  # {epoch: value} is meant, where a lone value could stand too
+            first = next((e for e in others if str(e["loc"][1]).startswith("dict")), first)
         cause = first.get("ctx", {}).get("error")
         key = cause.key if isinstance(cause, _AtKey) else str(first["loc"][0])
         at = f"{where}, line {lines[key]}" if lines and key in lines else where

@@ -85,7 +85,8 @@ class Run:
             return None
         try:
             with safe_open(self.checkpoint, "pt") as f:
-                tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+                # cloned: sums can depend on where in memory a tensor begins, and a file begins them anywhere
+                tensors = {k: f.get_tensor(k).clone() for k in f.keys()}  # noqa: SIM118
                 progress = json.loads(f.metadata()["progress"])
             for name, part in parts.items():
                 part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})

@@ -120,7 +120,8 @@ def set_slope(model: nn.Module, alpha: float) -> None:
 
 def make_optimizer(recipe: Recipe, model: SpikingNet, per_epoch: int) -> torch.optim.Optimizer:
     """The recipe's optimizer; per_epoch: iterations of an epoch."""
+    peak = recipe.cycles[0][2]
     if recipe.optimizer == "muon":
-        return EIMuon(model, lr=recipe.lr, adaptive=recipe.adaptive, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+        return EIMuon(model, lr=peak, adaptive=recipe.adaptive, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
                       deflate=round(recipe.deflate_epochs * per_epoch))
-    return ProjectedSGD(model, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return ProjectedSGD(model, lr=peak, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
