@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from .ei import EILayer, EISynapses
-from .networks.base import SpikingNet
+
+if TYPE_CHECKING:
+    from .networks.base import SpikingNet
 
 
 @torch.no_grad()

@@ -239,10 +239,18 @@ def test_accelerate_starts_processes_as_torchrun_does(data, tmp_path):
 def test_trackers_get_every_epoch(data, tmp_path, monkeypatch, name):
     logged = []
     run = types.SimpleNamespace(log=lambda row, step: logged.append((step, row["valid_top1"])))
-    module = types.SimpleNamespace(init=lambda project, name, config: logged.append((project, name, config["lr"])) or run)
-    monkeypatch.setitem(sys.modules, name, module)
-    Training(recipe(), data, tmp_path / "run", compile=False, report_to=[name]).fit()
-    assert logged[0] == ("eisnn-zoo", "run", 2e-3) and [step for step, _ in logged[1:]] == [4, 8]
+    begun = []
+    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(init=lambda **options: begun.append(options) or run))
+    training = Training(recipe(), data, tmp_path / "run", compile=False, report_to=[name])
+    training.fit()
+    assert begun[0]["project"] == "eisnn-zoo" and begun[0]["name"].startswith("run") and begun[0]["config"]["lr"] == 2e-3
+    assert [step for step, _ in logged] == [4, 8]
+
+    Training(recipe(), data, tmp_path / "run", compile=False, report_to=[name])  # gone on with: the same run
+    Training(recipe(), data, tmp_path / "another" / "run", compile=False, report_to=[name])
+    key = "id" if name == "wandb" else "name"
+    assert all(options["resume"] == "allow" for options in begun)
+    assert begun[1] == begun[0] and begun[2][key] != begun[0][key]
 
 
 def test_a_tracker_that_is_not_there(data, tmp_path, monkeypatch):

@@ -152,6 +152,19 @@ def test_full_disk_leaves_the_previous_checkpoint_whole(data, whole, tmp_path):
     assert same(weights(run), weights(whole))
 
 
+def test_a_run_whose_folder_is_deleted_says_so(data, tmp_path):
+    training = Training(recipe(), data, tmp_path / "run", compile=False)
+    iterate = training._iteration
+
+    def sabotaged(rows):
+        shutil.rmtree(tmp_path / "run")
+        return iterate(rows)
+
+    training._iteration = sabotaged
+    with pytest.raises(ZooError, match=r"checkpoint.safetensors cannot be written: its folder is gone$"):
+        training.fit(save_every=0)
+
+
 def test_overflow_names_iteration_layer_and_checkpoint(data, tmp_path):
     training = Training(recipe(), data, tmp_path / "run", compile=False)
     iterate = training._iteration

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..catalog import Model
 from ..errors import ZooError
-from .timing import peak_memory
+from ..machine import peak_memory
 
 BACKENDS = ("torch", "compile", "int8", "int8-compile", "onnx", "onnx-int8")
 PEERS = ("literal", "spikingjelly", "snntorch")

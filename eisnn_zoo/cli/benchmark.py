@@ -209,7 +209,8 @@ def _peers(kind: str) -> list[str]:
 
 def _machine(contenders: list[Contender], device: str, threads: int | None, clock) -> tuple[float | None, dict]:
     """(the best rate of this device in operations a second, what the times depend on)."""
-    from ..benchmarking.timing import convolution_peak, machine, product_peak
+    from ..benchmarking.timing import convolution_peak, product_peak
+    from ..machine import machine
 
     kinds, peak = {c.way for c in contenders}, None
     packages = ["onnxruntime", "numpy", *(name for name in ("spikingjelly", "snntorch") if name in kinds)]

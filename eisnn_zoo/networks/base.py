@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ei import EIConv2d, EILinear, EIReadout
+from ..ei_init import initialize
 from ..fusing import fused_kernel
 from ..layout import as_map
 from ..neuron import LIF
@@ -219,8 +220,6 @@ class SpikingNet(nn.Module):
             _logger.warning("%s was neither loaded nor initialised on data: its output means nothing yet. Load weights, or "
                             "call eisnn_zoo.initialize(model, batch, seed).", type(self).__name__)
         elif torch.is_grad_enabled():
-            from ..ei_init import initialize
-
             self._ready = True
             try:
                 initialize(self, x.detach(), seed=torch.initial_seed() % 2**32)

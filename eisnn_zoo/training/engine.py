@@ -101,7 +101,7 @@ class Training:
         progress = self.run.load_checkpoint(self._parts, self.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
         self.epoch_sums = progress.get("epoch", NOTHING[:])
-        self.hooks = [report.tracker(name, self.run.folder, recipe) for name in report_to] if self.world.first else []
+        self.hooks = [report.tracker(name, self.run, recipe) for name in report_to] if self.world.first else []
         self.stop = False
 
     def _decide_precision(self, recipe: Recipe) -> Recipe:

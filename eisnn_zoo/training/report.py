@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .recipe import Recipe
+from .run import Run
 
 log = logging.getLogger("eisnn_zoo.training")
 Hook = Callable[[dict, int], object]  # metrics of an epoch, and iterations done
@@ -76,15 +77,15 @@ def check_trackers(names: Iterable[str]) -> None:
                              "(pip install 'eisnn-zoo[track]' has all three)") from error
 
 
-def tracker(name: str, folder: Path, recipe: Recipe) -> Hook:
-    """A hook that sends each epoch's metrics to one of TRACKERS.
+def tracker(name: str, run: Run, recipe: Recipe) -> Hook:
+    """A hook that sends each epoch's metrics to one of TRACKERS, where a run that is gone on with stays one run.
 
     Raises:
         UsageError: it cannot start, as Weights & Biases where nobody is logged in.
     """
     module = importlib.import_module(TRACKERS[name])
     if name == "tensorboard":
-        writer = module.SummaryWriter(str(folder / "tensorboard"))
+        writer = module.SummaryWriter(str(run.folder / "tensorboard"))
 
         def write(row: dict, step: int) -> None:
             for key, value in row.items():
@@ -93,8 +94,10 @@ def tracker(name: str, folder: Path, recipe: Recipe) -> Hook:
 
         return write
     try:
-        run = module.init(project="eisnn-zoo", name=folder.name, config=recipe.model_dump())
+        # Trackio knows a run by its name, Weights & Biases by an id.
+        known = {"name": run.folder.name, "id": run.id} if name == "wandb" else {"name": f"{run.folder.name}-{run.id[:6]}"}
+        sent = module.init(project="eisnn-zoo", config=recipe.model_dump(), resume="allow", **known)
     except Exception as error:  # each package has its own kinds
         offline = " (WANDB_MODE=offline keeps everything on this machine)" if name == "wandb" else ""
         raise UsageError(f"{name} cannot start: {error}{offline}") from error
-    return lambda row, step: run.log(row, step=step)
+    return lambda row, step: sent.log(row, step=step)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from ..benchmarking.timing import peak_memory
 from ..errors import ZooError
 from ..files import to_csv, write_atomic
 from ..inference.folding import fold
 from ..locating import locate
+from ..machine import peak_memory
 from ..table import WEIGHTS, sha256
 from ..weights import load_network
 from .data import Images

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..benchmarking.timing import processor
 from ..config import Config
 from ..errors import UsageError, ZooError
 from ..files import to_csv, write_atomic
+from ..machine import processor
 from .recipe import Recipe, load_recipe
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -55,6 +56,7 @@ class Run:
                 leftover.unlink(missing_ok=True)
         if not (self.folder / CHECKPOINT).exists():
             write_atomic(self.folder / "recipe.yaml", recipe.dump())
+            environment = {"run_id": uuid.uuid4().hex, **environment}
             write_atomic(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     @property
@@ -67,6 +69,11 @@ class Run:
             return json.loads((self.folder / "environment.json").read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ZooError(f"{self.folder / 'environment.json'} is missing or damaged: {error}") from error
+
+    @property
+    def id(self) -> str:
+        """The same when the run is gone on with, another for every other run."""
+        return self.environment.get("run_id") or self.recipe.sha256
 
     @property
     def checkpoint(self) -> Path:
@@ -120,6 +127,8 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
     try:
         write_atomic(path, write)
     except (SafetensorError, OSError) as error:
+        if not path.parent.is_dir():
+            raise ZooError(f"{path} cannot be written: its folder is gone") from error
         raise ZooError(f"{path} cannot be written ({error}); what was there before is whole: make room, then go on with "
                        f"eisnn-zoo train --resume {path.parent}") from error
 
