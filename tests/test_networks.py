@@ -2,12 +2,14 @@ import logging
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import eisnn_zoo
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
 from eisnn_zoo.ei import EISynapses
 from eisnn_zoo.networks import SpikingMLP, SpikingNet, SpikingResNet, SpikingVGG, build
+from eisnn_zoo.networks.vgg import halve
 
 SMALL = ["ei_vgg8", "bn_vgg8", "ei_resnet18", "bn_resnet18", "ei_mlp2", "bn_mlp2"]
 
@@ -58,6 +60,18 @@ def test_same_code_in_training_and_evaluation(name):
     net, x = ready(name), images(name)
     with torch.no_grad():
         assert torch.equal(net.train()(x), net.eval()(x))
+
+
+@pytest.mark.parametrize("side", [2, 7, 8])
+def test_the_pool_of_training_is_the_pool(side):
+    spikes = torch.randint(2, (3, 5, side, side)).double().contiguous(memory_format=torch.channels_last)
+    pools = []
+    for pool in (halve, lambda x: F.avg_pool2d(x, 2)):
+        x = spikes.clone().requires_grad_()
+        y = pool(x)
+        (y * torch.arange(y.numel()).view_as(y)).sum().backward()
+        pools.append((y, x.grad))
+    assert torch.equal(pools[0][0], pools[1][0]) and torch.equal(pools[0][1], pools[1][1])
 
 
 @pytest.mark.parametrize("name", ["ei_vgg8", "ei_resnet18", "ei_mlp2", "bn_vgg8"])
