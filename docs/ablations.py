@@ -143,7 +143,7 @@ def setting(rows: list[dict]) -> str:
     r = rows[0]
     threads = int(r["threads"])
     steps = "one time step" if r["time_steps"] == 1 else f"{r['time_steps']} time steps"
-    return (f"`{r['model']}`, {steps}, {r['optimizer'].upper()} with a step of {r['lr']:g}, {r['epochs']} epochs on {r['train_images']} "
+    return (f"`{r['model']}`, {steps}, {r['optimizer'].upper()} with a step of {r['lr']}, {r['epochs']} epochs on {r['train_images']} "
             f"training images, seed {r['seed']}, {r['precision']}; top-1 accuracy in % on {r['validation']}. Rates and silent "
             "neurons (those that never fired) on 64 training images at the last record: the end, or the start of a run that "
             f"exploded. {r['device']}, {threads} thread{'s' * (threads != 1)}. One run each: a difference of a point or two is no finding.")

@@ -31,7 +31,7 @@ def changes(recipe, baseline) -> str:
     """As one would set them on the command line."""
     ours, theirs = recipe.model_dump(), baseline.model_dump()
     if recipe.optimizer == "sgd" != baseline.optimizer:
-        return f"the paper's optimizer: SGD, lr {recipe.lr:g}"
+        return f"the paper's optimizer: SGD, lr {recipe.lr}"
     return ", ".join(f"{key} = {value}" for key, value in ours.items() if value != theirs[key] and key not in TELLS_NOTHING) or BASELINE
 
 

@@ -100,7 +100,7 @@ def test_tinyimagenet_in_its_folders(tmp_path):
 
 
 @pytest.mark.parametrize("arrays, said", [
-    ({"x": np.zeros((2, 32, 32, 3), np.uint8)}, "no sound .npz file with x and y"),
+    ({"x": np.zeros((2, 32, 32, 3), np.uint8)}, "no sound .npz file with x, y"),
     ({"x": np.zeros((2, 32, 32, 3), np.float32), "y": np.zeros(2, int)}, r"x must be uint8 \[N, H, W, C\]"),
     ({"x": np.zeros((2, 32, 32, 3), np.uint8), "y": np.zeros(3, int)}, "one whole number each"),
     ({"x": np.zeros((2, 32, 32, 3), np.uint8), "y": np.array([0, 10])}, "labels run from 0 to 10, CIFAR-10 has 10 classes"),
@@ -184,6 +184,36 @@ def test_own_npz(tmp_path):
     np.savez(tmp_path / "bad.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[5], label_names=["p"])
     with pytest.raises(DataError, match="1 label_names, but labels up to 5"):
         load_folder(tmp_path / "bad.npz", 3, 32)
+
+
+def test_files_that_are_not_what_their_name_says(tmp_path):
+    np.save(tmp_path / "train.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    (tmp_path / "train.npy").rename(tmp_path / "train.npz")
+    with pytest.raises(ZooError, match=r"train\.npz is no sound \.npz file with x, y"):
+        load_folder(tmp_path, 3, 32)
+    with pytest.raises(DataError, match=r"train\.npz is no sound \.npz file with x, y"):
+        load(DATASETS["cifar10"], tmp_path, "train")
+    packed = bytearray(gzip.compress(bytes(range(256)) * 40))
+    packed[20:40] = bytes(20)
+    for name in ("images-idx3", "labels-idx1"):
+        (tmp_path / f"t10k-{name}-ubyte.gz").write_bytes(packed)
+    with pytest.raises(DataError, match="is damaged"):
+        load(DATASETS["mnist"], tmp_path, "test")
+
+
+def test_label_names_are_texts(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[0], label_names=[3])
+    with pytest.raises(DataError, match="label_names must be a list of texts"):
+        load_folder(tmp_path / "mine.npz", 3, 32)
+
+
+def test_pictures_are_read_at_the_size_they_are_trained_at(tmp_path):
+    picture(tmp_path / "a" / "0.png", 0)
+    picture(tmp_path / "b" / "0.png", 1)
+    for resolution, side in ((0, 32), (48, 48), ({0: 32, 2: 64}, 64)):
+        values = {"model": "ei_vgg8_cifar10", "dataset": "folder", "epochs": 3, "holdout": 1, "resolution": resolution}
+        data = load_data(check_recipe(values, "test"), tmp_path)
+        assert data.size == side and data.train.x.shape[-2:] == (side, side)
 
 
 # ---- events ----------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from eisnn_zoo.catalog import MODELS, RELEASED
-from eisnn_zoo.training.recipe import Recipe, RecipeError, find_recipe, load_recipe, recipe_names
+from eisnn_zoo.training.recipe import Recipe, RecipeError, check_recipe, find_recipe, load_recipe, recipe_names
 
 # Release's recipes: batch, peak step size, epochs of warm-up (the table of the paper's recipes), T, augmentation.
 PAPER = {
@@ -74,6 +74,7 @@ def test_values_over_the_epochs():
     recipe = load_recipe("ei_vgg8_cifar10", {"epochs": "9", "warmup_epochs": "1", "lr": "{0: 2e-3, 6: 1e-3, 40: 5e-4}",
                                              "augment": "{0: cifar, 6: crop_flip}"})
     assert recipe.cycles == [(0, 6, 2e-3), (6, 9, 1e-3)]
+    assert check_recipe({"model": "ei_vgg8", "dataset": "nmnist"}, "a test").final_steps == 10, "the dataset's T"
     assert [recipe.augmentation_at(epoch) for epoch in (0, 5, 6, 8)] == ["cifar", "cifar", "crop_flip", "crop_flip"]
 
 
@@ -102,8 +103,14 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "batch_size: 4\naccumulate: 8", r"line 4: accumulate = 8: a batch of 4 has no 8 parts"),
     (HEAD + "resolution: 4", r"line 3: resolution = 4: a side from 32 pixels"),
     (HEAD + "resolution: {2: 16}", r"line 3: resolution = .*begins with epoch 0"),
-    ("model: ei_mlp4_mnist\nresolution: 16", r"line 2: resolution = 16: ei_mlp4_mnist takes only inputs of its own size"),
-    ("model: ei_vgg8_nmnist\nresolution: 16", r"line 2: resolution = 16: ei_vgg8_nmnist takes only"),
+    ("model: ei_mlp4_mnist\nresolution: {0: 16, 2: 28}", r"line 2: resolution = .*an MLP takes images of one size"),
+    ("model: ei_vgg8_nmnist\nresolution: 16", r"line 2: resolution = 16: nmnist has the size of its sensor"),
+    (HEAD + "augment: cifar10dvs", r"line 3: augment = 'cifar10dvs': .*made for events, which cifar10 does not hold"),
+    ("model: ei_vgg8_nmnist\naugment: {0: none, 1: cifar}", r"line 2: augment = .*cifar is made for pictures, which nmnist does not"),
+    ("model: ei_mlp4_mnist\naugment: tinyimagenet", r"line 2: augment = .*the images have none"),
+    ("model: ei_vgg8_nmnist\nmixup: 0.2", r"line 2: mixup = 0\.2: .*nmnist holds events"),
+    (HEAD + "about: 2024-99-99", r"is not YAML"),
+    (HEAD + "epochs: {0: 3}\nbatch_size: 0", r"line 3: epochs = \{0: 3\}: .*integer"),
     (HEAD + "deflate_epochs: 1", r"line 3: deflate_epochs = 1: .*set optimizer to muon"),
     (HEAD + "freeze: true", r"line 3: freeze = True: .*set weights"),
     (HEAD + "ei_ratio: 0.5", r"line 3: ei_ratio = 0\.5: .*integer"),

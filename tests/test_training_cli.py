@@ -83,6 +83,10 @@ def test_reproduce_writes_one_row(cli, data, tmp_path):
     assert (row["model"], row["validation"], row["test_rows"], row["train_rows"]) == ("ei_mlp2_mnist", "test set", "50", "200")
     assert len(row["weights_sha256"]) == len(row["test_sha256"]) == len(row["recipe_sha256"]) == 64
     assert int(row["peak_memory_mb"]) > 50 and row["torch"] == torch.__version__
+    code, _, err = cli("reproduce", "ei_mlp2_mnist", "--data", data, "--output", tmp_path / "short", "--results", table, "--no-compile",
+                       "--set", "stop_at=1", *QUICK)
+    assert code == 0 and "validation top-1 of 1 % reached in epoch 1" in err and "epochs: 1," in err
+    assert [row["epochs"] for row in csv.DictReader(table.open())] == ["2", "1"] and (tmp_path / "short" / "curves.png").exists()
     table.write_text("a,b\n1,2\n")
     code, _, err = cli("reproduce", "ei_mlp2_mnist", "--data", data, "--output", tmp_path / "run", "--results", table, "--no-compile", *QUICK)
     assert code == 1 and "is no table of results" in err and table.read_text() == "a,b\n1,2\n"
@@ -128,7 +132,9 @@ def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):
 @pytest.mark.parametrize("arguments, code, said", [
     (["train"], 2, "name a recipe and its data"),
     (["train", "ei_vgg8_cifar10"], 2, "name a recipe and its data"),
-    (["train", "ei_mlp2_mnist", "--resume", "x"], 2, "--resume takes the recipe and the folder from the run"),
+    (["train", "ei_mlp2_mnist", "--resume", "x"], 2, "--resume takes everything from the run"),
+    (["train", "--resume", "x", "--report-to", "wandb"], 2, "--resume takes everything from the run"),
+    (["train", "--resume", "x", "--no-compile"], 2, "--resume takes everything from the run"),
     (["train", "--resume", "nowhere"], 2, "nowhere is no run"),
     (["train", "ei_mlp2_mnist", "--data", "nowhere"], 1, "there is no folder nowhere"),
     (["train", "ei_mlp2_mnist", "--data", ".", "--set", "lr"], 2, "--set lr: write key=value"),

@@ -15,10 +15,16 @@ import torch
 import torch.nn.functional as F
 from training_helpers import digits, free_port, recipe, start, weights
 
+from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.config import Config
 from eisnn_zoo.errors import UsageError
+from eisnn_zoo.inference.torch_runtime import TorchModel
+from eisnn_zoo.locating import locate
+from eisnn_zoo.networks import build
 from eisnn_zoo.training import engine
 from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.engine import Training
+from eisnn_zoo.training.run import Run
 from eisnn_zoo.training.setup import make_model
 from eisnn_zoo.training.validation import validate
 from eisnn_zoo.weights import create_model
@@ -180,6 +186,29 @@ def test_the_surrogates_slope_changes_over_training(data, tmp_path):
     assert {m.alpha for m in other.model.modules() if hasattr(m, "alpha")} == {8.0}
     assert losses(tmp_path / "own")[0] == losses(tmp_path / "steeper")[0]  # 4 is the network's own
     assert losses(tmp_path / "own")[1] != losses(tmp_path / "steeper")[1]
+
+
+@pytest.mark.parametrize("values", [{"model": "ei_mlp2", "dataset": "cifar100"}, {"model": "bn_vgg8", "dataset": "cifar100"},
+                                    {"model": "ei_resnet18", "dataset": "mnist"}, {"model": "ei_mlp2_mnist", "resolution": 14}])
+def test_an_architecture_fits_the_dataset_it_is_trained_on(tmp_path, values):
+    draw = np.random.default_rng(0)
+    shape = (28, 28, 1) if values.get("dataset", "mnist") == "mnist" else (32, 32, 3)
+    classes = 100 if "cifar100" in values.values() else 10
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", x=draw.integers(0, 256, (4, *shape), dtype=np.uint8), y=[0, 1, 2, classes - 1])
+    Training(recipe(epochs=1, batch_size=4, time_steps=1, **values), tmp_path, tmp_path / "run", compile=False).fit()
+    located = locate(str(tmp_path / "run" / "best"))
+    size, network = located.config.input_size, TorchModel(located)
+    assert size[0] == shape[-1] and network(np.zeros((1, *size), np.float32)).shape == (1, classes)
+
+
+@pytest.mark.parametrize("other, said", [("ei_resnet18", "they are of E-I ResNet-18, and the recipe's model is E-I MLP-2"),
+                                         ("ei_mlp2", "they take 3 channels, and the images have 1")])
+def test_weights_of_another_network_are_refused(data, tmp_path, other, said):
+    config = Config(MODELS[other], {"in_chans": 3, "num_classes": 2, "time_steps": 1}, ("a", "b"))
+    Run(tmp_path).save_weights("best", build(other, **config.options), config)
+    with pytest.raises(UsageError, match=said):
+        Training(recipe(weights=str(tmp_path / "best")), data, tmp_path / "run", compile=False)
 
 
 def test_scores_against_counting_by_hand():

@@ -147,6 +147,17 @@ def test_state_saves_and_resumes_bit_for_bit(tmp_path, make):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
 
 
+def test_a_resumed_step_count_stays_where_an_unbroken_one_is():
+    """On the CPU: on a GPU the powers of the decay rates would be rounded differently after a resume."""
+    model = build("ei_mlp2_mnist", input_size=(6, 6)).to("meta")
+    optimizer = EIMuon(model)
+    for p in model.parameters():
+        p.grad = torch.empty_like(p)
+    optimizer.model = torch.nn.Identity()
+    optimizer.step()
+    assert {state["step"].device.type for state in optimizer.state.values()} == {"cpu"}
+
+
 def test_warmup_then_cosine():
     rates = [rate(i, 100, 10, 2e-3, 1e-7) for i in range(101)]
     assert rates[0] == 1e-7 and rates[5] == pytest.approx((2e-3 + 1e-7) / 2) and rates[10] == 2e-3

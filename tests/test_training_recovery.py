@@ -13,8 +13,9 @@ import pytest
 import torch
 from training_helpers import digits, recipe, same, start, weights
 
-from eisnn_zoo.errors import ZooError
+from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.training.engine import Diverged, Stopped, Training
+from eisnn_zoo.training.world import World
 
 # Everything that holds state: averaged weights, a mixture of images, T grown on the way, a partial last batch.
 VALUES = {"epochs": 3, "ema": 0.9, "mixup": 0.2, "time_steps": {0: 1, 1: 2}, "batch_size": 60, "label_smoothing": 0.1}
@@ -81,7 +82,7 @@ def test_muon_in_bf16_goes_on_to_the_same_weights(data, tmp_path, compile):
     iterate = training._iteration
 
     def interrupted(batch):
-        training.stop = training.step == 2
+        training.asked = training.step == 2
         return iterate(batch)
 
     training._iteration = interrupted
@@ -150,6 +151,46 @@ def test_full_disk_leaves_the_previous_checkpoint_whole(data, whole, tmp_path):
     assert not list(run.glob(".*"))
     Training(recipe(**VALUES), data, run, compile=False).fit()
     assert same(weights(run), weights(whole))
+
+
+def test_a_signal_that_comes_while_processes_exchange_is_not_lost(data, tmp_path, monkeypatch):
+    training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
+    total = World.total
+
+    def interrupted(self, values):
+        if training.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)  # until Python has called the handler
+        return total(self, values)
+
+    monkeypatch.setattr(World, "total", interrupted)
+    with pytest.raises(Stopped, match="stopped at iteration 4 of"):  # the next exchange tells all processes
+        training.fit()
+
+
+def test_a_run_does_not_go_on_with_other_data(data, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for sizes, said in (({"train": 64}, "began with 200 training images and the data has 64"), ({"test": 9}, "50 validation images")):
+        other = digits(tmp_path / str(sizes), **sizes)
+        with pytest.raises(UsageError, match=f"{said}.*choose another --output"):
+            Training(recipe(**VALUES), other, run, compile=False)
+
+
+def test_the_surrogates_slope_is_resumed(data, tmp_path):
+    """0 is the network's own slope, whichever was set before."""
+    values = {"epochs": 2, "alpha": {0: 2.0, 1: 0.0}}
+    Training(recipe(**values), data, tmp_path / "whole", compile=False).fit()
+    training = Training(recipe(**values), data, tmp_path / "run", compile=False)
+    training.evaluate = lambda each: interrupt()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit()
+    Training(recipe(**values), data, tmp_path / "run", compile=False).fit()
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 def test_a_run_whose_folder_is_deleted_says_so(data, tmp_path):

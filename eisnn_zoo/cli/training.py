@@ -84,8 +84,8 @@ def train(
     _needs_training()
     moments = record_at or ("auto" if record else None)
     if resume is not None:
-        if recipe or set_ or output:
-            raise UsageError("--resume takes the recipe and the folder from the run: leave out RECIPE, --set and --output")
+        if recipe or set_ or output or report_to or compile is not None:
+            raise UsageError("--resume takes everything from the run: leave out RECIPE, --set, --output, --report-to and --compile")
         _resume(resume, data, device, save_every, moments)
         return
     if recipe is None or data is None:
@@ -131,7 +131,7 @@ def reproduce(
     figures = [{"": "last epoch", "top-1 (%)": row["top1_last"]}, {"": "best epoch", "top-1 (%)": row["top1_best"]}]
     figures.append({"": f"paper ({source})" if source else "paper", "top-1 (%)": paper})
     print(table(figures))
-    note(f"\n{name}: {recipe.epochs} epochs, judged by: {row['validation']}. Added to {results}.")
+    note(f"\n{name}: epochs: {row['epochs']}, judged by: {row['validation']}. Added to {results}.")
 
 
 def finetune(
@@ -154,7 +154,8 @@ def finetune(
     overrides = {key: parse_value(key, value) for key, value in _settings(set_).items()}
     overrides |= {key: value for key, value in (("epochs", epochs), ("lr", lr)) if value is not None}
     recipe = finetune_recipe(model, freeze, overrides)
-    run = output or Path("runs") / (data.stem or "finetuned")
+    where = data.resolve()
+    run = output or Path("runs") / ((where.stem if where.is_file() else where.name) or "finetuned")
     training = _fit(recipe, data, run, device, False, report_to)
     if training.world.first:
         note(f"now: eisnn-zoo predict PICTURE --model {run}")

@@ -240,7 +240,7 @@ AUGMENTATIONS = {
 
 def pixels(x: Tensor, size: int | None = None) -> Tensor:
     """What the network takes: pixels in [0, 1], channels last, or counts of events, of the given side."""
-    if size and x.shape[-1] != size:
+    if size and x.shape[-2:] != (size, size):
         x = resize(x, size)
     if x.dim() == 5:
         return x.float()

@@ -102,7 +102,7 @@ class Training:
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
         self.epoch_sums = progress.get("epoch", NOTHING[:])
         self.hooks = [report.tracker(name, self.run, recipe) for name in report_to] if self.world.first else []
-        self.stop = False
+        self.asked = self.stop = False  # this process was asked to stop; all processes know of one that was
 
     def _decide_precision(self, recipe: Recipe) -> Recipe:
         """Measured where the recipe leaves it open, by the first process; what a run began with, it keeps."""
@@ -150,10 +150,13 @@ class Training:
             self.saved = self.drawn = time.monotonic()
             for epoch in range(len(self.run.history), self.recipe.epochs):
                 if self.reached:
-                    report.log.info("validation top-1 of %g %% reached after %d epochs", self.recipe.stop_at, epoch)
                     break
                 self._epoch(epoch, bar, save_every)
                 self._finish_epoch(epoch, bar)
+            if self.reached and self.world.first:
+                text = f"validation top-1 of {self.recipe.stop_at:g} % reached in epoch {len(self.run.history)}"
+                report.log.info("%s", text)
+                bar.say(text)
 
     @property
     def reached(self) -> bool:
@@ -191,7 +194,7 @@ class Training:
 
         def each(done: int) -> None:
             bar.update(self.step, f"epoch {epoch + 1}/{self.recipe.epochs}  evaluated {done}/{len(self.valid)}")
-            if self.stop:
+            if self.asked:
                 raise self._stopped()
 
         scores = self.evaluate(each)
@@ -208,7 +211,7 @@ class Training:
             for name in ("best", "last") if best else ("last",):
                 self.run.save_weights(name, self.judged, self.config(epoch + 1, scores.top1))
             self.run.record(row)
-            if time.monotonic() - self.drawn > 60 or epoch + 1 == self.recipe.epochs:
+            if time.monotonic() - self.drawn > 60 or epoch + 1 == self.recipe.epochs or self.reached:
                 self._draw()
             for hook in self.hooks:
                 hook(row, self.step)
@@ -261,9 +264,9 @@ class Training:
             return
 
         def ask(_number, _frame) -> None:
-            if self.stop:
+            if self.asked:
                 raise KeyboardInterrupt
-            self.stop = True
+            self.asked = True
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -293,7 +296,7 @@ class Training:
                 (loss * (self.world.size / len(batch))).backward()  # processes are averaged
             sums[0] += loss.detach()
             sums[1] += (logits.argmax(1) == part_y).sum()
-        sums[2] = self.stop
+        sums[2] = self.asked
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm(gradients)
         loss_sum, right, stop = self.world.total(sums).tolist()

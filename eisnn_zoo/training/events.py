@@ -8,14 +8,13 @@ recording); N-MNIST is read from its official files.
 from __future__ import annotations
 
 import math
-import zipfile
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from ..catalog import Dataset
-from .folders import Damaged
+from .folders import Damaged, npz_arrays
 
 SENSOR = {"nmnist": 34, "cifar10dvs": 128, "dvsgesture": 128}  # pixels a side
 
@@ -45,17 +44,9 @@ def _checked(x, y, p, size: int, path: Path) -> tuple[np.ndarray, np.ndarray, np
     return x, y, p
 
 
-def _arrays(path: Path, *names: str) -> list[np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return [data[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {error}") from error
-
-
 def read_npz(path: Path, dataset: Dataset, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames ``[N, T, 2, H, W]`` and labels of a split in one file."""
-    x, y, p, offset, label = _arrays(path, "x", "y", "p", "offset", "label")
+    x, y, p, offset, label = npz_arrays(path, "x", "y", "p", "offset", "label")
     size = SENSOR[dataset.name]
     x, y, p = _checked(x, y, p, size, path)
     if len(offset) != len(label) + 1 or offset[0] != 0 or offset[-1] != len(x) or (np.diff(offset) < 0).any():
@@ -85,7 +76,7 @@ def _events_np(folder: Path, classes: list[str], keep, time_steps: int, size: in
     made, labels = [], []
     for label, name in enumerate(classes):
         for path in keep(sorted((folder / name).glob("*.npz"))):
-            made.append(frames(*_checked(*_arrays(path, "x", "y", "p"), size, path), time_steps, size))
+            made.append(frames(*_checked(*npz_arrays(path, "x", "y", "p"), size, path), time_steps, size))
             labels.append(label)
     return (np.stack(made), np.array(labels)) if made else None
 

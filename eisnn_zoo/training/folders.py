@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,16 @@ VALIDATION = ("val", "valid", "validation", "test")  # names of a second split
 
 class Damaged(ZooError):
     """A file or folder that cannot be read as what it should be."""
+
+
+def npz_arrays(path: Path, *names: str, optional: str = "") -> list[np.ndarray]:
+    """Arrays of an ``.npz`` file by their names, and the optional one (empty where there is none). Raises Damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = [data[name] for name in names]
+            return [*arrays, data[optional] if optional in data else np.empty(0)] if optional else arrays
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {error}") from error
 
 
 def _square(image, channels: int, size: int) -> np.ndarray:

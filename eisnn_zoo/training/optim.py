@@ -41,7 +41,7 @@ class EIMuon(torch.optim.Optimizer):
     """Muon on weights between populations, Adam on the rest, every step relative to the parameter's initial size.
 
     A weight of ``[n, ...]`` (but W_EI) takes a step of RMS ``lr * rms0`` in the orthogonalised direction of its Nesterov
-    momentum; W_EI, gains and biases take Adam steps of ``adaptive_lr * lr/peak * rms0``. rms0 is the root mean square of
+    momentum; W_EI, gains and biases take Adam steps of ``adaptive * lr * rms0``. rms0 is the root mean square of
     the parameter when it was first stepped, and 1 for a parameter that starts at 0. Steps of absolute size are what makes
     Adam collapse these networks: W_EI starts at 1/n_I, W_EE at about 1/sqrt(d).
 
@@ -76,7 +76,7 @@ class EIMuon(torch.optim.Optimizer):
                 if not state:
                     rms = p.double().square().mean().sqrt().float()
                     state["rms0"] = torch.where(rms > 0, rms, 1.0)
-                    state["step"] = torch.zeros((), device=p.device)
+                    state["step"] = torch.zeros(())  # on the CPU, where torch keeps it when a state is loaded
                     for name in ("momentum",) if group["muon"] else ("exp_avg", "exp_avg_sq"):
                         state[name] = torch.zeros_like(p)
                     if group["deflate"]:
@@ -93,11 +93,10 @@ class EIMuon(torch.optim.Optimizer):
     def _muon(grad: Tensor, state: dict, group: dict) -> Tensor:
         momentum = state["momentum"].mul_(group["momentum"]).add_(grad)
         nesterov = (grad + group["momentum"] * momentum).flatten(1)
-        if "common" in state:  # asked first: comparing a step count waits for a GPU
-            if state["step"] <= group["deflate"]:
-                nesterov = deflate(nesterov, state["common"])
-            else:
-                del state["common"]
+        if state["step"] <= group["deflate"]:
+            nesterov = deflate(nesterov, state["common"])
+        else:
+            state.pop("common", None)
         direction = orthogonalise(nesterov)
         return (direction / (direction.square().mean().sqrt() + 1e-12)).view_as(grad)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
-import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Labelled:
         """These rows as a network takes them: float32, pixels in [0, 1] or counts of events, of the given side."""
         x = self.x.read(range(start, min(stop, len(self)))) if isinstance(self.x, folders.Pictures) else self.x[start:stop]
         x = x.astype(np.float32)
-        if x.shape[-1] != size:
+        if x.shape[-2:] != (size, size):
             x = resize(x, size)
         return x if x.ndim == 5 else x / np.float32(255)
 
@@ -121,17 +121,14 @@ def read_folder(path: str | Path, channels: int, size: int) -> tuple[Labelled, L
 
 
 def _own(path: Path, channels: int, size: int) -> Labelled:
-    x, y = _npz(path)
+    x, y, given = _npz(path, optional="label_names")
     if not len(y):
         raise DataError(f"{path} holds no images")
     if y.min() < 0 or y.max() >= 1000:
         raise DataError(f"{path}: labels run from {y.min()} to {y.max()}; they must count from 0, to 999 at most")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            names = tuple(map(str, data["label_names"])) if "label_names" in data else ()
-    except ValueError as error:
-        raise DataError(f"{path}: label_names must be an array of texts: {error}") from error
-    names = names or tuple(f"class {i}" for i in range(int(y.max()) + 1))
+    if given.ndim != 1 or (len(given) and given.dtype.kind != "U"):
+        raise DataError(f"{path}: label_names must be a list of texts, got {given.dtype} {list(given.shape)}")
+    names = tuple(map(str, given)) or tuple(f"class {i}" for i in range(int(y.max()) + 1))
     if len(names) <= y.max():
         raise DataError(f"{path}: {len(names)} label_names, but labels up to {y.max()}")
     return Labelled(folders.fit(x, channels, size, path), y.astype(np.int64), names)
@@ -140,16 +137,12 @@ def _own(path: Path, channels: int, size: int) -> Labelled:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            x, y = data["x"], data["y"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no sound .npz file with x and y: {error}") from error
+def _npz(path: Path, optional: str = "") -> list[np.ndarray]:
+    x, y, *more = folders.npz_arrays(path, "x", "y", optional=optional)
     if x.dtype != np.uint8 or x.ndim != 4 or y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise DataError(f"{path}: x must be uint8 [N, H, W, C] and y one whole number each, got {x.dtype} {list(x.shape)} "
                         f"and {y.dtype} {list(y.shape)}")
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y
+    return [np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y, *more]
 
 
 _ARRAYS = {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
@@ -210,7 +203,7 @@ def _idx(path: Path) -> np.ndarray | None:
                     raw = f.read()
                 shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
                 return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
-            except (OSError, EOFError, ValueError, IndexError) as error:
+            except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
                 raise DataError(f"{file} is damaged ({error}): fetch it again") from error
     return None
 

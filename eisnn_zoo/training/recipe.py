@@ -18,7 +18,8 @@ from .reading import FOLDER
 
 Augmentation = Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
 Rate = Annotated[float, Field(gt=0)]
-SMALLEST = {"vgg": 32, "resnet": 8}  # pixels a side of which their pools leave one; an MLP takes its own size alone
+FOR_EVENTS = ("cifar10dvs", "dvsgesture")
+SMALLEST = {"vgg": 32, "resnet": 8, "mlp": 1}  # pixels a side of which their pools leave one
 
 
 class RecipeError(UsageError):
@@ -85,7 +86,8 @@ class Recipe(BaseModel):
             values["dataset"] = values.get("dataset") or model.dataset.name
             if isinstance(values["dataset"], str) and values["dataset"] != FOLDER:
                 _known("dataset", values["dataset"], DATASETS)
-            values["time_steps"] = values.get("time_steps") or model.options.get("time_steps", 4)
+            dataset = DATASETS.get(values["dataset"]) if isinstance(values["dataset"], str) else None
+            values["time_steps"] = values.get("time_steps") or (dataset.time_steps if dataset else model.options.get("time_steps", 4))
         return values
 
     @model_validator(mode="after")
@@ -98,12 +100,23 @@ class Recipe(BaseModel):
             raise _AtKey("time_steps", "a number of steps from 1, or {epoch: steps}")
         if min(_values(self.alpha)) < 0:
             raise _AtKey("alpha", "a slope above 0, or {epoch: slope}")
-        if self.dataset != FOLDER and DATASETS[self.dataset].event and len(_values(self.time_steps)) > 1:
+        model, dataset = MODELS[self.model], DATASETS.get(self.dataset)
+        events = dataset.event if dataset else False
+        if events and len(_values(self.time_steps)) > 1:
             raise _AtKey("time_steps", "events come in a fixed number of frames: give one number")
-        model = MODELS[self.model]
-        least = 0 if model.options.get("event_input") else SMALLEST.get(model.family, 0)
-        if self.resolution and not least:
-            raise _AtKey("resolution", f"{self.model} takes only inputs of its own size")
+        for name in _values(self.augment):
+            if name != "none" and (name in FOR_EVENTS) != events:
+                raise _AtKey("augment", f"{name} is made for {'pictures' if events else 'events'}, which {self.dataset} does not hold")
+            if name == "tinyimagenet" and (dataset.channels if dataset else model.input_size[0]) != 3:
+                raise _AtKey("augment", "tinyimagenet changes colours, and the images have none")
+        for key in ("mixup", "cutmix"):
+            if events and getattr(self, key):
+                raise _AtKey(key, f"it mixes pictures, and {self.dataset} holds events")
+        least = SMALLEST[model.family]
+        if self.resolution and events:
+            raise _AtKey("resolution", f"{self.dataset} has the size of its sensor")
+        if model.family == "mlp" and isinstance(self.resolution, dict):
+            raise _AtKey("resolution", "an MLP takes images of one size: give one number")
         if any(side != 0 and side < least for side in _values(self.resolution)):
             raise _AtKey("resolution", f"a side from {least} pixels, or {{epoch: side}}")
         if self.deflate_epochs and self.optimizer != "muon":
@@ -247,7 +260,7 @@ def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Re
         values = yaml.load(text, _Loader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: 2024-99-99, which YAML takes for a date
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no 'key: value' lines")
@@ -266,7 +279,7 @@ def parse_value(key: str, text: str) -> object:
     """A value given as YAML text, as in --set. Raises RecipeError."""
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         raise RecipeError(f"{key}={text}: the value is not YAML") from None
 
 
@@ -277,7 +290,7 @@ def check_recipe(values: dict, where: str, lines: dict[str, int] | None = None) 
     except ValidationError as error:
         first, *others = error.errors()
         if first["loc"] and isinstance(values.get(first["loc"][0]), dict):  # {epoch: value} is meant, where a lone value could stand too
-            first = next((e for e in others if str(e["loc"][1]).startswith("dict")), first)
+            first = next((e for e in others if e["loc"][0] == first["loc"][0] and str(e["loc"][1:2]).startswith("('dict")), first)
         cause = first.get("ctx", {}).get("error")
         key = cause.key if isinstance(cause, _AtKey) else str(first["loc"][0])
         at = f"{where}, line {lines[key]}" if lines and key in lines else where

@@ -43,7 +43,7 @@ def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
         recipe.model, name, sha256(run.folder / "last" / WEIGHTS), recipe.dataset, len(test), test.sha256,
         environment["train_images"], environment["validation"], recipe.final_steps, recipe.precision,
         round(scores["last"].top1, 2), round(scores["best"].top1, 2), round(scores["last"].top5, 2), paper, source, recipe.seed,
-        recipe.epochs, recipe.sha256, environment["commit"], environment["eisnn_zoo"], environment["torch"],
+        len(history), recipe.sha256, environment["commit"], environment["eisnn_zoo"], environment["torch"],
         environment["device_name"], environment["threads"], round(sum(row["seconds"] for row in history)),
         round(statistics.median(speed), 1), round(peak_memory(str(device)) / 2**20))
     return dict(zip(COLUMNS, values, strict=True))

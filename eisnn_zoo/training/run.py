@@ -49,6 +49,11 @@ class Run:
         if (self.folder / "recipe.yaml").exists() and self.recipe != recipe:
             raise UsageError(f"{self.folder} holds a run of another recipe: choose another --output, or go on with it by "
                              f"--resume {self.folder}")
+        for key, what in (("train_images", "training"), ("valid_images", "validation")) if self.checkpoint.exists() else ():
+            began = self.environment.get(key, environment[key])
+            if began != environment[key]:
+                raise UsageError(f"{self.folder} began with {began} {what} images and the data has {environment[key]}: go on with the "
+                                 "data it began with, or choose another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
         names = ".recipe.yaml.* .metrics.csv.* .curves.png.* .checkpoint.safetensors.* .config.json.* .model.safetensors.* .tmp??????"
         for name in names.split():  # of a process that was killed in a write: ours, and safetensors' own
@@ -66,8 +71,8 @@ class Run:
     @property
     def environment(self) -> dict:
         try:
-            return json.loads((self.folder / "environment.json").read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            return dict(json.loads((self.folder / "environment.json").read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise ZooError(f"{self.folder / 'environment.json'} is missing or damaged: {error}") from error
 
     @property

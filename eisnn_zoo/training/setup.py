@@ -11,13 +11,15 @@ import time
 import torch
 from torch import Tensor, nn
 
+from ..catalog import MODELS
 from ..ei import EILayer, EISynapses
 from ..ei_init import initialize
+from ..errors import UsageError
 from ..networks import SpikingNet, build
 from ..neuron import LIF
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
-from .recipe import FOLDER, Recipe
+from .recipe import Recipe
 
 
 def keep_memory() -> None:
@@ -75,9 +77,12 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
 
 
 def _fresh(recipe: Recipe, data: Data) -> SpikingNet:
-    options = {"ei_ratio": recipe.ei_ratio} if recipe.ei_ratio else {}
-    if recipe.dataset == FOLDER:
-        options |= {"num_classes": len(data.label_names), "in_chans": data.train.x.shape[-3]}
+    model, x = MODELS[recipe.model], data.train.x
+    options = {"num_classes": len(data.label_names), "in_chans": x.shape[-3], "event_input": len(x.shape) == 5}
+    if recipe.ei_ratio:
+        options["ei_ratio"] = recipe.ei_ratio
+    if model.family == "mlp":
+        options["input_size"] = (recipe.side_at(0) or data.size,) * 2
     return build(recipe.model, **options)
 
 
@@ -85,7 +90,14 @@ def _pretrained(recipe: Recipe, data: Data) -> SpikingNet:
     from ..locating import locate
     from ..weights import load_network
 
-    model = load_network(locate(recipe.weights))
+    located = locate(recipe.weights)
+    ours, theirs = MODELS[recipe.model], located.config.model
+    if (ours.kind, ours.family, ours.depth) != (theirs.kind, theirs.family, theirs.depth):
+        raise UsageError(f"weights = {recipe.weights}: they are of {theirs.title}, and the recipe's model is {ours.title}")
+    channels = data.train.x.shape[-3]
+    if located.config.input_size[0] != channels:
+        raise UsageError(f"weights = {recipe.weights}: they take {located.config.input_size[0]} channels, and the images have {channels}")
+    model = load_network(located)
     model.reset_classifier(len(data.label_names))
     return model
 
@@ -111,11 +123,11 @@ def _initialize(recipe: Recipe, model: SpikingNet, first: Tensor) -> None:
                 nn.init.ones_(module.g_i)
 
 
-def set_slope(model: nn.Module, alpha: float) -> None:
-    """The slope of every neuron's surrogate; 0 leaves it."""
+def set_slope(model: SpikingNet, alpha: float) -> None:
+    """The slope of every neuron's surrogate; 0: the network's own."""
     for module in model.modules():
-        if alpha and isinstance(module, LIF):
-            module.alpha = alpha
+        if isinstance(module, LIF):
+            module.alpha = alpha or model.config["alpha"]
 
 
 def make_optimizer(recipe: Recipe, model: SpikingNet, per_epoch: int) -> torch.optim.Optimizer:
