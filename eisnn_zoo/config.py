@@ -105,7 +105,10 @@ def parse_config(raw: object, where: str) -> Config:
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("architecture"), str):
         raise ZooError(f"{where} names no architecture: it is no configuration of an E-I network")
-    model = find_model(raw["architecture"])
+    try:
+        model = find_model(raw["architecture"])
+    except UsageError as error:
+        raise ZooError(f"{where}: {error}") from error
     args, cfg = raw.get("model_args") or {}, raw.get("pretrained_cfg") or {}
     facts = raw.get("eisnn_zoo") or {}
     if not all(isinstance(part, dict) for part in (args, cfg, facts)):
@@ -122,9 +125,16 @@ def parse_config(raw: object, where: str) -> Config:
     channels = options["in_chans"]
     if not isinstance(channels, int) or not 1 <= channels <= 1024:
         raise ZooError(f"{where}: in_chans {channels!r} is no number of input channels")
-    size = cfg.get("input_size") or model.input_size
-    if not (isinstance(size, (list, tuple)) and len(size) == 3 and all(isinstance(s, int) and 1 <= s <= 4096 for s in size)):
-        raise ZooError(f"{where}: input_size {size!r} is not (channels, height, width)")
+    steps = options.get("time_steps", 1)
+    if not isinstance(steps, int) or steps < 1:
+        raise ZooError(f"{where}: time_steps {steps!r} is no number of time steps")
+    size = cfg.get("input_size") or (channels, *model.input_size[1:])
+    if not (isinstance(size, (list, tuple)) and len(size) == 3 and isinstance(size[1], int) and 1 <= size[1] <= 4096
+            and list(size) == [channels, size[1], size[1]]):
+        raise ZooError(f"{where}: input_size {size!r} is not ({channels}, side, side), what the network takes")
+    for key, value in preprocessing(channels).items():
+        if key in cfg and json.loads(json.dumps(cfg[key])) != json.loads(json.dumps(value)):
+            raise ZooError(f"{where}: {key} {cfg[key]!r} is not how images reach an E-I network, which is {value!r}")
     return Config(model, options, tuple(map(str, labels)), str(cfg.get("tag") or ""), facts, size[1])
 
 

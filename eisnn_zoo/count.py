@@ -23,6 +23,7 @@ class Count:
 
     kind: str
     event: bool
+    ei_ratio: int = EI_RATIO
     params: int = 0
     first: int = 0
     rest: int = 0
@@ -37,7 +38,7 @@ class Count:
         return 3 * self.macs(time_steps) - self.first
 
     def layer(self, n_in: int, n_out: int, kernel: int, positions: int) -> None:
-        d, n_i = n_in * kernel * kernel, max(1, n_out // EI_RATIO)
+        d, n_i = n_in * kernel * kernel, max(1, n_out // self.ei_ratio)
         if self.kind == "ei":
             self.params += (n_out + n_i) * d + n_out * n_i + n_i + 2 * n_out
             macs = ((n_out + n_i) * d + n_out * n_i) * positions
@@ -50,16 +51,21 @@ class Count:
             self.first = macs
 
     def readout(self, n_in: int, classes: int) -> None:
-        n_i = max(1, classes // EI_RATIO)
+        n_i = max(1, classes // self.ei_ratio)
         self.params += (classes + n_i) * n_in + classes * n_i if self.kind == "ei" else classes * n_in + classes
         self.head = classes * n_in
 
 
-def count(model: Model, side: int = 0) -> Count:
-    """Of a catalog entry with its own number of classes; side: of its input in pixels, the model's own where 0."""
+def count(model: Model, side: int = 0, ei_ratio: int = EI_RATIO) -> Count:
+    """Of a catalog entry with its own number of classes.
+
+    Args:
+        side: of its input in pixels, the model's own where 0.
+        ei_ratio: excitatory cells per inhibitory one.
+    """
     channels, own, _ = model.input_size
     side = side or own
-    total = Count(model.kind, bool(model.options.get("event_input")))
+    total = Count(model.kind, bool(model.options.get("event_input")), ei_ratio)
     width = {"vgg": _vgg, "resnet": _resnet, "mlp": _mlp}[model.family](total, model.depth, channels, side)
     total.readout(width, model.options["num_classes"])
     return total

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,8 +18,15 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
     Args:
         write: the content, or a function that writes a file at the path it is given.
     """
-    path = Path(path)
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    path = Path(os.path.realpath(path))  # of a link, the file it leads to
+    if path.exists() and not path.is_file():
+        _write_through(path, write)
+        return
+    try:
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)  # the one that was asked for
+        raise
     os.close(fd)
     beside = Path(name)
     try:
@@ -34,6 +43,17 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _write_through(path: Path, write: Callable[[Path], object] | bytes | str) -> None:
+    """Into what is there and no file, as a pipe or a device: nothing can be renamed over it. Raises IsADirectoryError."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / path.name
+        write_atomic(whole, write)
+        with whole.open("rb") as source, path.open("wb") as into:
+            shutil.copyfileobj(source, into)
 
 
 def to_csv(rows: Sequence[dict], columns: Iterable[str] | None = None, header: bool = True) -> str:

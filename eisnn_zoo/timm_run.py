@@ -11,7 +11,8 @@ import eisnn_zoo  # noqa: F401  registers the models once the script imports tim
 
 def main() -> None:
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_file():
-        sys.exit("usage: python -m eisnn_zoo.timm_run SCRIPT.py [its arguments]; timm's scripts are in its repository")
+        print("usage: python -m eisnn_zoo.timm_run SCRIPT.py [its arguments]; timm's scripts are in its repository", file=sys.stderr)
+        sys.exit(2)
     sys.argv = sys.argv[1:]
     sys.path.insert(0, str(Path(sys.argv[0]).resolve().parent))
     runpy.run_path(sys.argv[0], run_name="__main__")

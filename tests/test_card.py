@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import base_config
 from eisnn_zoo.errors import ZooError
+from eisnn_zoo.networks import build
 from eisnn_zoo.sharing import card
 from eisnn_zoo.table import Weights
 
@@ -42,6 +43,17 @@ def test_it_says_what_it_must():
     assert first == "import eisnn_zoo"
     assert "run was not finished" not in text and "run was not finished" in made(epochs=3)
     assert "not by the paper's recipe" not in made(recipe="ei_vgg8_cifar10")
+
+
+def test_it_says_nothing_that_is_not_so():
+    assert "best epoch by validation" in made() and "large pictures lose" in made()
+    events = made("ei_vgg8_nmnist", held_out=0, validation="test set")
+    assert "best epoch on the test images" in events and "large pictures lose" not in events
+    config = base_config(MODELS["ei_vgg8_cifar10"], "zoo")
+    config = replace(config, options={**config.options, "ei_ratio": 8}, facts=FACTS)
+    row = Weights(config.model, "zoo", 80.5, "last epoch", "Apache-2.0", folder="x", sha256="ab" * 32, size=1)
+    params = sum(p.numel() for p in build("ei_vgg8_cifar10", ei_ratio=8).parameters())
+    assert f"{params:,} parameters" in card.render(config, row, set())
 
 
 def test_it_speaks_only_of_files_that_are_there():

@@ -48,6 +48,12 @@ def test_info_says_what_there_is_to_know(cli):
     assert facts["parameters"] == 14_401_204 and facts["weights"][-1]["tag"] == "paper"
 
 
+def test_info_tells_the_cost_of_the_weights_as_published(cli):
+    found = json.loads(cli("info", "ei_resnet18_cifar10", "-f", "json")[1])
+    weights = next(row for row in found["weights"] if row["tag"] == "zoo")
+    assert weights["macs_per_inference"] < found["macs_per_inference"] * weights["time_steps"] / found["time_steps"] * 1.01
+
+
 def test_info_of_every_model(cli):
     for name in MODELS:
         assert cli("info", name)[0] == 0

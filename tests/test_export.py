@@ -205,7 +205,7 @@ def test_missing_packages_are_named(vgg8, fp32, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, word", [
-    (("--precision", "int4"), "int4"), (("--opset", "9"), "opset 9"), (("--output", "nowhere/x.onnx"), "nowhere"), (("--output", "."), "folder"),
+    (("--precision", "int4"), "int4"), (("--opset", "9"), "opset 9"), (("--opset", "99"), "not 99"), (("--output", "nowhere/x.onnx"), "nowhere"), (("--output", "."), "folder"),
 ])
 def test_export_refuses_nonsense(cli, vgg8, tmp_path, monkeypatch, arguments, word):
     monkeypatch.chdir(tmp_path)

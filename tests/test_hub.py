@@ -190,7 +190,7 @@ def test_the_authors_repository(hub, cli, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arguments, word", [
     ([], "name a model"), (["--all", "x"], "leave the names out"), (["a/b"], "hf-hub:"), (["ei_vgg9_cifar10"], "did you mean"),
-    (["x.safetensors"], "no model on the Hub"),
+    (["x.safetensors"], "no model on the Hub"), (["ei_vgg8_cifar10.zoo", "--revision", "v1"], "comes with the package"),
 ])
 def test_downloads_that_cannot_be_meant(arguments, word, cli):
     code, out, err = cli("download", *arguments)

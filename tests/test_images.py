@@ -111,12 +111,16 @@ def test_missing_and_folder(tmp_path):
         open_image(tmp_path / "gone.png")
     with pytest.raises(ImageError, match="folder"):
         open_image(tmp_path)
+    with pytest.raises(ImageError, match="null"):
+        open_image("a\0b.png")
 
 
 def test_event_frames(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((10, 2, 48, 48), np.uint8))
     assert read_frames(tmp_path / "a.npy", 2).dtype == np.float32
     np.save(tmp_path / "b.npy", np.array([{}]), allow_pickle=True)
-    for name in ("b.npy", "c.npy"):
+    np.save(tmp_path / "d.npy", np.full((10, 2, 48, 48), np.nan))
+    np.save(tmp_path / "e.npy", np.full((10, 2, 48, 48), -1))
+    for name in ("b.npy", "c.npy", "d.npy", "e.npy"):
         with pytest.raises(ImageError):
             read_frames(tmp_path / name, 2)

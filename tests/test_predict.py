@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ import torch
 from eisnn_zoo.config import base_config, find_model
 from eisnn_zoo.inference import integer
 from eisnn_zoo.inference.classify import classify, softmax
+from eisnn_zoo.inference.inputs import expand
 from eisnn_zoo.locating import locate
 from eisnn_zoo.table import default_weights
 from eisnn_zoo.weights import load_network
@@ -152,11 +155,55 @@ def test_cuda_without_a_gpu_says_so(cli):
     assert code == 2 and "--device cpu" in err
 
 
+def test_output_to_a_pipe_and_through_a_link(cli, tmp_path):
+    pipe, link, real = tmp_path / "pipe", tmp_path / "link.csv", tmp_path / "real.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(real)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    assert cli("predict", FILES[0], "--format", "csv", "--output", pipe)[0] == 0
+    reader.join(20)
+    assert cli("predict", FILES[0], "--output", link)[0] == 0
+    assert read[0] == real.read_text() != "" and link.is_symlink() and pipe.is_fifo()
+
+
+def test_names_that_are_no_text_and_lists_that_are_none(cli, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Path(os.fsdecode(odd)).write_bytes(FILES[0].read_bytes())
+    out = tmp_path / "out.csv"
+    assert cli("predict", tmp_path, "--output", out)[0] == 0 and b"caf\xe9.png" in out.read_bytes()
+    (tmp_path / "empty.txt").write_text("\n")
+    code, _, err = cli("predict", "--from-file", tmp_path / "empty.txt")
+    assert code == 2 and "empty.txt names no input" in err
+    code, _, err = cli("predict", "--from-file", FILES[0])
+    assert code == 1 and "this should not happen" not in err
+    code, _, err = cli("predict", "http://127.0.0.1:9/a b.png")
+    assert code == 1 and "could not be fetched" in err
+
+
+def test_a_folder_that_leads_back_to_itself(cli, tmp_path):
+    (tmp_path / "ship.png").write_bytes(FILES[0].read_bytes())
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert [Path(name).name for name in expand([str(tmp_path)])] == ["ship.png"]
+
+
+def test_an_onnx_file_of_other_weights_is_refused(cli, tmp_path):
+    source = locate("ei_vgg8_cifar10.zoo").path.parent
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(source / name, tmp_path / name)
+    shutil.copy(locate("ei_resnet18_cifar10.zoo").path.parent / "model.onnx", tmp_path / "model.onnx")
+    code, out, err = cli("predict", FILES[0], "--model", tmp_path)
+    assert (code, out) == (1, "") and "model.onnx was not made from the weights beside it" in err
+    code, out, _ = cli("verify", tmp_path)
+    assert code == 1 and "model.onnx was not made from the weights beside it" in out
+    shutil.copy(source / "model.onnx", tmp_path / "model.onnx")
+    assert cli("predict", FILES[0], "--model", tmp_path)[0] == 0 and cli("verify", tmp_path)[0] == 0
+
+
 def test_a_failed_write_leaves_the_old_file(cli, tmp_path, monkeypatch):
     out = tmp_path / "results.csv"
     out.write_text("before")
-    import os
-
     monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     code, _, err = cli("predict", FILES[0], "--output", out)
     assert code == 1 and "No space left" in err and out.read_text() == "before"

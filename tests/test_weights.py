@@ -162,6 +162,11 @@ def test_pickles_are_never_read(tmp_path):
     (lambda c: c["model_args"].update(nonsense=1), "nonsense"), (lambda c: c["model_args"].update(tau=0), "tau"),
     (lambda c: c["pretrained_cfg"].update(input_size=[3, 10**9, 1]), "input_size"), (lambda c: c.update(model_args=[1]), "objects"),
     (lambda c: c["model_args"].update(ei_ratio=2), "does not hold the weights"),
+    (lambda c: c["model_args"].update(time_steps=2.5), r"config\.json: time_steps 2\.5 is no number"),
+    (lambda c: c["pretrained_cfg"].update(mean=[0.5], std=[0.2]), r"config\.json: mean \[0\.5\] is not how images reach"),
+    (lambda c: c["pretrained_cfg"].update(input_size=[1, 28, 56]), r"input_size \[1, 28, 56\] is not \(1, side, side\)"),
+    (lambda c: c["pretrained_cfg"].update(input_size=[3, 28, 28]), "is not \\(1, side, side\\)"),
+    (lambda c: c.update(architecture="ei_mlp3_mnist"), r"config\.json: there is no model 'ei_mlp3_mnist'; did you mean"),
 ])
 def test_a_configuration_that_lies(change, word, model_folder):
     folder = model_folder("ei_mlp2_mnist")

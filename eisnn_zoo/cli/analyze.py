@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError, ZooError
-from .output import note
+from .output import check_folder, note
 
 STUDIES = ("rates", "balance", "gain", "divisors", "parameters", "trains", "similarity", "interventions", "energy")
 Steps = Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")]
@@ -55,7 +55,7 @@ def analyze(
     """Study a network on real images: rates, balance, gain, lesions, energy ... as CSV, PNG and one HTML report."""
     chosen = _studies(what)
     _needs_analysis()
-    _check_folder(output)
+    check_folder(output)
     if evolution is not None:
         if model or data:
             raise UsageError("--evolution takes all from the run: leave out MODEL and --data")
@@ -136,7 +136,7 @@ def explain(
 ) -> None:
     """Show how the network comes to its answer for one picture: spikes, currents, membranes, evidence, saliency."""
     _needs_analysis()
-    _check_folder(output)
+    check_folder(output)
     from .. import __version__
     from ..analysis.explain import explain as explanation
     from ..analysis.figures import to_png
@@ -174,11 +174,6 @@ def _studies(what: str) -> list[str]:
     if unknown or not asked:
         raise UsageError(f"--what {what}: choose all, or some of {', '.join(STUDIES)}, separated by commas")
     return [key for key in STUDIES if key in asked]
-
-
-def _check_folder(output: Path | None) -> None:
-    if output is not None and output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file: name a folder")
 
 
 def _needs_analysis() -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..errors import UsageError
-from .output import Format, note, render
+from .output import Whole, note, table
 
 
 def parse_steps(text: str | None) -> list[int]:
@@ -27,7 +27,7 @@ def check_confidence(early_exit: float | None) -> None:
 
 
 def report(evidence, images, size: int, steps: list[int], confidence: float | None, batch_size: int, output: Path | None,
-           format: Format) -> None:
+           format: Whole) -> None:
     """Prints accuracy after each of steps, and with early exit at the confidence, from one pass at the network's own T.
 
     A network never sees its future, so its first steps are those of a network with fewer.
@@ -50,9 +50,9 @@ def report(evidence, images, size: int, steps: list[int], confidence: float | No
         accuracy_by_steps(by_time, early, output / "time_steps.png")
         write_atomic(output / "time_steps.json", json.dumps({"by_time": by_time, "early_exit": early}, indent=2) + "\n")
         note(f"wrote {output / 'time_steps.png'} and time_steps.json")
-    if format is Format.json:
+    if format is Whole.json:
         print(json.dumps({"by_time": by_time, "early_exit": early}, indent=2))
         return
-    print(render(by_time, format, {"time_steps": "T", "top1": "top-1 (%)"}))
+    print(table(by_time, {"time_steps": "T", "top1": "top-1 (%)"}))
     if early:
-        print("\n" + render(early, format, {"confidence": "confidence", "top1": "top-1 (%)", "average_steps": "average steps"}))
+        print("\n" + table(early, {"confidence": "confidence", "top1": "top-1 (%)", "average_steps": "average steps"}))

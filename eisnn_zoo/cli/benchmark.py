@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from .output import Format, note, render
+from .output import Format, check_folder, note, render
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +67,7 @@ def benchmark(
     from ..benchmarking.timing import alternate, fair_clock
 
     sizes, ways = _sizes(batch), _ways(backend)
-    if output and output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file: name a folder")
+    check_folder(output)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         contenders = [c for spec in models for c in _contenders(spec, ways, peers, time_steps, device, threads, Path(folder))]

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import UsageError, ZooError
 from .anytime import check_confidence, parse_steps, report
-from .output import Format, note, render, table
+from .output import Whole, check_folder, note, table
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -46,7 +46,7 @@ def evaluate(
         "--early-exit", metavar="CONFIDENCE", help="Stop an image's steps once the network is so sure, in (0, 1].")] = None,
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Write pictures and the numbers as JSON into this folder.")] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="table or json.")] = Format.table,
+    format: Annotated[Whole, typer.Option("--format", "-f")] = Whole.table,
 ) -> None:
     """Measure a network on labelled images and compare with what it should reach."""
     from ..inference.backends import open_network
@@ -57,6 +57,7 @@ def evaluate(
         raise UsageError(f"there is no folder {data}: pass --data with the folder that holds the images")
     if output and find_spec("matplotlib") is None:
         raise ZooError("--output draws pictures, which needs matplotlib: pip install 'eisnn-zoo[train]'")
+    check_folder(output)
     check_confidence(early_exit)
     several = parse_steps(time_steps)
     stepwise = "--early-exit" if early_exit else "--time-steps with several numbers" if len(several) > 1 else ""
@@ -88,10 +89,10 @@ def evaluate(
         everything = {**facts, "per_class": per_class, "confusion": scores.confusion.tolist()}
         write_atomic(output / "evaluation.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
         note(f"wrote {output / 'confusion.png'} and evaluation.json")
-    if format is Format.json:
+    if format is Whole.json:
         print(json.dumps({**facts, "per_class": per_class}, indent=2, ensure_ascii=False))
         return
     shown = [{"key": k.replace("_", " "), "value": v} for k, v in facts.items() if v is not None]
     print(table(shown, {"key": "", "value": ""}).lstrip("\n "))
     print()
-    print(render(per_class, format, {"class": "class", "images": "images", "top1": "top-1 (%)"}))
+    print(table(per_class, {"class": "class", "images": "images", "top1": "top-1 (%)"}))

@@ -11,7 +11,7 @@ import typer
 
 from ..catalog import ARXIV, DATASETS, MODELS, PAPER
 from ..errors import UsageError
-from .output import Format, note, render, table
+from .output import Format, Whole, note, render, table
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -82,7 +82,7 @@ def list_models(
 
 def info(
     model: Annotated[str, typer.Argument(help="Name, with or without a tag.")],
-    format: Annotated[Format, typer.Option("--format", "-f", help="table or json.")] = Format.table,
+    format: Annotated[Whole, typer.Option("--format", "-f")] = Whole.table,
 ) -> None:
     """Show all that is known about one model."""
     from ..config import find_model
@@ -111,11 +111,12 @@ def info(
         "preprocessing": None if entry.options.get("event_input") else f"shorter side to {height} (bilinear), centre crop",
         "paper": f"{PAPER}, arXiv:{ARXIV}",
     }
-    rows = [{"tag": w.tag, "top1": w.top1, "obtained": w.obtained, "time_steps": w.time_steps or steps, "recipe": w.recipe or None,
+    rows = [{"tag": w.tag, "top1": w.top1, "obtained": w.obtained, "time_steps": w.time_steps or steps,
+             "macs_per_inference": counted.macs(w.time_steps or steps), "recipe": w.recipe or None,
              "trained": w.trained or None,
              "source": str(w.local) if w.local else f"{w.repo}/{w.file} on the Hub", "size_mb": round(w.size / 1e6, 1) if w.size else None,
              "sha256": w.sha256 or None, "license": w.license} for w in weights]
-    if format is Format.json:
+    if format is Whole.json:
         print(json.dumps({**facts, "weights": rows}, indent=2, ensure_ascii=False))
         return
     shown = {**facts, "parameters": f"{counted.params:,}", "macs_per_inference": f"{counted.macs(steps) / 1e6:,.0f} million"}
@@ -124,6 +125,7 @@ def info(
     if not rows:
         print("\nno trained weights yet")
     for row in rows:
+        row["macs_per_inference"] = f"{row['macs_per_inference'] / 1e6:,.0f} million"
         print(f"\nweights {entry.name}.{row['tag']}")
         print("\n".join(f"  {k.replace('_', ' '):10} {v}" for k, v in row.items() if v is not None and k != "tag"))
 

@@ -6,7 +6,9 @@ import json
 import os
 import sys
 from enum import Enum
+from pathlib import Path
 
+from ..errors import UsageError
 from ..files import to_csv
 
 
@@ -17,9 +19,22 @@ class Format(str, Enum):
     csv = "csv"
 
 
+class Whole(str, Enum):
+    """Of what is one thing with parts, not rows."""
+
+    table = "table"
+    json = "json"
+
+
 def note(text: str) -> None:
     """A line for the person, not for the pipe."""
     print(text, file=sys.stderr, flush=True)
+
+
+def check_folder(output: Path | None) -> None:
+    """Before work whose results are to lie there. Raises UsageError where it cannot become a folder."""
+    if output is not None and output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file: name a folder")
 
 
 def is_terminal(stream) -> bool:

@@ -67,7 +67,9 @@ def predict(
         raise UsageError("--compile and --early-exit do not go together: single steps are not compiled")
     format = format or _format_of(output)
     names = chain(expand(inputs or []), from_list(from_file) if from_file else ())
-    first = next(names)  # a pattern that matches nothing is said before a network is loaded
+    first = next(names, None)  # a pattern that matches nothing is said before a network is loaded
+    if first is None:
+        raise UsageError(f"the list {from_file} names no input")
     network = open_network(model, backend, device, time_steps, compile, precision, "--early-exit" if early_exit else "")
     config = network.config
     run = (lambda x: network.run.early_exit(x, early_exit)) if early_exit else network.run
@@ -187,7 +189,7 @@ def _to_file(path: Path, write) -> None:
         raise UsageError(f"--output {path}: there is no folder {path.parent}")
 
     def at(beside: Path) -> None:
-        with beside.open("w", encoding="utf-8", newline="") as stream:
+        with beside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             write(stream)
 
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..config import Config, parse_config
 from ..errors import UsageError, ZooError
 from ..locating import Located, locate
-from ..table import Weights, default_weights, list_weights
+from ..table import Weights, default_weights, list_weights, sha256
 from .onnx_runtime import OnnxModel
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
     beside = located.path.parent / ONNX
     if backend == "onnx" or (backend == "auto" and device == "tensorrt"):
         if not beside.is_file():
-            raise UsageError(f"{located.config.name} has no ONNX file: make one with `eisnn-zoo export {model}` and name that")
+            name = located.config.name
+            raise UsageError(f"{name} has no ONNX file: make one with `eisnn-zoo export {name}` and name that")
         return _onnx(beside, device, time_steps, located)
     light = device in ("auto", "cpu") and time_steps is None and not any(needs_torch)
     if backend == "auto" and light and beside.is_file() and find_spec("onnxruntime"):
@@ -92,8 +93,8 @@ def _onnx(path: Path, device: str, time_steps: int | None, located: Located | No
     source = network.metadata.get("source_sha256")
     if time_steps not in (None, network.time_steps):
         raise UsageError(f"{path} has {network.time_steps} time steps inside: export it again with --time-steps {time_steps}")
-    if located and located.table and source != located.table.sha256:
-        raise ZooError(f"{path} was not made from the weights beside it: install again, or use --backend torch")
+    if located and source != ((located.table and located.table.sha256) or sha256(located.path)):
+        raise ZooError(f"{path} was not made from the weights beside it: export it again, or use --backend torch")
     config = located.config if located else parse_config(network.config, str(path))
     table = located.table if located else next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
     return Opened(network, config, table)

@@ -61,6 +61,8 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     if precision == "int8" and (config.model.family == "mlp" or config.model.kind != "ei"):
         raise UsageError("int8 is for E-I convolutional networks, whose later layers see spikes")
     model = trace(network, config.input_size, opset, half=precision == "fp16")
+    if (made := model.opset_import[0].version) != opset:
+        raise UsageError(f"torch exports this network at opset {made}, not {opset}: choose that")
     if precision == "int8":
         quantise(model)
     onnx.helper.set_model_props(model, {

@@ -40,8 +40,8 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     name = name or str(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+    except (OSError, ValueError) as error:  # ValueError: no file can have that name
+        raise ImageError(f"{name!r}: {error}" if isinstance(error, ValueError) else f"{name}: {_reason(error)}") from error
     if not data:
         raise ImageError(f"{name}: the file is empty")
     try:
@@ -124,4 +124,6 @@ def read_frames(path: str | Path, channels: int) -> np.ndarray:
         raise ImageError(f"{path}: no array of event frames ({error})") from error
     if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[1] != channels or frames.dtype.kind not in "iuf":
         raise ImageError(f"{path}: event frames are numbers [T, {channels}, H, W]")
+    if not (np.isfinite(frames).all() and (frames >= 0).all()):
+        raise ImageError(f"{path}: event frames are counts: finite, and none below 0")
     return frames.astype(np.float32)

@@ -34,10 +34,13 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
             yield argument
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
+    here = folder.resolve()
+    if here in above:  # a link that leads back
+        return
     for entry in sorted(folder.iterdir()):
         if entry.is_dir():
-            yield from _walk(entry)
+            yield from _walk(entry, (*above, here))
         elif entry.suffix.lower() in SUFFIXES:
             yield str(entry)
 
@@ -74,13 +77,14 @@ def content(name: str) -> str | bytes:
 
 
 def _download(url: str) -> bytes:
+    from http.client import HTTPException
     from urllib.error import URLError
     from urllib.request import Request, urlopen
 
     try:
         with urlopen(Request(url, headers={"User-Agent": "eisnn-zoo"}), timeout=30) as answer:
             data = answer.read(MAX_DOWNLOAD + 1)
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         raise ImageError(f"{url}: could not be fetched ({getattr(error, 'reason', error)})") from error
     if len(data) > MAX_DOWNLOAD:
         raise ImageError(f"{url}: larger than {MAX_DOWNLOAD // 2**20} MB")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..catalog import ARXIV, PAPER, RELEASE_REPO
 from ..config import Config, read_config
-from ..count import count
+from ..count import EI_RATIO, count
 from ..errors import ZooError
 from ..files import write_atomic
 from ..table import WEIGHTS, Weights
@@ -223,7 +223,7 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
     n, model = facts.get("test_images"), config.model
     lines = ["| weights | images | top-1 (%) |", "|---|---|---|"]
     test = f"{n:,} test images" if n else "test images"
-    shown = {"best": "best epoch by validation", "last": "last epoch"}
+    shown = {"best": "best epoch by validation" if facts.get("held_out", 1) else "best epoch on the test images", "last": "last epoch"}
     for key, words in shown.items():
         if f"top1_{key}" in facts:
             here = " (this file)" if facts.get("weights") == key else ""
@@ -293,7 +293,7 @@ def _over_epochs(value: int | dict[str, int] | None, form: str) -> str | None:
 
 
 def _cost(config: Config, facts: dict) -> str:
-    counted, steps = count(config.model), config.options["time_steps"]
+    counted, steps = count(config.model, ei_ratio=config.options.get("ei_ratio", EI_RATIO)), config.options["time_steps"]
     text = (f"## Cost\n\n{counted.params:,} parameters. One inference at T = {steps} takes {counted.macs(steps) / 1e6:,.0f} million "
             "multiply-accumulates when computed densely, weights folded, as a processor does.")
     measured = facts.get("operations")
@@ -316,8 +316,9 @@ def _limits(config: Config) -> str:
     lines = [
         f"It knows {classes} classes and gives every input one of them; its probabilities are not calibrated, and it was tested on nothing "
         f"but the test set of {config.model.dataset.title}.",
-        f"Images are seen at {height} x {height} pixels; large pictures lose most of their detail.",
-        f"T = {config.options['time_steps']} is part of the model: other numbers of time steps run, and are less accurate.",
+        *([] if config.options.get("event_input") else
+          [f"Images are seen at {height} x {height} pixels; large pictures lose most of their detail."]),
+        f"T = {config.options['time_steps']} is part of the model: other numbers of time steps run, with another accuracy.",
         "A spike is a threshold, so rounding flips some: TF32, half precision or another order of summation changes logits slightly. The "
         "accuracy above is for float32.",
         "It is meant for research on spiking networks, not for decisions about people or safety.",

@@ -11,7 +11,7 @@ from .. import hub_client
 from ..errors import UsageError
 from ..files import write_atomic
 from ..locating import Located, locate
-from ..table import WEIGHTS, list_weights, weights_of
+from ..table import WEIGHTS, list_weights
 
 
 def choose(specs: list[str], everything: bool) -> list[str]:
@@ -37,6 +37,8 @@ def download(spec: str, to: Path | None = None, revision: str | None = None) -> 
         UsageError, ZooError: see :func:`~eisnn_zoo.locating.locate` and :func:`~eisnn_zoo.hub_client.fetch`.
     """
     located = locate(_at(spec, revision), revision)
+    if revision and located.table and located.table.folder:
+        raise UsageError(f"{located.config.name} comes with the package and has no --revision")
     if to is None:
         return located.path
     name = spec.partition(":")[2].partition("@")[0].replace("/", "--") if spec.startswith(("hf-hub:", "hf_hub:")) else located.config.name
@@ -52,8 +54,6 @@ def _at(spec: str, revision: str | None) -> str:
         return f"{spec}@{revision}" if revision and "@" not in spec else spec
     if "/" in spec or spec.endswith(".safetensors"):
         raise UsageError(f"{spec} is no model on the Hub: give a name of `eisnn-zoo list --pretrained`, or hf-hub:organisation/name")
-    if revision and all(row.folder for row in weights_of(spec.partition(".")[0])):
-        raise UsageError(f"the weights of {spec} come with the package and have no --revision")
     return spec
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from .. import hub_client
 from ..errors import ZooError
@@ -22,7 +23,9 @@ class Finding:
 
 def verify(located: Located) -> list[Finding]:
     """All checks of one weight file, in order; a file that does not load fails the last ones as one."""
-    return [_content(located), _loads(located), _accuracy(located)]
+    findings = [_content(located), _loads(located), _accuracy(located)]
+    beside = located.path.parent / "model.onnx"
+    return [*findings, _onnx(beside, located)] if beside.is_file() else findings
 
 
 def _content(located: Located) -> Finding:
@@ -64,3 +67,17 @@ def _accuracy(located: Located) -> Finding:
         return Finding("accuracy", f"{row.top1} %", f"{located.path.parent / 'config.json'} says {facts.get('top1')} % top-1, the table "
                                                     f"of weights {row.top1} %: pack the run again")
     return Finding("accuracy", f"{row.top1} %, in the table and in the configuration")
+
+
+def _onnx(path: Path, located: Located) -> Finding:
+    """The ONNX file beside the weights, which `predict` prefers, was made from them."""
+    from ..inference.onnx_runtime import OnnxModel
+
+    try:
+        source = OnnxModel(path, "cpu").metadata.get("source_sha256")
+        same = source == sha256(located.path)
+    except (ZooError, OSError) as error:
+        return Finding("ONNX", "-", str(error))
+    if not same:
+        return Finding("ONNX", "-", f"{path} was not made from the weights beside it: export it again")
+    return Finding("ONNX", "model.onnx, made from these weights")
