@@ -41,6 +41,9 @@ def test_it_says_what_it_must():
         assert words in text, words
     first = text[text.index("```python"):].splitlines()[1]
     assert first == "import eisnn_zoo"
+    grown = made(lr={"0": 0.008, "42": 0.005}, augment={"0": "cifar", "42": "crop_flip"}, remark="Gone on with elsewhere.")
+    for words in ("| 0.008 from epoch 1, then 0.005 from epoch 43 |", "| cifar from epoch 1, then crop_flip from epoch 43 |", "Gone on with elsewhere."):
+        assert words in grown, words
     assert "run was not finished" not in text and "run was not finished" in made(epochs=3)
     assert "not by the paper's recipe" not in made(recipe="ei_vgg8_cifar10")
 

@@ -64,6 +64,7 @@ def pack(
     weights: Annotated[str, typer.Option("--weights", help="best, last, or a .safetensors file.")] = "best",
     time_steps: Annotated[int | None, typer.Option(
         "--time-steps", "-T", min=1, help="Number of time steps to publish with. Default: that of the recipe's last epoch.")] = None,
+    remark: Annotated[str, typer.Option("--remark", help="Of the training, for the card, in whole sentences.")] = "",
     hub: Annotated[Path | None, typer.Option("--hub", help="Folder to write to, with a table weights.toml of its own.")] = None,
 ) -> None:
     """Make a published model of a run: weights in half precision, measured, with configuration, record and card."""
@@ -72,7 +73,7 @@ def pack(
     from .training import _needs_training
 
     _needs_training()
-    row = pack(run, tag, data, name, weights, hub, time_steps, say=note)
+    row = pack(run, tag, data, name, weights, hub, time_steps, remark, say=note)
     print((hub or hub_folder()) / row.folder)
     note(f"{row.name}: {row.top1} % top-1, {row.size / 1e6:.1f} MB")
 

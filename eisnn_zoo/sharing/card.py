@@ -261,8 +261,8 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None, "epochs": epochs,
         "time steps": _over_epochs(facts.get("time_steps"), "T = {}"), "image size": _over_epochs(facts.get("resolution"), "{0} x {0}"),
-        "optimizer": optimizer, "step size": facts.get("lr"), "batch size": facts.get("batch_size"),
-        "augmentation": facts.get("augment"), "label smoothing": facts.get("label_smoothing"), "seed": facts.get("seed"),
+        "optimizer": optimizer, "step size": _over_epochs(facts.get("lr"), "{:g}"), "batch size": facts.get("batch_size"),
+        "augmentation": _over_epochs(facts.get("augment"), "{}"), "label smoothing": facts.get("label_smoothing"), "seed": facts.get("seed"),
         "arithmetic": facts.get("precision"),
         "images trained on": f"{facts['train_images']:,}" if "train_images" in facts else None,
         "images held out for every decision": f"{facts['held_out']:,}" if "held_out" in facts else None,
@@ -275,6 +275,8 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     if facts.get("recipe", "").startswith("zoo_"):
         text += ("\n\nThis is not the paper's recipe, which is SGD with momentum 0.9 and weight decay 5e-4 over 300 epochs at the final T. "
                  "Architecture, E-I Init, adaptive stabilisation, the scaling of gradients and Dale's law are the paper's.")
+    if facts.get("remark"):
+        text += f"\n\n{facts['remark']}"
     dataset = config.model.dataset
     text += f"\n\n{dataset.title}: {CAVEATS[dataset.name]}"
     kept = [f"`{name}`" for name in ("recipe.yaml", "metrics.csv", "environment.json") if name in files]
@@ -285,7 +287,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     return text
 
 
-def _over_epochs(value: int | dict[str, int] | None, form: str) -> str | None:
+def _over_epochs(value: float | str | dict | None, form: str) -> str | None:
     """A recipe's value, or its values by first epoch, in words."""
     if not isinstance(value, dict):
         return form.format(value) if value else None

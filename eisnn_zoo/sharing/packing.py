@@ -37,7 +37,7 @@ COPIES = {
 
 
 def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = "best", hub: Path | None = None,
-         time_steps: int | None = None, say: Callable[[str], object] = lambda _: None) -> Weights:
+         time_steps: int | None = None, remark: str = "", say: Callable[[str], object] = lambda _: None) -> Weights:
     """Writes ``hub/<model>.<tag>/``, complete or not at all, then its row in the table of weights.
 
     The weights are stored in half precision; the accuracy in the row is that of the stored file, computed in float32 by the
@@ -51,6 +51,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         which: "best" (by the run's validation), "last", or the path of a .safetensors file.
         hub: another folder than the zoo's own; the table is then ``weights.toml`` in it.
         time_steps: T with which the network is measured and published; that of the recipe's last epoch where None.
+        remark: of the training, for the card, in whole sentences.
         say: told what is going on.
 
     Returns:
@@ -88,6 +89,8 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
             say(f"{key}: {scores[key]['top1']} %")
         facts = {**_facts(recipe, environment, history, which, scores), "test_images": len(images), "test_sha256": images.sha256,
                  "operations": _operations(Located(beside / WEIGHTS, config), images), "operations_images": min(COUNTED, len(images))}
+        if remark:
+            facts["remark"] = remark
         if images.sha256 in COPIES:
             facts["data_note"] = COPIES[images.sha256]
         config = replace(config, facts=facts)
