@@ -48,6 +48,10 @@ def test_train_then_resume_then_eval(cli, data, trained, tmp_path):
     assert (recipe["epochs"], recipe["batch_size"], recipe["lr"]) == (2, 50, 2e-3)
     code, out, err = cli("train", "--resume", trained)
     assert (code, out) == (0, "") and "going on from iteration 8" in err
+    code, _, err = cli("train", "--resume", trained, "--set", "seed=3")
+    assert code == 2 and "with another seed" in err
+    code, _, err = cli("train", "--resume", trained, "--set", "epochs=3", "--set", "lr={0: 2e-3, 2: 1e-3}")
+    assert code == 0 and "epoch   3" in err
     code, out, err = cli("eval", trained, "--data", data, "--output", tmp_path / "report", "--format", "json")
     found = json.loads(out)
     history = list(csv.DictReader((trained / "metrics.csv").open()))

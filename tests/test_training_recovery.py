@@ -232,6 +232,20 @@ def test_overflow_of_a_gradient_is_found_before_the_step(data, tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in training.model.state_dict().items())
 
 
+def test_a_finished_run_goes_on_by_a_longer_recipe(data, tmp_path):
+    """To the weights of a run by the longer recipe alone."""
+    short = {"epochs": 2, "time_steps": {0: 1, 1: 2}, "warmup_epochs": 0.5, "optimizer": "muon", "lr": 0.01}
+    longer = {**short, "epochs": 4, "lr": {0: 0.01, 2: 0.005}, "time_steps": {0: 1, 1: 2, 2: 1, 3: 2}, "augment": {0: "none", 2: "crop_flip"}}
+    Training(recipe(**short), data, tmp_path / "run", compile=False).fit()
+    for values, key in (({"seed": 7}, "seed"), ({"lr": 0.01}, "lr"), ({"augment": "crop_flip"}, "augment"), ({"time_steps": 3}, "time_steps")):
+        with pytest.raises(UsageError, match=f"a run of another recipe, with another {key}:"):
+            Training(recipe(**{**longer, **values}), data, tmp_path / "run", compile=False)
+    for name in ("run", "whole"):
+        Training(recipe(**longer), data, tmp_path / name, compile=False).fit()
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole")) and table(tmp_path / "run") == table(tmp_path / "whole")
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == (tmp_path / "whole" / "recipe.yaml").read_text()
+
+
 def test_a_folder_holds_one_run(data, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)

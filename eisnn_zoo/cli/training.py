@@ -27,6 +27,8 @@ TRAIN = """[bold]Examples[/bold]
 
   eisnn-zoo train --resume runs/ei_vgg8_cifar10
 
+  eisnn-zoo train --resume runs/zoo_vgg8_cifar10 --set epochs=100 --set "lr={0: 8e-3, 72: 4e-3}"
+
   eisnn-zoo train zoo_mlp4_mnist --data mnist/ --record
 
   torchrun --no-python --nproc-per-node 4 eisnn-zoo train ei_resnet18_cifar10 --data cifar/ --device cuda
@@ -69,7 +71,7 @@ def train(
     device: Device = "auto",
     set_: Set = None,
     resume: Annotated[Path | None, typer.Option(
-        "--resume", help="Go on with this run; all else comes from the run itself.")] = None,
+        "--resume", help="Go on with this run; all else comes from the run itself. --set changes epochs that are still to come.")] = None,
     compile: Compile = None,
     report_to: Report = None,
     save_every: Annotated[float, typer.Option(
@@ -84,9 +86,9 @@ def train(
     _needs_training()
     moments = record_at or ("auto" if record else None)
     if resume is not None:
-        if recipe or set_ or output or report_to or compile is not None:
-            raise UsageError("--resume takes everything from the run: leave out RECIPE, --set, --output, --report-to and --compile")
-        _resume(resume, data, device, save_every, moments)
+        if recipe or output or report_to or compile is not None:
+            raise UsageError("--resume takes everything from the run: leave out RECIPE, --output, --report-to and --compile")
+        _resume(resume, data, device, save_every, moments, _settings(set_))
         return
     if recipe is None or data is None:
         raise UsageError("name a recipe and its data: eisnn-zoo train ei_vgg8_cifar10 --data FOLDER")
@@ -230,13 +232,13 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     return training
 
 
-def _resume(folder: Path, data: Path | None, device: str, save_every: float, record_at: str | None) -> None:
+def _resume(folder: Path, data: Path | None, device: str, save_every: float, record_at: str | None, settings: dict[str, str]) -> None:
     import torch
 
+    from ..training.recipe import load_recipe
     from ..training.run import Run
 
-    run = Run.existing(folder)
-    begun = run.environment
+    begun = Run.existing(folder).environment
     try:
         where = data or Path(begun["data"])
         device = begun["device"] if device == "auto" else device
@@ -246,4 +248,5 @@ def _resume(folder: Path, data: Path | None, device: str, save_every: float, rec
     if begun.get("threads") not in (None, torch.get_num_threads()):
         note(f"this run began with {begun['threads']} threads and goes on with {torch.get_num_threads()}: sums are rounded in "
              f"another order (OMP_NUM_THREADS={begun['threads']} keeps it exact)")
-    _fit(run.recipe, where, folder, device, compile, report_to, save_every, record_at)
+    recipe = load_recipe(folder / "recipe.yaml", settings)  # set on the way: what lies ahead may change
+    _fit(recipe, where, folder, device, compile, report_to, save_every, record_at)

@@ -127,7 +127,7 @@ class Training:
 
     def lr(self, step: int) -> float:
         r, n = self.recipe, self.per_epoch
-        start, end, peak = max(cycle for cycle in r.cycles if cycle[0] * n <= step)
+        start, end, peak = r.cycle_at(step // n)
         return rate(step - start * n, (end - start) * n, round(r.warmup_epochs * n), peak, r.warmup_lr, r.schedule)
 
     # ---- the run -----------------------------------------------------------------------------------------------------

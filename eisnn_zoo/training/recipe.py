@@ -18,6 +18,8 @@ from .reading import FOLDER
 
 Augmentation = Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
 Rate = Annotated[float, Field(gt=0)]
+OVER_EPOCHS = ("augment", "time_steps", "resolution", "lr", "alpha")  # keys that take {first epoch: value}
+SAYS = ("about", "paper_top1", "paper_source", "stop_at")  # keys that change no weight
 FOR_EVENTS = ("cifar10dvs", "dvsgesture")
 SMALLEST = {"vgg": 32, "resnet": 8, "mlp": 1}  # pixels a side of which their pools leave one
 
@@ -92,7 +94,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
-        for key in ("augment", "time_steps", "resolution", "lr", "alpha"):
+        for key in OVER_EPOCHS:
             value = getattr(self, key)
             if isinstance(value, dict) and (0 not in value or min(value) < 0):
                 raise _AtKey(key, "{epoch: value} begins with epoch 0")
@@ -142,6 +144,10 @@ class Recipe(BaseModel):
         starts = sorted(start for start in peaks if start < self.epochs)
         return [(start, end, peaks[start]) for start, end in zip(starts, [*starts[1:], self.epochs])]
 
+    def cycle_at(self, epoch: int) -> tuple[int, int, float]:
+        """The cycle that this epoch lies in."""
+        return max(cycle for cycle in self.cycles if cycle[0] <= epoch)
+
     def steps_at(self, epoch: int) -> int:
         """T in this epoch."""
         return int(_at(epoch, self.time_steps))
@@ -181,6 +187,24 @@ class Recipe(BaseModel):
         if self.paper_top1 is None and released is not None and not self.ablates and self.dataset != FOLDER:
             return released, "released checkpoint, best epoch on the test set"
         return self.paper_top1, self.paper_source
+
+    def departs(self, begun: Recipe, epochs: int) -> str:
+        """The first key in which so many epochs by this recipe differ from those of another, begun; "" where they are the same.
+
+        Then a run of the other can be gone on with by this one, to the same weights as a run by this one alone.
+        """
+        for key in type(self).model_fields:
+            if key not in (*OVER_EPOCHS, *SAYS, "epochs") and getattr(self, key) != getattr(begun, key):
+                return key
+        if (self.final_steps, self.side_at(self.epochs - 1)) != (begun.final_steps, begun.side_at(begun.epochs - 1)):
+            return "time_steps" if self.final_steps != begun.final_steps else "resolution"  # E-I Init is drawn with those of the end
+        for epoch in range(epochs):
+            if self.cycle_at(epoch) != begun.cycle_at(epoch):
+                return "lr"
+            for key in OVER_EPOCHS:
+                if key != "lr" and _at(epoch, getattr(self, key)) != _at(epoch, getattr(begun, key)):
+                    return key
+        return ""
 
     def dump(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True, width=120)

@@ -8,13 +8,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -45,10 +47,11 @@ class Run:
         return cls(folder)
 
     def start(self, recipe: Recipe, environment: dict) -> None:
-        """Raises UsageError where another run lives in the folder."""
-        if (self.folder / "recipe.yaml").exists() and self.recipe != recipe:
-            raise UsageError(f"{self.folder} holds a run of another recipe: choose another --output, or go on with it by "
-                             f"--resume {self.folder}")
+        """Raises UsageError where the folder holds a run that this recipe does not go on with."""
+        begun = self.recipe if (self.folder / "recipe.yaml").exists() else recipe
+        if begun != recipe and (key := recipe.departs(begun, self._epochs_begun())):
+            raise UsageError(f"{self.folder} holds a run of another recipe, with another {key}: choose another --output, or go on "
+                             f"with it by --resume {self.folder}")
         for key, what in (("train_images", "training"), ("valid_images", "validation")) if self.checkpoint.exists() else ():
             began = self.environment.get(key, environment[key])
             if began != environment[key]:
@@ -59,8 +62,8 @@ class Run:
         for name in names.split():  # of a process that was killed in a write: ours, and safetensors' own
             for leftover in (*self.folder.glob(name), *self.folder.glob(f"*/{name}")):
                 leftover.unlink(missing_ok=True)
-        if not (self.folder / CHECKPOINT).exists():
-            write_atomic(self.folder / "recipe.yaml", recipe.dump())
+        write_atomic(self.folder / "recipe.yaml", recipe.dump())
+        if not self.checkpoint.exists():
             environment = {"run_id": uuid.uuid4().hex, **environment}
             write_atomic(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
@@ -84,6 +87,21 @@ class Run:
     def checkpoint(self) -> Path:
         return self.folder / CHECKPOINT
 
+    def _epochs_begun(self) -> int:
+        if not self.checkpoint.exists():
+            return 0
+        with self._reading() as f:
+            progress = json.loads(f.metadata()["progress"])
+            return len(progress["history"]) + (progress["epoch"][0] > 0)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Any]:
+        try:
+            with safe_open(self.checkpoint, "pt") as f:
+                yield f
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ZooError(f"{self.checkpoint} does not fit this run, or is damaged: {error}") from error
+
     def save_checkpoint(self, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer, progress: dict) -> None:
         """parts: modules by name. progress: whatever JSON holds."""
         tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
@@ -95,15 +113,12 @@ class Run:
         """Restores modules, optimizer and history; the progress saved with them, or None where nothing was saved yet."""
         if not self.checkpoint.exists():
             return None
-        try:
-            with safe_open(self.checkpoint, "pt") as f:
-                # cloned: sums can depend on where in memory a tensor begins, and a file begins them anywhere
-                tensors = {k: f.get_tensor(k).clone() for k in f.keys()}  # noqa: SIM118
-                progress = json.loads(f.metadata()["progress"])
+        with self._reading() as f:
+            # cloned: sums can depend on where in memory a tensor begins, and a file begins them anywhere
+            tensors = {k: f.get_tensor(k).clone() for k in f.keys()}  # noqa: SIM118
+            progress = json.loads(f.metadata()["progress"])
             for name, part in parts.items():
                 part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ZooError(f"{self.checkpoint} does not fit this run, or is damaged: {error}") from error
         state: dict[int, dict] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
