@@ -178,12 +178,13 @@ def _cell(above: Axes, below: Axes, cell: Cell) -> None:
     above.axhline(cell.threshold, color=GREY, linestyle=":", linewidth=1)
     fired = cell.spikes > 0
     above.plot(at[fired], cell.membrane[fired], "|", color=EXCITATION, markersize=16, markeredgewidth=2, label="spike")
+    above.margins(y=0.15)
     label(above, cell.title, "", "membrane, threshold 1" if cell.threshold == 1 else "membrane")
     step_axis(below, steps)
     if cell.i_ee is not None:
         below.plot(at, cell.i_ee, color=EXCITATION, marker="o", markersize=3.5, linewidth=1.5, label="excitation $I_{EE}$")
         below.plot(at, cell.i_sub, color=INHIBITION, marker="s", markersize=3.5, linewidth=1.5, label="inhibition $I_{sub}$")
-        below.set_ylim(0, None)
+        below.set_ylim(0, 1.1 * float(max(cell.i_ee.max(), cell.i_sub.max())) or 1)  # no marker on the edge
         label(below, "", "time step", "drive")
     else:
         below.set_visible(False)
