@@ -127,7 +127,8 @@ def info(
     for row in rows:
         row["macs_per_inference"] = f"{row['macs_per_inference'] / 1e6:,.0f} million"
         print(f"\nweights {entry.name}.{row['tag']}")
-        print("\n".join(f"  {k.replace('_', ' '):10} {v}" for k, v in row.items() if v is not None and k != "tag"))
+        shown = {k.replace("_", " "): v for k, v in row.items() if v is not None and k != "tag"}
+        print("\n".join(f"  {k.ljust(max(map(len, shown)))}  {v}" for k, v in shown.items()))
 
 
 def _few(labels: tuple[str, ...], most: int = 10) -> str:
