@@ -116,7 +116,7 @@ def test_the_answer_is_the_networks_and_follows_inhibition():
     assert "times as many as with inhibition as trained" in text(changed) and "As trained, it says ship" in text(changed)
     assert changed.count("data:image/svg+xml") == 4  # both rasters
     silent = text(page.answer(VGG, str(SHIP), 4, 2.0, 1.0))
-    assert "No answer" in silent and "sent 0 spikes." in silent
+    assert "No answer : not one spike reaches the output." in silent
     assert text(page.answer(VGG, str(SHIP), 4, 1.0, 1.0)) == text(trained)
     assert text(page.answer(VGG, str(SHIP), 8, 1.0, 1.0)) != text(trained)
 
