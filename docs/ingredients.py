@@ -58,7 +58,7 @@ def summary(rows: list[dict]) -> list[tuple[str, list[float]]]:
 
 def write_page(rows: list[dict]) -> None:
     base = statistics.mean(float(r["valid_top1"]) for r in rows if r["changes"] == BASELINE)
-    lines = ["| changed from the baseline | seeds | top-1 (%) | against the baseline |", "|---|---:|---:|---:|"]
+    lines = ["| changed from the baseline | runs | top-1 (%) | against the baseline |", "|---|---:|---:|---:|"]
     for name, values in summary(rows):
         mean = statistics.mean(values)
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
@@ -78,7 +78,7 @@ def draw(rows: list[dict]) -> None:
         axes.plot(values, [i] * len(values), "o", color=colour, ms=5)
     axes.axvspan(min(base), max(base), color="#222222", alpha=0.08, lw=0)
     axes.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=8)
-    axes.set_xlabel("top-1 on images held out, %; a dot is a seed, the band the baseline's seeds")
+    axes.set_xlabel("top-1 on images held out, %; a dot is a run, the band the runs of the baseline")
     axes.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
