@@ -66,8 +66,9 @@ def _cell(row: dict) -> str:
 
 def main() -> None:
     new = [row for argument in sys.argv[1:] for row in reached(*_parse(argument))]
-    titles = {row["run"] for row in new}
-    rows = new + [row for row in csv.DictReader(TABLE.open()) if row["run"] not in titles]
+    replaced, before = {row["run"] for row in new}, list(csv.DictReader(TABLE.open()))
+    titles = list(dict.fromkeys(row["run"] for row in before + new))  # a run that is measured again keeps its column
+    rows = sorted([row for row in before if row["run"] not in replaced] + new, key=lambda row: titles.index(row["run"]))
     write_atomic(TABLE, to_csv(rows))
     write_between(PAGE, "time to accuracy", page(rows))
 

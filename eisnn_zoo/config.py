@@ -133,8 +133,9 @@ def parse_config(raw: object, where: str) -> Config:
             and list(size) == [channels, size[1], size[1]]):
         raise ZooError(f"{where}: input_size {size!r} is not ({channels}, side, side), what the network takes")
     for key, value in preprocessing(channels).items():
-        if key in cfg and json.loads(json.dumps(cfg[key])) != json.loads(json.dumps(value)):
-            raise ZooError(f"{where}: {key} {cfg[key]!r} is not how images reach an E-I network, which is {value!r}")
+        given = cfg.get(key, value)
+        if (tuple(given) if isinstance(given, list) else given) != value:
+            raise ZooError(f"{where}: {key} {given!r} is not how images reach an E-I network, which is {value!r}")
     return Config(model, options, tuple(map(str, labels)), str(cfg.get("tag") or ""), facts, size[1])
 
 

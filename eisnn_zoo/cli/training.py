@@ -27,9 +27,9 @@ TRAIN = """[bold]Examples[/bold]
 
   eisnn-zoo train --resume runs/ei_vgg8_cifar10
 
-  eisnn-zoo train --resume runs/zoo_vgg8_cifar10 --set epochs=100 --set "lr={0: 8e-3, 72: 4e-3}"
-
   eisnn-zoo train zoo_mlp4_mnist --data mnist/ --record
+
+  eisnn-zoo train --resume runs/zoo_mlp4_mnist --set epochs=30 --set "lr={0: 8e-3, 20: 4e-3}"
 
   torchrun --no-python --nproc-per-node 4 eisnn-zoo train ei_resnet18_cifar10 --data cifar/ --device cuda
 

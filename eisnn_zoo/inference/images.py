@@ -40,8 +40,10 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     name = name or str(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: no file can have that name
-        raise ImageError(f"{name!r}: {error}" if isinstance(error, ValueError) else f"{name}: {_reason(error)}") from error
+    except OSError as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+    except ValueError as error:  # no file can have that name
+        raise ImageError(f"{name!r}: {error}") from error
     if not data:
         raise ImageError(f"{name}: the file is empty")
     try:

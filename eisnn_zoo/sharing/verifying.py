@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import hub_client
 from ..errors import ZooError
+from ..inference.backends import ONNX
 from ..locating import Located
 from ..table import sha256
 from ..weights import load_network
@@ -24,7 +25,7 @@ class Finding:
 def verify(located: Located) -> list[Finding]:
     """All checks of one weight file, in order; a file that does not load fails the last ones as one."""
     findings = [_content(located), _loads(located), _accuracy(located)]
-    beside = located.path.parent / "model.onnx"
+    beside = located.path.parent / ONNX
     return [*findings, _onnx(beside, located)] if beside.is_file() else findings
 
 
@@ -80,4 +81,4 @@ def _onnx(path: Path, located: Located) -> Finding:
         return Finding("ONNX", "-", str(error))
     if not same:
         return Finding("ONNX", "-", f"{path} was not made from the weights beside it: export it again")
-    return Finding("ONNX", "model.onnx, made from these weights")
+    return Finding("ONNX", f"{ONNX}, made from these weights")

@@ -52,11 +52,11 @@ class Run:
         if begun != recipe and (key := recipe.departs(begun, self._epochs_begun())):
             raise UsageError(f"{self.folder} holds a run of another recipe, with another {key}: choose another --output, or go on "
                              f"with it by --resume {self.folder}")
-        for key, what in (("train_images", "training"), ("valid_images", "validation")) if self.checkpoint.exists() else ():
-            began = self.environment.get(key, environment[key])
-            if began != environment[key]:
-                raise UsageError(f"{self.folder} began with {began} {what} images and the data has {environment[key]}: go on with the "
-                                 "data it began with, or choose another --output")
+        before = self.environment if self.checkpoint.exists() else environment
+        for key, what in (("train_images", "training"), ("valid_images", "validation")):
+            if before.get(key, environment[key]) != environment[key]:
+                raise UsageError(f"{self.folder} began with {before[key]} {what} images and the data has {environment[key]}: go on with "
+                                 "the data it began with, or choose another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
         names = ".recipe.yaml.* .metrics.csv.* .curves.png.* .checkpoint.safetensors.* .config.json.* .model.safetensors.* .tmp??????"
         for name in names.split():  # of a process that was killed in a write: ours, and safetensors' own

@@ -56,7 +56,7 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
         DataError: images on which E-I Init is impossible.
     """
     torch.manual_seed(recipe.seed)
-    model = _pretrained(recipe, data) if recipe.weights else _fresh(recipe, data)
+    model = _pretrained(recipe, data) if recipe.weights else _fresh(recipe, data, first)
     model.time_steps = recipe.final_steps
     if draw:
         try:
@@ -76,13 +76,12 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
     return model
 
 
-def _fresh(recipe: Recipe, data: Data) -> SpikingNet:
-    model, x = MODELS[recipe.model], data.train.x
-    options = {"num_classes": len(data.label_names), "in_chans": x.shape[-3], "event_input": len(x.shape) == 5}
+def _fresh(recipe: Recipe, data: Data, first: Tensor) -> SpikingNet:
+    options = {"num_classes": len(data.label_names), "in_chans": first.shape[-3], "event_input": first.dim() == 5}
     if recipe.ei_ratio:
         options["ei_ratio"] = recipe.ei_ratio
-    if model.family == "mlp":
-        options["input_size"] = (recipe.side_at(0) or data.size,) * 2
+    if MODELS[recipe.model].family == "mlp":
+        options["input_size"] = tuple(first.shape[-2:])
     return build(recipe.model, **options)
 
 
