@@ -40,7 +40,7 @@ def train(name: str, way: str, root: Path) -> tuple[list[dict], list[dict]]:
     data = load_data(recipe, root)
     order = list(batches(len(data.train), BATCH, recipe.seed, 0))
     model = make_model(recipe, data, pixels(data.train[order[0]].x, SIDE)).train()
-    optimizer = make_optimizer(recipe, model, per_epoch=len(order))
+    optimizer = make_optimizer(recipe, model, deflated=round(recipe.deflate_epochs * len(order)))
     bf16 = faster_precision(torch.device("cpu")) == "bf16"
     probed = pixels(data.valid[torch.arange(PROBED)].x, SIDE)
     losses, rates = [], measured(model, probed, name, way, 0)

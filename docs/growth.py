@@ -30,7 +30,7 @@ def main() -> None:
         recipe = Run.existing(folder).recipe
         data = load_data(recipe, root)
         rows = next(batches(len(data.train), INIT_BATCH, recipe.seed, 0))
-        before = ei_parameters(make_model(recipe, data, pixels(data.train[rows].x, recipe.side_at(recipe.epochs - 1))))
+        before = ei_parameters(make_model(recipe, data, pixels(data.train[rows].x, recipe.at("resolution", recipe.epochs - 1))))
         after = ei_parameters(load_network(locate(str(folder))))
         print(folder.name)
         for layer, weights in after.items():

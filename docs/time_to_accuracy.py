@@ -39,7 +39,8 @@ def reached(title: str, folder: Path) -> list[dict]:
     goals = list(GOALS)
     with (folder / "metrics.csv").open() as f:
         for epoch in csv.DictReader(f):
-            spent += operations(model, where["train_images"], int(epoch["time_steps"]), run.recipe.side_at(int(epoch["epoch"]) - 1))
+            side = run.recipe.at("resolution", int(epoch["epoch"]) - 1)
+            spent += operations(model, where["train_images"], int(epoch["time_steps"]), side)
             seconds += float(epoch["seconds"])
             while goals and float(epoch["valid_top1"]) >= goals[0]:
                 rows.append({"run": title, "model": model, "top1": goals.pop(0), "epochs": epoch["epoch"],

@@ -62,7 +62,7 @@ def test_ablations_leave_out_one_thing_each():
 
 def test_what_is_shown_can_be_read_again(tmp_path):
     recipe = load_recipe("zoo_vgg8_cifar10", {"lr": "4e-3", "time_steps": "{0: 1, 5: 2}"})
-    assert (recipe.lr, recipe.steps_at(4), recipe.steps_at(5), recipe.final_steps) == (4e-3, 1, 2, 2)
+    assert (recipe.lr, recipe.at("time_steps", 4), recipe.at("time_steps", 5), recipe.final_steps) == (4e-3, 1, 2, 2)
     (tmp_path / "shown.yaml").write_text(recipe.dump())
     again = load_recipe(tmp_path / "shown.yaml")
     assert again == recipe and again.sha256 == recipe.sha256
@@ -75,7 +75,7 @@ def test_values_over_the_epochs():
                                              "augment": "{0: cifar, 6: crop_flip}"})
     assert recipe.cycles == [(0, 6, 2e-3), (6, 9, 1e-3)]
     assert check_recipe({"model": "ei_vgg8", "dataset": "nmnist"}, "a test").final_steps == 10, "the dataset's T"
-    assert [recipe.augmentation_at(epoch) for epoch in (0, 5, 6, 8)] == ["cifar", "cifar", "crop_flip", "crop_flip"]
+    assert [recipe.at("augment", epoch) for epoch in (0, 5, 6, 8)] == ["cifar", "cifar", "crop_flip", "crop_flip"]
 
 
 HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"

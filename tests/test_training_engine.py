@@ -79,6 +79,19 @@ def test_a_batch_in_parts_is_the_same_step(data, tmp_path):
         assert torch.allclose(p, q, rtol=1e-4, atol=1e-7)
 
 
+def test_the_batch_grows_during_training(data, tmp_path, monkeypatch):
+    sizes = []
+    counted = Training._iteration
+    monkeypatch.setattr(Training, "_iteration", lambda self, batch: sizes.append((self.epoch, len(batch), self.schedule.lr(self.step))) or counted(self, batch))
+    values = {"epochs": 3, "batch_size": {0: 50, 1: 150}, "accumulate": {1: 3, 0: 1}, "lr": {0: 1e-3, 1: 2e-3}}
+    training = Training(recipe(**values, warmup_epochs=0.5), data, tmp_path, compile=False)
+    training.fit()
+    assert [(epoch, n) for epoch, n, _ in sizes] == [(0, 50)] * 4 + [(1, 150), (1, 50), (2, 150), (2, 50)]
+    rates = [rate for *_, rate in sizes]
+    assert rates[0] == rates[4] == 1e-7 and rates[2] == 1e-3 and rates[5] == 2e-3  # warm-ups of half an epoch of its own
+    assert training.schedule.starts == [0, 4, 6, 8] and training.step == 8
+
+
 def test_clipping_and_averaging(data, tmp_path):
     free, clipped = (one_step(data, tmp_path / str(c), clip_grad=c, weight_decay=0.0, ema=0.75) for c in (0.0, 1e-3))
     start_ = make_model(free[0].recipe, free[0].data, _first(free[0]))
@@ -145,9 +158,9 @@ def test_the_rate_and_the_augmentation_change_with_the_cycle(data, tmp_path, mon
         monkeypatch.setitem(engine.AUGMENTATIONS, name, lambda x, rng, size, name=name: seen.append(name) or x)
     training = Training(recipe(epochs=5, warmup_epochs=1, lr={0: 4e-3, 2: 1e-3}, augment={0: "none", 2: "crop_flip"}), data, tmp_path / "a",
                         compile=False)
-    n = training.per_epoch
-    assert training.lr(n) == 4e-3 and training.lr(2 * n) == 1e-7 and training.lr(3 * n) == 1e-3  # peaks, and a warm-up each
-    assert training.lr(2 * n - 1) < 4e-3 and training.lr(5 * n) == pytest.approx(0, abs=1e-9)
+    n = training.schedule.starts[1]
+    assert training.schedule.lr(n) == 4e-3 and training.schedule.lr(2 * n) == 1e-7 and training.schedule.lr(3 * n) == 1e-3  # peaks, and a warm-up each
+    assert training.schedule.lr(2 * n - 1) < 4e-3 and training.schedule.lr(5 * n) == pytest.approx(0, abs=1e-9)
     training.fit()
     assert seen == ["none"] * 2 * n + ["crop_flip"] * 3 * n
 

@@ -261,9 +261,9 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None, "epochs": epochs,
         "time steps": _over_epochs(facts.get("time_steps"), "T = {}"), "image size": _over_epochs(facts.get("resolution"), "{0} x {0}"),
-        "optimizer": optimizer, "step size": _over_epochs(facts.get("lr"), "{:g}"), "batch size": facts.get("batch_size"),
-        "augmentation": _over_epochs(facts.get("augment"), "{}"), "label smoothing": facts.get("label_smoothing"),
-        "seed": facts.get("seed"), "arithmetic": facts.get("precision"),
+        "optimizer": optimizer, "step size": _over_epochs(facts.get("lr"), "{:g}"),
+        "batch size": _over_epochs(facts.get("batch_size"), "{}"), "augmentation": _over_epochs(facts.get("augment"), "{}"),
+        "label smoothing": facts.get("label_smoothing"), "seed": facts.get("seed"), "arithmetic": facts.get("precision"),
         "images trained on": f"{facts['train_images']:,}" if "train_images" in facts else None,
         "images held out for every decision": f"{facts['held_out']:,}" if "held_out" in facts else None,
         "time": duration(facts["training_seconds"]) if "training_seconds" in facts else None,

@@ -119,7 +119,7 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
     if recipe.dataset == FOLDER:
         if model.options.get("event_input"):
             raise DataError(f"{model.name} takes frames of events, not pictures: choose another model")
-        channels, size = model.input_size[0], recipe.side_at(recipe.epochs - 1) or model.input_size[1]
+        channels, size = model.input_size[0], recipe.at("resolution", recipe.epochs - 1) or model.input_size[1]
         train, valid = load_folder(root, channels, size)
         n = recipe.holdout or (0 if valid is not None else max(1, len(train) // 10))
         said = f"{root}: its own validation split"

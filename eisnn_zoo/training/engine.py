@@ -36,7 +36,7 @@ from .diagnose import first_overflow
 from .evaluation import Scores
 from .recipe import Recipe
 from .run import Run, environment
-from .schedule import batches, rate
+from .schedule import Schedule, batches
 from .setup import faster_precision, keep_memory, make_model, make_optimizer, set_slope
 from .validation import validate
 from .world import World
@@ -80,16 +80,16 @@ class Training:
         self.recipe = recipe = self._decide_precision(recipe)
         self.data = load_data(recipe, data)
         self.train, self.valid = self.data.train.to(self.device), self.data.valid.to(self.device)
-        self.per_epoch = math.ceil(len(self.train) / recipe.batch_size)
+        self.schedule = Schedule(recipe, len(self.train))
         rows = next(batches(len(self.train), INIT_BATCH, recipe.seed, 0))
-        self.side = self.size = recipe.side_at(recipe.epochs - 1) or self.data.size
+        self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
         first = pixels(self.data.train[rows].x.cpu(), self.size)
         self.model = make_model(recipe, self.data, first, draw=self.world.first).to(self.device)
         self.parallel: nn.Module = self.model
         if self.world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(self.model)
         self.network = torch.compile(self.parallel, **compile_options(self.device.type)) if compile else self.parallel
-        self.optimizer = make_optimizer(recipe, self.model, self.per_epoch)
+        self.optimizer = make_optimizer(recipe, self.model, self.schedule.iterations(recipe.deflate_epochs))
         self.average: AveragedModel | None = None
         if recipe.ema:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -100,6 +100,7 @@ class Training:
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
+        self.epoch = min(len(self.run.history), recipe.epochs - 1)
         self.epoch_sums = progress.get("epoch", NOTHING[:])
         self.hooks = [report.tracker(name, self.run, recipe) for name in report_to] if self.world.first else []
         self.asked = self.stop = False  # this process was asked to stop; all processes know of one that was
@@ -125,11 +126,6 @@ class Training:
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
-    def lr(self, step: int) -> float:
-        r, n = self.recipe, self.per_epoch
-        start, end, peak = r.cycle_at(step // n)
-        return rate(step - start * n, (end - start) * n, round(r.warmup_epochs * n), peak, r.warmup_lr, r.schedule)
-
     # ---- the run -----------------------------------------------------------------------------------------------------
 
     def fit(self, save_every: float = 300.0) -> None:
@@ -138,7 +134,7 @@ class Training:
         Raises:
             Stopped: SIGINT or SIGTERM came. Diverged: the loss or a gradient is not finite. ZooError: a file cannot be written.
         """
-        total = self.recipe.epochs * self.per_epoch
+        total = self.schedule.starts[-1]
         with contextlib.ExitStack() as stack:
             if self.world.first:
                 stack.enter_context(report.logging_to(self.run.folder / "log.txt"))
@@ -164,15 +160,15 @@ class Training:
         return 0 < self.recipe.stop_at <= self.best
 
     def _epoch(self, epoch: int, bar: report.Bar, save_every: float) -> None:
-        self.model.time_steps = self.judged.time_steps = self.recipe.steps_at(epoch)
-        self.side = self.recipe.side_at(epoch) or self.data.size
-        set_slope(self.model, self.recipe.alpha_at(epoch))
+        recipe, self.epoch = self.recipe, epoch
+        self.model.time_steps = self.judged.time_steps = recipe.at("time_steps", epoch)
+        self.side = recipe.at("resolution", epoch) or self.data.size
+        set_slope(self.model, recipe.at("alpha", epoch))
         self.model.train()
-        if self.recipe.freeze:
+        if recipe.freeze:
             self.model.stages.eval()
-        done = self.step - epoch * self.per_epoch
-        rows = batches(len(self.train), self.recipe.batch_size, self.recipe.seed, epoch, done)
-        mixes = self.recipe.mixup or self.recipe.cutmix  # images of this process with those of others
+        rows = batches(len(self.train), recipe.at("batch_size", epoch), recipe.seed, epoch, self.step - self.schedule.starts[epoch])
+        mixes = recipe.mixup or recipe.cutmix  # images of this process with those of others
         start = time.monotonic()
         for batch in self.train.batches(rows, slice(None) if mixes else self.world.rows):
             loss, right = self._iteration(batch)
@@ -180,7 +176,7 @@ class Training:
             self.epoch_sums = [seen + len(batch), loss_sum + loss * len(batch), right_sum + right,
                                seconds + time.monotonic() - start]
             seen, loss_sum, right_sum, seconds = self.epoch_sums
-            bar.update(self.step, f"epoch {epoch + 1}/{self.recipe.epochs}  loss {loss_sum / seen:.3f}  "
+            bar.update(self.step, f"epoch {epoch + 1}/{recipe.epochs}  loss {loss_sum / seen:.3f}  "
                                   f"top-1 {100 * right_sum / seen:.1f} %  {seen / seconds:.0f} images/s")
             if self.stop:
                 self._save()
@@ -200,7 +196,7 @@ class Training:
         scores = self.evaluate(each)
         seen, loss, right, seconds = self.epoch_sums
         steps = self.model.time_steps
-        row = {"epoch": epoch + 1, "time_steps": steps, "resolution": self.side, "lr": float(f"{self.lr(self.step - 1):.3g}"),
+        row = {"epoch": epoch + 1, "time_steps": steps, "resolution": self.side, "lr": float(f"{self.schedule.lr(self.step - 1):.3g}"),
                "train_loss": round(loss / seen, 4), "train_top1": round(100 * right / seen, 2),
                "valid_loss": round(scores.loss, 4), "valid_top1": round(scores.top1, 2),
                "images_per_s": round(seen / seconds, 1), "seconds": round(seconds, 1)}
@@ -252,8 +248,7 @@ class Training:
         self.drawn = time.monotonic()
 
     def _stopped(self) -> Stopped:
-        total = self.recipe.epochs * self.per_epoch
-        return Stopped(f"stopped at iteration {self.step} of {total}, all saved; go on with: "
+        return Stopped(f"stopped at iteration {self.step} of {self.schedule.starts[-1]}, all saved; go on with: "
                        f"eisnn-zoo train --resume {self.run.folder}")
 
     @contextlib.contextmanager
@@ -281,13 +276,14 @@ class Training:
         """One optimizer step. Returns the mean loss of the batch and the number of right answers."""
         x, target, y = self._batch(batch)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(self.step)
+            group["lr"] = self.schedule.lr(self.step)
         self.optimizer.zero_grad()
-        full = len(batch) == self.recipe.batch_size  # no compilation for one last, smaller batch
-        n = max(1, min(self.recipe.accumulate, len(x)))
-        parts = list(zip(*(t.tensor_split(n) for t in (x, target, y))))
+        whole = self.recipe.at("batch_size", self.epoch)
+        size = math.ceil(whole / self.recipe.at("accumulate", self.epoch) / self.world.size)  # of this process's share of a part
+        parts = list(zip(*(t.split(size) for t in (x, target, y))))
         sums = torch.zeros(3, device=self.device)
         for i, (part_x, part_target, part_y) in enumerate(parts):
+            full = len(batch) == whole or len(part_x) == size  # no compilation for the rest of an epoch
             waits = isinstance(self.parallel, DistributedDataParallel) and i + 1 < len(parts)
             with self.parallel.no_sync() if waits else contextlib.nullcontext():  # gradients meet after the last part
                 with self.autocast():
@@ -320,7 +316,7 @@ class Training:
         rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
         torch.manual_seed(self.recipe.seed * 1_000_033 + self.step)  # mixtures, dropout
         x, y = batch.x.to(self.device), batch.y.to(self.device)
-        augment = AUGMENTATIONS[self.recipe.augmentation_at(self.step // self.per_epoch)]
+        augment = AUGMENTATIONS[self.recipe.at("augment", self.epoch)]
         x, target = pixels(augment(x, rng, self.data.size), self.side), y
         if self.recipe.mixup or self.recipe.cutmix:
             x, target = self._mixture(x, y)

@@ -18,7 +18,8 @@ from .reading import FOLDER
 
 Augmentation = Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
 Rate = Annotated[float, Field(gt=0)]
-OVER_EPOCHS = ("augment", "time_steps", "resolution", "lr", "alpha")  # keys that take {first epoch: value}
+Count = Annotated[int, Field(ge=1)]
+OVER_EPOCHS = ("augment", "time_steps", "resolution", "batch_size", "accumulate", "lr", "alpha")  # keys that take {first epoch: value}
 SAYS = ("about", "paper_top1", "paper_source", "stop_at")  # keys that change no weight
 FOR_EVENTS = ("cifar10dvs", "dvsgesture")
 SMALLEST = {"vgg": 32, "resnet": 8, "mlp": 1}  # pixels a side of which their pools leave one
@@ -49,8 +50,8 @@ class Recipe(BaseModel):
     weights: str = ""  # start from these weights, with a new output layer
     freeze: bool = False  # train the output layer alone
     epochs: int = Field(300, ge=1)
-    batch_size: int = Field(128, ge=1)  # of one optimizer step, whatever the number of processes
-    accumulate: int = Field(1, ge=1)  # parts in which a batch is computed, to save memory
+    batch_size: Count | dict[int, Count] = 128  # of one optimizer step, whatever the number of processes; or {first epoch: size}
+    accumulate: Count | dict[int, Count] = 1  # parts in which a batch is computed, to save memory; or {first epoch: parts}
     seed: int = Field(2025, ge=0, lt=2**31)
 
     optimizer: Literal["sgd", "muon"] = "sgd"
@@ -128,8 +129,10 @@ class Recipe(BaseModel):
         shortest = min(end - start for start, end, _ in self.cycles)
         if self.warmup_epochs >= shortest:
             raise _AtKey("warmup_epochs", f"the warm-up must end within the shortest cycle of lr, {shortest} epochs")
-        if self.accumulate > self.batch_size:
-            raise _AtKey("accumulate", f"a batch of {self.batch_size} has no {self.accumulate} parts")
+        for epoch in {*_starts(self.batch_size), *_starts(self.accumulate)}:
+            size, parts = self.at("batch_size", epoch), self.at("accumulate", epoch)
+            if parts > size:
+                raise _AtKey("accumulate", f"a batch of {size} has no {parts} parts")
         if self.freeze and not self.weights:
             raise _AtKey("freeze", "only a network that starts from weights can be frozen: set weights")
         if self.ei_ratio and (self.weights or self.model.startswith("bn_")):
@@ -148,31 +151,19 @@ class Recipe(BaseModel):
         """The cycle that this epoch lies in."""
         return max(cycle for cycle in self.cycles if cycle[0] <= epoch)
 
-    def steps_at(self, epoch: int) -> int:
-        """T in this epoch."""
-        return int(_at(epoch, self.time_steps))
-
-    def augmentation_at(self, epoch: int) -> str:
-        """Name of the augmentation in this epoch."""
-        return _at(epoch, self.augment)
-
-    def alpha_at(self, epoch: int) -> float:
-        """Slope of the surrogate in this epoch; 0: the model's own."""
-        return _at(epoch, self.alpha)
-
-    def side_at(self, epoch: int) -> int:
-        """Side of the images in this epoch, in pixels; 0: the model's own."""
-        return int(_at(epoch, self.resolution))
+    def at(self, key: str, epoch: int):
+        """The value of one of :data:`OVER_EPOCHS` in this epoch; of lr, that of the cycle, whose peak it is."""
+        value = getattr(self, key)
+        return value[max(first for first in value if first <= epoch)] if isinstance(value, dict) else value
 
     @property
     def final_steps(self) -> int:
         """T of the last epoch, with which the network is initialised, judged and published."""
-        return self.steps_at(self.epochs - 1)
+        return self.at("time_steps", self.epochs - 1)
 
     def comparable(self, epoch: int) -> bool:
         """Whether this epoch computes with the T and the side of the last one, so that their accuracies can be compared."""
-        last = self.epochs - 1
-        return (self.steps_at(epoch), self.side_at(epoch)) == (self.final_steps, self.side_at(last))
+        return all(self.at(key, epoch) == self.at(key, self.epochs - 1) for key in ("time_steps", "resolution"))
 
     @property
     def ablates(self) -> bool:
@@ -196,13 +187,14 @@ class Recipe(BaseModel):
         for key in type(self).model_fields:
             if key not in (*OVER_EPOCHS, *SAYS, "epochs") and getattr(self, key) != getattr(begun, key):
                 return key
-        if (self.final_steps, self.side_at(self.epochs - 1)) != (begun.final_steps, begun.side_at(begun.epochs - 1)):
-            return "time_steps" if self.final_steps != begun.final_steps else "resolution"  # E-I Init is drawn with those of the end
+        for key in ("time_steps", "resolution"):  # E-I Init is drawn with those of the end
+            if self.at(key, self.epochs - 1) != begun.at(key, begun.epochs - 1):
+                return key
         for epoch in range(epochs):
             if self.cycle_at(epoch) != begun.cycle_at(epoch):
                 return "lr"
             for key in OVER_EPOCHS:
-                if key != "lr" and _at(epoch, getattr(self, key)) != _at(epoch, getattr(begun, key)):
+                if key != "lr" and self.at(key, epoch) != begun.at(key, epoch):
                     return key
         return ""
 
@@ -214,14 +206,14 @@ class Recipe(BaseModel):
         return hashlib.sha256(self.dump().encode()).hexdigest()
 
 
-def _at(epoch: int, value):
-    """The value, or of {first epoch: value} the one that holds in this epoch."""
-    return value[max(first for first in value if first <= epoch)] if isinstance(value, dict) else value
-
-
 def _values(value) -> list:
     """The value, or those of {first epoch: value}."""
     return list(value.values()) if isinstance(value, dict) else [value]
+
+
+def _starts(value) -> list[int]:
+    """The first epochs of a value, or of those of {first epoch: value}."""
+    return list(value) if isinstance(value, dict) else [0]
 
 
 class _AtKey(ValueError):

@@ -129,10 +129,10 @@ def set_slope(model: SpikingNet, alpha: float) -> None:
             module.alpha = alpha or model.config["alpha"]
 
 
-def make_optimizer(recipe: Recipe, model: SpikingNet, per_epoch: int) -> torch.optim.Optimizer:
-    """The recipe's optimizer; per_epoch: iterations of an epoch."""
+def make_optimizer(recipe: Recipe, model: SpikingNet, deflated: int) -> torch.optim.Optimizer:
+    """The recipe's optimizer; deflated: number of iterations in its ``deflate_epochs``."""
     peak = recipe.cycles[0][2]
     if recipe.optimizer == "muon":
         return EIMuon(model, lr=peak, adaptive=recipe.adaptive, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
-                      deflate=round(recipe.deflate_epochs * per_epoch))
+                      deflate=deflated)
     return ProjectedSGD(model, lr=peak, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
