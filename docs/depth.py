@@ -21,7 +21,7 @@ from eisnn_zoo.catalog import MODELS as CATALOG
 from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.data import load_data
-from eisnn_zoo.training.recipe import check_recipe
+from eisnn_zoo.training.recipe_file import check_recipe
 from eisnn_zoo.training.schedule import batches, rate
 from eisnn_zoo.training.setup import faster_precision, keep_memory, make_model, make_optimizer
 

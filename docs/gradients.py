@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.data import load_data
-from eisnn_zoo.training.recipe import check_recipe
+from eisnn_zoo.training.recipe_file import check_recipe
 from eisnn_zoo.training.setup import make_model
 
 

@@ -16,7 +16,7 @@ from eisnn_zoo.catalog import DATASETS
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.training import events
 from eisnn_zoo.training.data import DataError, hold_out, load, load_data, load_folder
-from eisnn_zoo.training.recipe import check_recipe
+from eisnn_zoo.training.recipe_file import check_recipe
 
 DATA = Path(__file__).parent / "data"
 RNG = np.random.default_rng(0)

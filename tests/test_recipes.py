@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from eisnn_zoo.catalog import MODELS, RELEASED
-from eisnn_zoo.training.recipe import Recipe, RecipeError, check_recipe, find_recipe, load_recipe, recipe_names
+from eisnn_zoo.training.recipe import Recipe
+from eisnn_zoo.training.recipe_file import RecipeError, check_recipe, find_recipe, load_recipe, recipe_names
+from eisnn_zoo.training.recipe_keys import annotated, recipe_keys
 
 # Release's recipes: batch, peak step size, epochs of warm-up (the table of the paper's recipes), T, augmentation.
 PAPER = {
@@ -63,11 +65,22 @@ def test_ablations_leave_out_one_thing_each():
 def test_what_is_shown_can_be_read_again(tmp_path):
     recipe = load_recipe("zoo_vgg8_cifar10", {"lr": "4e-3", "time_steps": "{0: 1, 5: 2}"})
     assert (recipe.lr, recipe.at("time_steps", 4), recipe.at("time_steps", 5), recipe.final_steps) == (4e-3, 1, 2, 2)
-    (tmp_path / "shown.yaml").write_text(recipe.dump())
-    again = load_recipe(tmp_path / "shown.yaml")
-    assert again == recipe and again.sha256 == recipe.sha256
+    for text in (recipe.dump(), annotated(recipe)):
+        (tmp_path / "shown.yaml").write_text(text)
+        again = load_recipe(tmp_path / "shown.yaml")
+        assert again == recipe and again.sha256 == recipe.sha256
     assert load_recipe("zoo_vgg8_cifar10").sha256 != recipe.sha256
     assert set(yaml.safe_load(recipe.dump())) == set(Recipe.model_fields)
+
+
+def test_every_key_says_what_it_means():
+    rows = {row["key"]: row for row in recipe_keys()}
+    assert list(rows) == list(Recipe.model_fields) and all(row["meaning"] for row in rows.values())
+    assert rows["model"]["default"] is None and rows["batch_size"]["default"] == 128
+    assert rows["optimizer"]["takes"] == "sgd, muon" and (rows["lr"]["takes"], rows["epochs"]["takes"]) == ("number", "whole number")
+    assert {key for key, row in rows.items() if row["by_epoch"]} == {  # as the fields' own types have it
+        key for key, field in Recipe.model_fields.items() if "dict" in str(field.annotation)}
+    assert annotated(load_recipe("zoo_vgg8_cifar10", {"about": "'one # two'"})).splitlines()[1].startswith("about: 'one # two'  # ")
 
 
 def test_values_over_the_epochs():

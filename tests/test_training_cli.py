@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from training_helpers import digits
 
-from eisnn_zoo.training.recipe import recipe_names
+from eisnn_zoo.training.recipe_file import recipe_names
 from eisnn_zoo.weights import create_model
 
 QUICK = [f"--set={pair}" for pair in ("epochs=2", "warmup_epochs=0.5", "batch_size=50")]
@@ -39,6 +39,8 @@ def test_recipes(cli):
     assert code == 0 and list(rows) == recipe_names() and rows["ei_vgg8_cifar10"]["paper_top1"] == 87.03
     code, out, err = cli("recipes", "show", "ei_vgg8_cifar10", "--set", "lr=5e-3")
     assert code == 0 and err == "" and yaml.safe_load(out)["lr"] == 5e-3
+    code, out, err = cli("recipes", "keys")
+    assert code == 0 and "whole number *" in out and err.startswith("* or {first epoch: value}")
     code, out, err = cli("recipes", "show", "ei_vgg8_cifar1")
     assert (code, out) == (2, "") and err.startswith("Error: there is no recipe 'ei_vgg8_cifar1', did you mean 'ei_vgg8_cifar10")
 

@@ -27,7 +27,7 @@ def digits(folder: Path, train: int = 200, test: int = 50) -> Path:
 
 
 def recipe(**values):
-    from eisnn_zoo.training.recipe import check_recipe
+    from eisnn_zoo.training.recipe_file import check_recipe
 
     return check_recipe({**SMALL, **values}, "test")
 

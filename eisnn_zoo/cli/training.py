@@ -50,6 +50,8 @@ RECIPES = """[bold]Examples[/bold]
   eisnn-zoo recipes list
 
   eisnn-zoo recipes show zoo_vgg8_cifar10 > mine.yaml
+
+  eisnn-zoo recipes keys
 """
 
 
@@ -60,6 +62,7 @@ def register(app: typer.Typer) -> None:
     recipes = typer.Typer(help="The training recipes.", no_args_is_help=True, epilog=RECIPES)
     recipes.command("list")(list_recipes)
     recipes.command("show")(show_recipe)
+    recipes.command("keys")(show_keys)
     app.add_typer(recipes, name="recipes")
 
 
@@ -92,7 +95,7 @@ def train(
         return
     if recipe is None or data is None:
         raise UsageError("name a recipe and its data: eisnn-zoo train ei_vgg8_cifar10 --data FOLDER")
-    from ..training.recipe import load_recipe
+    from ..training.recipe_file import load_recipe
 
     run = output or Path("runs") / Path(recipe).stem
     _fit(load_recipe(recipe, _settings(set_)), data, run, device, compile, report_to, save_every, moments)
@@ -116,7 +119,8 @@ def reproduce(
     _needs_training()
     from ..catalog import DATASETS
     from ..training.data import load
-    from ..training.recipe import FOLDER, load_recipe
+    from ..training.reading import FOLDER
+    from ..training.recipe_file import load_recipe
     from ..training.results import append, measure
 
     name = Path(model).stem
@@ -151,7 +155,7 @@ def finetune(
     """Train a trained network on your own pictures: 1 to 1000 classes, Dale's law kept."""
     _needs_training()
     from ..training.finetune import finetune_recipe
-    from ..training.recipe import parse_value
+    from ..training.recipe_file import parse_value
 
     overrides = {key: parse_value(key, value) for key, value in _settings(set_).items()}
     overrides |= {key: value for key, value in (("epochs", epochs), ("lr", lr)) if value is not None}
@@ -166,7 +170,7 @@ def finetune(
 def list_recipes(format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
     """Show the recipes and the figures they are to reproduce."""
     _needs_training()
-    from ..training.recipe import load_recipe, recipe_names
+    from ..training.recipe_file import load_recipe, recipe_names
 
     rows = []
     for name in recipe_names():
@@ -181,11 +185,27 @@ def show_recipe(
     name: Annotated[str, typer.Argument(help="Name of a recipe, or a .yaml file.")],
     set_: Set = None,
 ) -> None:
-    """Print a recipe with every key, ready to be changed and trained."""
+    """Print a recipe with every key and its meaning, ready to be changed and trained."""
     _needs_training()
-    from ..training.recipe import load_recipe
+    from ..training.recipe_file import load_recipe
+    from ..training.recipe_keys import annotated
 
-    print(load_recipe(name, _settings(set_)).dump(), end="")
+    print(annotated(load_recipe(name, _settings(set_))))
+
+
+def show_keys(format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
+    """Show what can be written into a recipe, and with --set: every key, what it takes, its default and its meaning."""
+    _needs_training()
+    from ..training.recipe_keys import recipe_keys
+
+    rows = recipe_keys()
+    if format is Format.table:
+        rows = [{**row, "default": str(row["default"]).lower() if isinstance(row["default"], bool) else row["default"],
+                 "takes": row["takes"] + (" *" if row["by_epoch"] else "")} for row in rows]
+    columns = {"key": "key", "takes": "takes", "default": "default", "meaning": "meaning"}
+    print(render(rows, format, columns))
+    if format is Format.table:
+        note("* or {first epoch: value}, as in --set \"time_steps={0: 1, 30: 2}\"")
 
 
 # ---- common ----------------------------------------------------------------------------------------------------------
@@ -235,7 +255,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
 def _resume(folder: Path, data: Path | None, device: str, save_every: float, record_at: str | None, settings: dict[str, str]) -> None:
     import torch
 
-    from ..training.recipe import load_recipe
+    from ..training.recipe_file import load_recipe
     from ..training.run import Run
 
     begun = Run.existing(folder).environment

@@ -230,7 +230,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
 
 def recipe_name(recipe: Recipe) -> str:
     """Its name among the zoo's recipes; "own" where it is none of them."""
-    from ..training.recipe import load_recipe, recipe_names
+    from ..training.recipe_file import load_recipe, recipe_names
 
     kept = {"about": "", "paper_top1": None, "paper_source": "", "precision": "auto", "seed": 0}
     names = [name for name in recipe_names() if load_recipe(name).model_copy(update=kept) == recipe.model_copy(update=kept)]

@@ -27,7 +27,8 @@ from ..config import Config
 from ..errors import UsageError, ZooError
 from ..files import to_csv, write_atomic
 from ..machine import processor
-from .recipe import Recipe, load_recipe
+from .recipe import Recipe
+from .recipe_file import load_recipe
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -1,0 +1,108 @@
+"""Recipes as YAML files: found by name, read, and checked with the line of what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from ..errors import UsageError
+from .recipe import AtKey, Recipe
+
+
+class RecipeError(UsageError):
+    """A recipe that cannot be used; the message is one sentence."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 2e-3 as a text; people mean the number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def recipe_folder() -> Path:
+    """recipes/: inside the installed package, or at the root of a checkout."""
+    inside = Path(str(resources.files(__package__.rpartition(".")[0]))) / "recipes"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "recipes"
+
+
+def recipe_names() -> list[str]:
+    return sorted(p.stem for p in recipe_folder().glob("*.yaml"))
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe that is named or given as a path.
+
+    Raises:
+        RecipeError: there is none; the message has the nearest name.
+    """
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+        return Path(name)
+    path = recipe_folder() / f"{name}.yaml"
+    if "/" in str(name) or not path.is_file():
+        near = difflib.get_close_matches(str(name), recipe_names(), 1)
+        raise RecipeError(f"there is no recipe {str(name)!r}"
+                          + (f", did you mean {near[0]!r}?" if near else "; `eisnn-zoo recipes list` shows them all"))
+    return path
+
+
+def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
+    """Reads and checks a recipe by name or path; overrides are YAML texts by key.
+
+    Raises:
+        RecipeError: unreadable file, unknown key, wrong type or impossible value, with its line.
+    """
+    path = find_recipe(name)
+    try:
+        text = path.read_text("utf-8")
+        root = yaml.compose(text, _Loader)
+        values = yaml.load(text, _Loader)  # a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: 2024-99-99, which YAML takes for a date
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} holds no 'key: value' lines")
+    lines: dict[str, int] = {}
+    for key, _ in root.value:
+        if key.value in lines:
+            raise RecipeError(f"{path}, line {key.start_mark.line + 1}: key {key.value!r} stands there twice")
+        lines[key.value] = key.start_mark.line + 1
+    for key, value in (overrides or {}).items():
+        values[key] = parse_value(key, value)
+        lines.pop(key, None)
+    return check_recipe(values, str(path), lines)
+
+
+def parse_value(key: str, text: str) -> object:
+    """A value given as YAML text, as in --set. Raises RecipeError."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        raise RecipeError(f"{key}={text}: the value is not YAML") from None
+
+
+def check_recipe(values: dict, where: str, lines: dict[str, int] | None = None) -> Recipe:
+    """A Recipe from its values; lines: where each key stands in the file, for the message. Raises RecipeError."""
+    try:
+        return Recipe(**{str(key): value for key, value in values.items()})
+    except ValidationError as error:
+        first, *others = error.errors()
+        if first["loc"] and isinstance(values.get(first["loc"][0]), dict):  # {epoch: value} is meant, where a lone value could stand too
+            first = next((e for e in others if e["loc"][0] == first["loc"][0] and str(e["loc"][1:2]).startswith("('dict")), first)
+        cause = first.get("ctx", {}).get("error")
+        key = cause.key if isinstance(cause, AtKey) else str(first["loc"][0])
+        at = f"{where}, line {lines[key]}" if lines and key in lines else where
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, Recipe.model_fields, 1, 0.5)
+            raise RecipeError(f"{at}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")) from None
+        if first["type"] == "missing":
+            raise RecipeError(f"{at}: the key {key!r} is missing") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        given = values.get(key)
+        raise RecipeError(f"{at}: {key}" + ("" if given is None else f" = {given!r}") + f": {reason}") from None
