@@ -40,7 +40,7 @@ def test_recipes(cli):
     code, out, err = cli("recipes", "show", "ei_vgg8_cifar10", "--set", "lr=5e-3")
     assert code == 0 and err == "" and yaml.safe_load(out)["lr"] == 5e-3
     code, out, err = cli("recipes", "keys")
-    assert code == 0 and "whole number *" in out and err.startswith("* or {first epoch: value}")
+    assert code == 0 and "batch_size *" in out and "sgd, muon" in out and err.startswith("* also {first epoch: value}")
     code, out, err = cli("recipes", "show", "ei_vgg8_cifar1")
     assert (code, out) == (2, "") and err.startswith("Error: there is no recipe 'ei_vgg8_cifar1', did you mean 'ei_vgg8_cifar10")
 

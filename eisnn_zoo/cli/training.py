@@ -196,16 +196,15 @@ def show_recipe(
 def show_keys(format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
     """Show what can be written into a recipe, and with --set: every key, what it takes, its default and its meaning."""
     _needs_training()
-    from ..training.recipe_keys import recipe_keys
+    from ..training.recipe_keys import explained, recipe_keys
 
     rows = recipe_keys()
     if format is Format.table:
-        rows = [{**row, "default": str(row["default"]).lower() if isinstance(row["default"], bool) else row["default"],
-                 "takes": row["takes"] + (" *" if row["by_epoch"] else "")} for row in rows]
-    columns = {"key": "key", "takes": "takes", "default": "default", "meaning": "meaning"}
-    print(render(rows, format, columns))
+        rows = [{"key": row["key"] + (" *" if row["by_epoch"] else ""), "meaning": explained(row),
+                 "default": str(row["default"]).lower() if isinstance(row["default"], bool) else row["default"]} for row in rows]
+    print(render(rows, format, {"key": "key", "default": "default", "meaning": "meaning"}))
     if format is Format.table:
-        note("* or {first epoch: value}, as in --set \"time_steps={0: 1, 30: 2}\"")
+        note("* also {first epoch: value}, as in --set \"time_steps={0: 1, 30: 2}\"")
 
 
 # ---- common ----------------------------------------------------------------------------------------------------------

@@ -31,9 +31,9 @@ class Recipe(BaseModel):
     paper_top1: float | None = Field(None, ge=0, le=100, description="figure this reproduces, in %; the released checkpoints' are known")
     paper_source: str = Field("", description="where that figure stands")
 
-    dataset: str = Field("", description="the model's own where empty; folder: pictures of one's own")
+    dataset: str = Field("", description=f"{', '.join(DATASETS)}, or {FOLDER}: pictures of one's own; the model's own where empty")
     holdout: int = Field(0, ge=0, description="training images set aside, by seed, for every decision; 0: the test set decides")
-    augment: Augmentation | dict[int, Augmentation] = Field("none", description="of the training images; cifar is crop_flip and Cutout")
+    augment: Augmentation | dict[int, Augmentation] = Field("none", description="random changes; cifar is crop_flip and Cutout")
     mixup: float = Field(0.0, ge=0, description="alpha of MixUp's Beta distribution; 0: none")
     cutmix: float = Field(0.0, ge=0, description="the same of CutMix; with both, each batch takes one of them")
     time_steps: int | dict[int, int] = Field(0, description="T; 0: the dataset's")
@@ -46,7 +46,7 @@ class Recipe(BaseModel):
     accumulate: Count | dict[int, Count] = Field(1, description="parts in which a batch is computed, to save memory")
     seed: int = Field(2025, ge=0, lt=2**31, description="of the initial weights, the order of images and their augmentation")
 
-    optimizer: Literal["sgd", "muon"] = Field("sgd", description="with Dale's law inside its step; muon: EIMuon of optim.py")
+    optimizer: Literal["sgd", "muon"] = Field("sgd", description="with Dale's law inside its step; muon: steps relative to each parameter's size")
     lr: Rate | dict[int, Rate] = Field(1e-3, description="peak of the step size; several are cycles, each with its own warm-up and decay")
     schedule: Literal["cosine", "linear", "flat"] = Field("cosine", description="step size after the warm-up, an iteration at a time")
     adaptive: float = Field(0.125, gt=0, description="of muon: the gains' and biases' relative step as a part of the weights'")

@@ -25,10 +25,13 @@ def annotated(recipe: Recipe) -> str:
     for row in recipe_keys():
         text = yaml.safe_dump({row["key"]: getattr(recipe, row["key"])}, allow_unicode=True, width=float("inf"))
         first, *rest = text.splitlines()
-        meaning = f"{row['meaning']}; or {{first epoch: value}}" if row["by_epoch"] else row["meaning"]
-        choices = f" ({row['takes']})" if row["takes"] not in WORDS.values() else ""
-        lines += [f"{first}  # {meaning}{choices}", *rest]
+        lines += [f"{first}  # {explained(row)}{'; also {first epoch: value}' if row['by_epoch'] else ''}", *rest]
     return "\n".join(lines)
+
+
+def explained(row: dict) -> str:
+    """The meaning of a key, and the choices where it takes one of some."""
+    return row["meaning"] if row["takes"] in WORDS.values() else f"{row['meaning']} ({row['takes']})"
 
 
 def _takes(kind) -> str:
