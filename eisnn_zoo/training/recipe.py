@@ -46,7 +46,7 @@ class Recipe(BaseModel):
     accumulate: Count | dict[int, Count] = Field(1, description="parts in which a batch is computed, to save memory")
     seed: int = Field(2025, ge=0, lt=2**31, description="of the initial weights, the order of images and their augmentation")
 
-    optimizer: Literal["sgd", "muon"] = Field("sgd", description="with Dale's law inside its step; muon: steps relative to a parameter's size")
+    optimizer: Literal["sgd", "muon"] = Field("sgd", description="with Dale's law in its step; muon: steps relative to a parameter's size")
     lr: Rate | dict[int, Rate] = Field(1e-3, description="peak of the step size; several are cycles, each with its own warm-up and decay")
     schedule: Literal["cosine", "linear", "flat"] = Field("cosine", description="step size after the warm-up, an iteration at a time")
     adaptive: float = Field(0.125, gt=0, description="of muon: the gains' and biases' relative step as a part of the weights'")
