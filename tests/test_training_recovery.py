@@ -235,9 +235,11 @@ def test_overflow_of_a_gradient_is_found_before_the_step(data, tmp_path):
 def test_a_finished_run_goes_on_by_a_longer_recipe(data, tmp_path):
     """To the weights of a run by the longer recipe alone."""
     short = {"epochs": 2, "time_steps": {0: 1, 1: 2}, "warmup_epochs": 0.5, "optimizer": "muon", "lr": 0.01}
-    longer = {**short, "epochs": 4, "lr": {0: 0.01, 2: 0.005}, "time_steps": {0: 1, 1: 2, 2: 1, 3: 2}, "augment": {0: "none", 2: "crop_flip"}}
+    longer = {**short, "epochs": 4, "lr": {0: 0.01, 2: 0.005}, "time_steps": {0: 1, 1: 2, 2: 1, 3: 2}, "augment": {0: "none", 2: "crop_flip"},
+              "batch_size": {0: 50, 2: 90}, "accumulate": {0: 1, 2: 2}}
     Training(recipe(**short), data, tmp_path / "run", compile=False).fit()
-    for values, key in (({"seed": 7}, "seed"), ({"lr": 0.01}, "lr"), ({"augment": "crop_flip"}, "augment"), ({"time_steps": 3}, "time_steps")):
+    for values, key in (({"seed": 7}, "seed"), ({"lr": 0.01}, "lr"), ({"augment": "crop_flip"}, "augment"), ({"time_steps": 3}, "time_steps"),
+                        ({"batch_size": 90}, "batch_size")):
         with pytest.raises(UsageError, match=f"a run of another recipe, with another {key}:"):
             Training(recipe(**{**longer, **values}), data, tmp_path / "run", compile=False)
     for name in ("run", "whole"):
