@@ -27,6 +27,13 @@ def can_compile(device: str) -> bool:
     return device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++"))
 
 
+def compile_every_variant() -> None:
+    """Of sizes, time steps and slopes of the surrogate, each a program: from the ninth on torch would leave them to the interpreter."""
+    import torch
+
+    torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)
+
+
 def compile_options(device: str) -> dict:
     """Arguments for torch.compile: one program a shape; on a CPU, our layouts instead of its own choice, which would take
     every 4-D tensor for channels first."""

@@ -150,3 +150,23 @@ def header_config(path: Path) -> object | None:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def check_header(located: Located) -> None:
+    """Raises ZooError where config.json and the weight file's own header describe different networks."""
+    raw = header_config(located.path)
+    if raw is None:
+        return
+    own, config = parse_config(raw, f"the header of {located.path}"), located.config
+    pairs = {"architecture": (own.model.name, config.model.name), "label_names": (own.label_names, config.label_names),
+             "input_size": (own.input_size, config.input_size),
+             **{key: (own.options.get(key), config.options.get(key)) for key in {*own.options, *config.options}}}
+    other = sorted(key for key, (a, b) in pairs.items() if a != b)
+    if other:
+        raise ZooError(f"{located.path} does not hold the weights of the network in config.json: its own header disagrees on "
+                       f"{', '.join(other)[:200]}; fetch or save the model again")
+
+
+def is_onnx(name: str) -> bool:
+    """Whether a model is named by an ONNX file."""
+    return name.lower().endswith(".onnx")

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .catalog import MODELS
-from .config import parse_config
 from .errors import ZooError
-from .locating import Located, header_config, locate
+from .locating import Located, check_header, locate
 
 if TYPE_CHECKING:
     from .networks import SpikingNet
@@ -27,7 +26,7 @@ def load_network(located: Located, **options) -> SpikingNet:
     from .networks import build
 
     config = located.config
-    _agreed(located)
+    check_header(located)
     try:
         network = build(config.model.name, **{**config.options, **options})
     except (TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
@@ -37,21 +36,6 @@ def load_network(located: Located, **options) -> SpikingNet:
     if problems:
         raise ZooError(f"{located.path} does not hold the weights of {config.name}: {' '.join(problems.split())[:500]}")
     return network.eval()
-
-
-def _agreed(located: Located) -> None:
-    """Raises ZooError where config.json and the weight file's own header describe different networks."""
-    raw = header_config(located.path)
-    if raw is None:
-        return
-    own, config = parse_config(raw, f"the header of {located.path}"), located.config
-    pairs = {"architecture": (own.model.name, config.model.name), "label_names": (own.label_names, config.label_names),
-             "input_size": (own.input_size, config.input_size),
-             **{key: (own.options.get(key), config.options.get(key)) for key in {*own.options, *config.options}}}
-    other = sorted(key for key, (a, b) in pairs.items() if a != b)
-    if other:
-        raise ZooError(f"{located.path} does not hold the weights of the network in config.json: its own header disagrees on "
-                       f"{', '.join(other)[:200]}; fetch or save the model again")
 
 
 def read_tensors(path: Path) -> dict:

@@ -41,7 +41,7 @@ def test_it_says_what_it_must():
         assert words in text, words
     first = text[text.index("```python"):].splitlines()[1]
     assert first == "import eisnn_zoo"
-    grown = made(lr={"0": 0.008, "42": 0.005}, augment={"0": "cifar", "42": "crop_flip"}, remark="Gone on with elsewhere.")
+    grown = made(epochs=72, epochs_planned=72, lr={"42": 0.005, "0": 0.008, "72": 0.1}, augment={"0": "cifar", "42": "crop_flip"}, remark="Gone on with elsewhere.")
     for words in ("| 0.008 from epoch 1, then 0.005 from epoch 43 |", "| cifar from epoch 1, then crop_flip from epoch 43 |", "Gone on with elsewhere."):
         assert words in grown, words
     assert "run was not finished" not in text and "run was not finished" in made(epochs=3)

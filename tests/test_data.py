@@ -184,6 +184,25 @@ def test_own_npz(tmp_path):
     np.savez(tmp_path / "bad.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[5], label_names=["p"])
     with pytest.raises(DataError, match="1 label_names, but labels up to 5"):
         load_folder(tmp_path / "bad.npz", 3, 32)
+    np.savez(tmp_path / "bad.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[0], label_names=["p", "p"])
+    with pytest.raises(DataError, match="label_names holds 'p' twice"):
+        load_folder(tmp_path / "bad.npz", 3, 32)
+
+
+def test_classes_of_the_own_validation_split(tmp_path):
+    def split(name: str, y: list[int], **names) -> None:
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((len(y), 8, 8, 3), np.uint8), y=y, **names)
+
+    split("train", [0, 1, 2], label_names=["p", "q", "r"])
+    split("val", [0, 1, 1], label_names=["r", "p"])  # by name
+    train, valid = load_folder(tmp_path, 3, 32)
+    assert valid.label_names == train.label_names and valid.y.tolist() == [2, 0, 0]
+    split("val", [0, 1])  # without names of its own: by number
+    valid = load_folder(tmp_path, 3, 32)[1]
+    assert valid.label_names == ("p", "q", "r") and valid.y.tolist() == [0, 1]
+    split("val", [0], label_names=["z"])
+    with pytest.raises(DataError, match="holds a class 'z' that the training split does not have"):
+        load_folder(tmp_path, 3, 32)
 
 
 def test_files_that_are_not_what_their_name_says(tmp_path):

@@ -53,7 +53,14 @@ def test_every_mode():
     sixteen = Image.fromarray(np.asarray(grey, np.uint16) * 257)
     assert np.array_equal(opened(sixteen), as_rgb)
     assert np.array_equal(opened(Image.fromarray(np.asarray(grey, np.int32) * 257), "TIFF"), as_rgb)
-    assert np.abs(opened(Image.fromarray(np.asarray(grey, np.float32) / 255), "TIFF").astype(int) - as_rgb).max() <= 1
+    unit = np.asarray(grey, np.float32) / 255
+    assert np.abs(opened(Image.fromarray(unit), "TIFF").astype(int) - as_rgb).max() <= 1
+    overexposed = np.where(unit == unit.max(), 1.5, unit).astype(np.float32)  # one highlight changes nothing else
+    assert np.abs(opened(Image.fromarray(overexposed), "TIFF").astype(int) - as_rgb)[unit < unit.max()].max() <= 1
+    assert opened(Image.fromarray(np.full((4, 4), 200, np.uint16))).max() <= 1  # 16 bits, nearly black
+    for values in (np.full((4, 4), 1e7, np.int32), np.full((4, 4), 1e3, np.float32), np.full((4, 4), np.nan, np.float32)):
+        with pytest.raises(ImageError, match=r"the picture: values up to .*: save it with 8 or 16 bits"):
+            opened(Image.fromarray(values), "TIFF")
 
 
 def test_transparency_lies_over_white():
@@ -121,6 +128,11 @@ def test_event_frames(tmp_path):
     np.save(tmp_path / "b.npy", np.array([{}]), allow_pickle=True)
     np.save(tmp_path / "d.npy", np.full((10, 2, 48, 48), np.nan))
     np.save(tmp_path / "e.npy", np.full((10, 2, 48, 48), -1))
-    for name in ("b.npy", "c.npy", "d.npy", "e.npy"):
+    np.save(tmp_path / "f.npy", np.full((10, 2, 48, 48), 1e300))
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "g.npy").write_bytes(whole[:9] + b"\x00" + whole[10:90])
+    (tmp_path / "h.npy").write_bytes(whole[:128].replace(b"(10, 2, 48, 48), ", b"(10, 2, 9**9, 9),") + whole[128:])
+    (tmp_path / "i.npy").write_bytes(whole[:128].replace(b"(10, 2, 48, 48)", b"(1, 2, 9999999)") + whole[128:])
+    for name in ("b.npy", "c.npy", "d.npy", "e.npy", "f.npy", "g.npy", "h.npy", "i.npy"):
         with pytest.raises(ImageError):
             read_frames(tmp_path / name, 2)

@@ -137,6 +137,8 @@ def test_over_http(cli):
     (["x.png", "--output", "no/such/folder/x.csv"], 2, ["no folder"]),
     (["-", "-"], 2, ["once"]),
     (["--from-file", "gone.txt"], 2, ["gone.txt"]),
+    ([FILES[0], "nothing/*.png", "-f", "json"], 2, ["nothing matches"]),  # before the first is answered
+    (["x.png", "--device", "meta", "--backend", "torch"], 2, ["no such device"]),
 ])
 def test_wrong_requests(arguments, code, words, cli):
     got, out, err = cli("predict", *arguments)
@@ -173,6 +175,8 @@ def test_names_that_are_no_text_and_lists_that_are_none(cli, tmp_path):
     Path(os.fsdecode(odd)).write_bytes(FILES[0].read_bytes())
     out = tmp_path / "out.csv"
     assert cli("predict", tmp_path, "--output", out)[0] == 0 and b"caf\xe9.png" in out.read_bytes()
+    (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbf" + os.fsencode(FILES[0]) + b"\n")  # as Windows writes lists
+    assert cli("predict", "--from-file", tmp_path / "bom.txt")[0] == 0
     (tmp_path / "empty.txt").write_text("\n")
     code, _, err = cli("predict", "--from-file", tmp_path / "empty.txt")
     assert code == 2 and "empty.txt names no input" in err
@@ -180,6 +184,15 @@ def test_names_that_are_no_text_and_lists_that_are_none(cli, tmp_path):
     assert code == 1 and "this should not happen" not in err
     code, _, err = cli("predict", "http://127.0.0.1:9/a b.png")
     assert code == 1 and "could not be fetched" in err
+
+
+def test_a_stream_that_lacks_the_letters_of_a_name(tmp_path):
+    for name in ("schiff \u8239.png", os.fsdecode(b"caf\xe9.png")):
+        (tmp_path / name).write_bytes(FILES[0].read_bytes())
+    ran = subprocess.run([sys.executable, "-c", "from eisnn_zoo.cli import main; main()", "predict", str(tmp_path), "-q", "-f", "csv"],
+                         capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert b"caf\xe9.png" in ran.stdout and b"schiff \\u8239.png" in ran.stdout
 
 
 def test_a_folder_that_leads_back_to_itself(cli, tmp_path):
@@ -199,6 +212,13 @@ def test_an_onnx_file_of_other_weights_is_refused(cli, tmp_path):
     assert code == 1 and "model.onnx was not made from the weights beside it" in out
     shutil.copy(source / "model.onnx", tmp_path / "model.onnx")
     assert cli("predict", FILES[0], "--model", tmp_path)[0] == 0 and cli("verify", tmp_path)[0] == 0
+    shutil.copy(tmp_path / "model.onnx", tmp_path / "M.ONNX")
+    assert cli("predict", FILES[0], "--model", tmp_path / "M.ONNX")[0] == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "label_names": config["label_names"][::-1]}))
+    for backend in ("auto", "torch"):  # the weight file's own header has the right ones
+        code, out, err = cli("predict", FILES[0], "--model", tmp_path, "--backend", backend)
+        assert (code, out) == (1, "") and "its own header disagrees on label_names" in err
 
 
 def test_a_failed_write_leaves_the_old_file(cli, tmp_path, monkeypatch):

@@ -80,7 +80,13 @@ def test_every_key_says_what_it_means():
     assert rows["optimizer"]["takes"] == "sgd, muon" and (rows["lr"]["takes"], rows["epochs"]["takes"]) == ("number", "whole number")
     assert {key for key, row in rows.items() if row["by_epoch"]} == {  # as the fields' own types have it
         key for key, field in Recipe.model_fields.items() if "dict" in str(field.annotation)}
-    assert annotated(load_recipe("zoo_vgg8_cifar10", {"about": "'one # two'"})).splitlines()[1].startswith("about: 'one # two'  # ")
+
+
+def test_texts_with_a_comment_are_the_same_texts(tmp_path):
+    for about in ("one # two", "First line.\nSecond: line.\n", "it's"):
+        recipe = check_recipe({"model": "ei_vgg8_cifar10", "about": about}, "a test")
+        (tmp_path / "shown.yaml").write_text(annotated(recipe))
+        assert load_recipe(tmp_path / "shown.yaml") == recipe
 
 
 def test_values_over_the_epochs():
@@ -113,6 +119,9 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "lr: {0: 2e-3, 20: 1e-3}\nepochs: 23\nwarmup_epochs: 3", r"line 5: warmup_epochs = 3: .*shortest cycle of lr, 3 epochs"),
     (HEAD + "augment: {1: cifar}", r"line 3: augment = .*begins with epoch 0"),
     (HEAD + "augment: {0: cifra}", r"line 3: augment = .*'cifar'"),
+    (HEAD + "lr: {0:1, 30:2}", r"line 3: lr = .*write a space after each colon, as in \{0: 1, 30: 2\}"),
+    (HEAD + "time_steps: false", r"line 3: time_steps = False"),
+    (HEAD + "time_steps: {}", r"line 3: time_steps = \{\}: \{epoch: value\} begins with epoch 0"),
     (HEAD + "batch_size: 4\naccumulate: 8", r"line 4: accumulate = 8: a batch of 4 has no 8 parts"),
     (HEAD + "resolution: 4", r"line 3: resolution = 4: a side from 32 pixels"),
     (HEAD + "resolution: {2: 16}", r"line 3: resolution = .*begins with epoch 0"),

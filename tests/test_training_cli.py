@@ -94,8 +94,9 @@ def test_reproduce_writes_one_row(cli, data, tmp_path):
     assert code == 0 and "validation top-1 of 1 % reached in epoch 1" in err and "epochs: 1," in err
     assert [row["epochs"] for row in csv.DictReader(table.open())] == ["2", "1"] and (tmp_path / "short" / "curves.png").exists()
     table.write_text("a,b\n1,2\n")
-    code, _, err = cli("reproduce", "ei_mlp2_mnist", "--data", data, "--output", tmp_path / "run", "--results", table, "--no-compile", *QUICK)
+    code, _, err = cli("reproduce", "ei_mlp2_mnist", "--data", data, "--output", tmp_path / "new", "--results", table, "--no-compile", *QUICK)
     assert code == 1 and "is no table of results" in err and table.read_text() == "a,b\n1,2\n"
+    assert not (tmp_path / "new").exists(), "said before the training"
 
 
 @pytest.mark.parametrize("classes, freeze", [(1, False), (3, True), (3, False)])
@@ -154,6 +155,11 @@ def test_mistakes_are_one_sentence(cli, tmp_path, monkeypatch, arguments, code, 
     got, out, err = cli(*arguments)
     assert (got, out) == (code, "") and said in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_mlp_is_finetuned_at_its_own_size(cli, data, tmp_path):
+    code, _, err = cli("finetune", "--model", "ei_mlp4_mnist", "--data", data / "train.npz", "--set", "resolution=14", "--output", tmp_path / "run")
+    assert code == 2 and "they take images of 28 x 28 pixels, and these have 14 x 14" in err
 
 
 def test_eval_refuses_another_datasets_classes(cli, trained, data):

@@ -25,7 +25,7 @@ from eisnn_zoo.training import engine
 from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.run import Run
-from eisnn_zoo.training.setup import make_model
+from eisnn_zoo.training.setup import check_parts, make_model
 from eisnn_zoo.training.validation import validate
 from eisnn_zoo.weights import create_model
 
@@ -77,6 +77,16 @@ def test_a_batch_in_parts_is_the_same_step(data, tmp_path):
     assert parts[1] == pytest.approx(whole[1], rel=1e-6) and parts[2] == whole[2]
     for p, q in zip(whole[0].model.parameters(), parts[0].model.parameters()):
         assert torch.allclose(p, q, rtol=1e-4, atol=1e-7)
+
+
+def test_parts_too_small_for_batch_normalisation():
+    for values, images, processes, part in (({"batch_size": 50}, 51, 1, 1), ({"batch_size": 50}, 53, 2, 1), ({"batch_size": 50}, 51, 2, 0),
+                                            ({"batch_size": 50, "accumulate": 8}, 100, 1, 1), ({"batch_size": {0: 50, 1: 99}}, 100, 1, 1)):
+        with pytest.raises(UsageError, match=rf"batch_size = \d+: of {images} images it leaves a part of {part} at the end of an epoch"):
+            check_parts(recipe(model="bn_mlp2_mnist", **values), images, processes)
+    check_parts(recipe(model="bn_mlp2_mnist", batch_size=50), 52, 1)
+    check_parts(recipe(model="ei_mlp2_mnist", batch_size=50), 51, 2)
+    check_parts(recipe(model="bn_vgg8_cifar10", batch_size=50), 51, 1)
 
 
 def test_the_batch_grows_during_training(data, tmp_path, monkeypatch):

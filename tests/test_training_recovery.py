@@ -238,14 +238,27 @@ def test_a_finished_run_goes_on_by_a_longer_recipe(data, tmp_path):
     longer = {**short, "epochs": 4, "lr": {0: 0.01, 2: 0.005}, "time_steps": {0: 1, 1: 2, 2: 1, 3: 2}, "augment": {0: "none", 2: "crop_flip"},
               "batch_size": {0: 50, 2: 90}, "accumulate": {0: 1, 2: 2}}
     Training(recipe(**short), data, tmp_path / "run", compile=False).fit()
-    for values, key in (({"seed": 7}, "seed"), ({"lr": 0.01}, "lr"), ({"augment": "crop_flip"}, "augment"), ({"time_steps": 3}, "time_steps"),
+    for values, key in (({"seed": 7}, "seed"), ({"lr": {0: 0.02, 2: 0.005}}, "lr"), ({"augment": "crop_flip"}, "augment"), ({"time_steps": 3}, "time_steps"),
                         ({"batch_size": 90}, "batch_size")):
         with pytest.raises(UsageError, match=f"a run of another recipe, with another {key}:"):
             Training(recipe(**{**longer, **values}), data, tmp_path / "run", compile=False)
+    with pytest.raises(UsageError, match=r'--set epochs=3 --set "lr={0: 0.01, 2: 0.005}"'):  # the cosine would have been another
+        Training(recipe(**{**short, "epochs": 3}), data, tmp_path / "run", compile=False)
     for name in ("run", "whole"):
         Training(recipe(**longer), data, tmp_path / name, compile=False).fit()
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole")) and table(tmp_path / "run") == table(tmp_path / "whole")
     assert (tmp_path / "run" / "recipe.yaml").read_text() == (tmp_path / "whole" / "recipe.yaml").read_text()
+
+
+def test_the_batch_size_within_a_begun_cycle_stays(data, tmp_path):
+    """Step sizes follow from the number of iterations of the whole cycle."""
+    values = {"epochs": 3, "time_steps": 1, "warmup_epochs": 0}
+    begun = recipe(**values)
+    later = recipe(**values, batch_size={0: 50, 2: 100})
+    assert later.departs(begun, 2) == "batch_size" and later.departs(begun, 0) == ""
+    assert recipe(**{**values, "epochs": 2}).departs(begun, 1) == "epochs"
+    cycles = {"lr": {0: 2e-3, 2: 1e-3}}
+    assert recipe(**values, **cycles, batch_size={0: 50, 2: 100}).departs(recipe(**values, **cycles), 2) == ""
 
 
 def test_a_folder_holds_one_run(data, whole, tmp_path):

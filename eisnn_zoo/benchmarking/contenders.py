@@ -17,6 +17,7 @@ import numpy as np
 
 from ..catalog import Model
 from ..errors import ZooError
+from ..locating import is_onnx
 from ..machine import peak_memory
 
 BACKENDS = ("torch", "compile", "int8", "int8-compile", "onnx", "onnx-int8")
@@ -46,7 +47,7 @@ class Contender:
 
     def open(self) -> Opened:
         """Raises UsageError, ZooError: it cannot be had, or not on this device."""
-        return _open_onnx(self) if self.source.endswith(".onnx") else _open_torch(self)
+        return _open_onnx(self) if is_onnx(self.source) else _open_torch(self)
 
     def cold(self, batch: int) -> dict[str, float]:
         """{"start_s", "memory_mb"} of a process of its own. Raises ZooError where it fails."""

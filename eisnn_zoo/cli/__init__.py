@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -35,7 +36,8 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def main() -> None:
     """Entry point: every failure is one sentence on stderr, exit code 2 for a wrong request and 1 for a failure."""
-    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):  # file names need not be UTF-8
+    codecs.register_error("any_name", _any_name)
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "any_name"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
     try:
@@ -50,6 +52,14 @@ def main() -> None:
             raise
         _fail(f"this should not happen ({type(error).__name__}: {error}); run again with EISNN_ZOO_DEBUG=1 for the details "
               "and report them", 1)
+
+
+def _any_name(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A file name on its way out: bytes that are no UTF-8 as they were, letters that the stream lacks as their numbers."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def _fail(sentence: str, code: int) -> None:

@@ -122,10 +122,10 @@ def _contenders(spec: str, ways: list[str], peers: bool, time_steps: int | None,
     """Everything to time of one model."""
     from ..benchmarking.contenders import Contender
     from ..catalog import MODELS
-    from ..locating import locate
+    from ..locating import is_onnx, locate
     from ..table import weights_of
 
-    if spec.endswith(".onnx"):
+    if is_onnx(spec):
         return [_file(spec, ways, peers, time_steps, device, threads)]
     source, untrained = spec, spec in MODELS and not any(w.local for w in weights_of(spec))
     if untrained:
@@ -209,11 +209,12 @@ def _peers(kind: str) -> list[str]:
 def _machine(contenders: list[Contender], device: str, threads: int | None, clock) -> tuple[float | None, dict]:
     """(the best rate of this device in operations a second, what the times depend on)."""
     from ..benchmarking.timing import convolution_peak, product_peak
+    from ..locating import is_onnx
     from ..machine import machine
 
     kinds, peak = {c.way for c in contenders}, None
     packages = ["onnxruntime", "numpy", *(name for name in ("spikingjelly", "snntorch") if name in kinds)]
-    if any(not c.source.endswith(".onnx") for c in contenders):
+    if any(not is_onnx(c.source) for c in contenders):
         import torch
 
         packages.insert(0, "torch")

@@ -50,6 +50,7 @@ def evaluate(
 ) -> None:
     """Measure a network on labelled images and compare with what it should reach."""
     from ..inference.backends import open_network
+    from ..locating import is_onnx
     from ..training.evaluation import compare, test_images
     from ..training.evaluation import evaluate as measure
 
@@ -61,7 +62,7 @@ def evaluate(
     check_confidence(early_exit)
     several = parse_steps(time_steps)
     stepwise = "--early-exit" if early_exit else "--time-steps with several numbers" if len(several) > 1 else ""
-    backend = backend or ("onnx" if model.endswith(".onnx") or device == "tensorrt" else "torch")
+    backend = backend or ("onnx" if is_onnx(model) or device == "tensorrt" else "torch")
     network = open_network(model, backend, device, max(several, default=None), compile, precision, stepwise)
     config, size = network.config, network.config.input_size[1]
     if stepwise and config.options.get("event_input"):

@@ -66,8 +66,10 @@ def predict(
     if compile and early_exit:
         raise UsageError("--compile and --early-exit do not go together: single steps are not compiled")
     format = format or _format_of(output)
+    for argument in inputs or ():
+        next(expand([argument]))  # a folder or pattern without an image is said before a network is loaded
     names = chain(expand(inputs or []), from_list(from_file) if from_file else ())
-    first = next(names, None)  # a pattern that matches nothing is said before a network is loaded
+    first = next(names, None)
     if first is None:
         raise UsageError(f"the list {from_file} names no input")
     network = open_network(model, backend, device, time_steps, compile, precision, "--early-exit" if early_exit else "")

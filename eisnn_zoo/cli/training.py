@@ -121,13 +121,14 @@ def reproduce(
     from ..training.data import load
     from ..training.reading import FOLDER
     from ..training.recipe_file import load_recipe
-    from ..training.results import append, measure
+    from ..training.results import append, measure, read_table
 
     name = Path(model).stem
     recipe = load_recipe(model, _settings(set_))
     if recipe.dataset == FOLDER:
         raise UsageError(f"the recipe {name} trains on one's own pictures: use `eisnn-zoo train`")
-    test = load(DATASETS[recipe.dataset], data, "test", recipe.final_steps)  # missing data is said before hours of training
+    test = load(DATASETS[recipe.dataset], data, "test", recipe.final_steps)  # missing data is said before hours of training,
+    read_table(results)  # and a file that is no table
     training = _fit(recipe, data, output or Path("runs") / name, device, compile, report_to)
     if not training.world.first:
         return

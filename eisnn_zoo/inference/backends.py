@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Config, parse_config
 from ..errors import UsageError, ZooError
-from ..locating import Located, locate
+from ..locating import Located, check_header, is_onnx, locate
 from ..table import Weights, default_weights, list_weights, sha256
 from .onnx_runtime import OnnxModel
 
@@ -62,7 +62,7 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
     """
     if backend not in BACKENDS:
         raise UsageError(f"--backend {backend}: choose one of {', '.join(BACKENDS)}")
-    from_file = bool(model and model.endswith(".onnx"))
+    from_file = bool(model and is_onnx(model))
     if from_file and backend == "torch":
         raise UsageError(f"{model} is an ONNX file: --backend torch takes the weights themselves")
     needs_torch = {stepwise: "needs the answer after every single step, which an ONNX file does not give",
@@ -93,6 +93,8 @@ def _onnx(path: Path, device: str, time_steps: int | None, located: Located | No
     source = network.metadata.get("source_sha256")
     if time_steps not in (None, network.time_steps):
         raise UsageError(f"{path} has {network.time_steps} time steps inside: export it again with --time-steps {time_steps}")
+    if located:
+        check_header(located)
     if located and source != ((located.table and located.table.sha256) or sha256(located.path)):
         raise ZooError(f"{path} was not made from the weights beside it: export it again, or use --backend torch")
     config = located.config if located else parse_config(network.config, str(path))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..convolution import apply_dense, dense_matrix, patches
 from ..ei import EIConv2d, EILayer, EIReadout
-from ..layout import as_map, compile_options, in_memory_order
+from ..layout import as_map, compile_every_variant, compile_options, in_memory_order
 from ..networks.base import SpikingNet
 from ..neuron import LIF
 from .integer import IntegerConv2d, available, round_weights
@@ -177,8 +177,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
             elif isinstance(child, LIF):
                 child.__class__ = FoldedLIF
     if compile:
-        # Stages share their code, and every shape of each is compiled: the usual limit of 8 would leave some to the interpreter.
-        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        compile_every_variant()  # stages share their code
         for stage in folded.stages:
             stage.compile(**compile_options(next(model.parameters()).device.type))
     if bytes_of:

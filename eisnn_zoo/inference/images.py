@@ -37,7 +37,7 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    name = name or str(source)
+    name = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
@@ -59,8 +59,8 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
         raise ImageError(f"{name}: not an image") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: more pixels than is safe to decode") from error
-    except ImageError:
-        raise
+    except ImageError as error:
+        raise error if str(error).startswith(name) else ImageError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise all kinds on damaged data
         raise ImageError(f"{name}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from error
 
@@ -74,15 +74,18 @@ def _reason(error: OSError) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes as RGB."""
+    """Any of Pillow's modes as RGB. Raises ImageError for numbers without a known white."""
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float64)
+        most = values.max(initial=0)
+        if not most <= (limit := 255 if image.mode == "F" else 65535):  # NaN too
+            raise ImageError(f"values up to {most:.4g}, where {limit} is white: save it with 8 or 16 bits")
         if image.mode == "F":
-            scale = 255.0 if values.size and values.max() <= 1 else 1.0
-        else:  # 16 bits, or 16 bits in a 32-bit image
-            scale = 1 / 257 if values.size and values.max() > 255 else 1.0
+            scale = 255.0 if most <= 2 else 1.0  # from 0 to 1, some overexposed, or from 0 to 255
+        else:  # 16 bits; 32 hold 8 or 16
+            scale = 1 if image.mode == "I" and most <= 255 else 1 / 257
         image = Image.fromarray(np.clip(np.round(values * scale), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -121,11 +124,13 @@ def preprocess(image: Image.Image, input_size: tuple[int, int, int]) -> np.ndarr
 def read_frames(path: str | Path, channels: int) -> np.ndarray:
     """Event frames from a .npy file: float32 ``[T, C, H, W]``. Raises ImageError."""
     try:
-        frames = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        frames = np.load(path, mmap_mode="r", allow_pickle=False)  # a header can claim any size: nothing is read yet
+    except Exception as error:  # numpy raises all kinds on damaged headers
         raise ImageError(f"{path}: no array of event frames ({error})") from error
     if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[1] != channels or frames.dtype.kind not in "iuf":
         raise ImageError(f"{path}: event frames are numbers [T, {channels}, H, W]")
+    with np.errstate(over="ignore"):
+        frames = frames.astype(np.float32)
     if not (np.isfinite(frames).all() and (frames >= 0).all()):
-        raise ImageError(f"{path}: event frames are counts: finite, and none below 0")
-    return frames.astype(np.float32)
+        raise ImageError(f"{path}: event frames are counts: finite in float32, and none below 0")
+    return frames

@@ -59,7 +59,7 @@ def from_list(path: str) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         return
     try:
-        with Path(path).open(encoding="utf-8", errors="surrogateescape") as lines:
+        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             yield from (line.rstrip("\r\n") for line in lines if line.strip())
     except OSError as error:
         raise UsageError(f"cannot read the list {path}: {error.strerror}") from error

@@ -27,7 +27,7 @@ def torch_device(name: str = "auto") -> torch.device:
         raise UsageError(f"--device {name}: torch finds no GPU here; install a CUDA build of torch, or use --device cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()  # "meta" takes tensors and gives none back
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: torch has no such device here; use --device cpu") from error
     return device

@@ -95,7 +95,8 @@ def of_folder(folder: Path, row: Weights, repo: str = "") -> str:
 
 def duration(seconds: float) -> str:
     hours = seconds / 3600
-    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(seconds / 60))} minutes"
+    minutes = max(1, round(seconds / 60))
+    return f"{hours:.1f} hours" if hours >= 1 else f"{minutes} minute{'s' * (minutes != 1)}"
 
 
 def machine(facts: dict) -> str | None:
@@ -164,7 +165,7 @@ def _use(config: Config, row: Weights, files: set[str], repo: str) -> str:
     source = "frames.npy" if event else "photo.png"
     text = f"""## Use
 
-With timm (the `eisnn-zoo` package must be installed, and imported first: it tells timm of these networks):
+With timm (the `eisnn-zoo` package must be installed and imported: it tells timm of these networks):
 
 ```python
 import eisnn_zoo
@@ -258,12 +259,22 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     optimizer = facts.get("optimizer")
     if n := facts.get("deflate_epochs"):
         optimizer = f"{optimizer}, deflated in the first {f'{n:g} epochs' if n != 1 else 'epoch'}"
+
+    def over_epochs(key: str, form: str = "{}") -> str | None:
+        """A recipe's value, or its values by first epoch, in words."""
+        value = facts.get(key)
+        if not isinstance(value, dict):
+            return form.format(value) if value else None
+        starts = sorted((int(first), v) for first, v in value.items() if int(first) < facts.get("epochs", math.inf))
+        return ", then ".join(f"{form.format(v)} from epoch {first + 1}" for first, v in starts)
+
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None, "epochs": epochs,
-        "time steps": _over_epochs(facts.get("time_steps"), "T = {}"), "image size": _over_epochs(facts.get("resolution"), "{0} x {0}"),
-        "optimizer": optimizer, "step size": _over_epochs(facts.get("lr"), "{:g}"),
-        "batch size": _over_epochs(facts.get("batch_size"), "{}"), "augmentation": _over_epochs(facts.get("augment"), "{}"),
-        "label smoothing": facts.get("label_smoothing"), "seed": facts.get("seed"), "arithmetic": facts.get("precision"),
+        "time steps": over_epochs("time_steps", "T = {}"), "image size": over_epochs("resolution", "{0} x {0}"), "optimizer": optimizer,
+        "step size": over_epochs("lr", "{:g}"), "batch size": over_epochs("batch_size"), "augmentation": over_epochs("augment"),
+        "MixUp, alpha": facts.get("mixup"), "CutMix, alpha": facts.get("cutmix"), "averaged weights, decay": facts.get("ema"),
+        "weight decay": facts.get("weight_decay"), "label smoothing": facts.get("label_smoothing"),
+        "seed": facts.get("seed"), "arithmetic": facts.get("precision"),
         "images trained on": f"{facts['train_images']:,}" if "train_images" in facts else None,
         "images held out for every decision": f"{facts['held_out']:,}" if "held_out" in facts else None,
         "time": duration(facts["training_seconds"]) if "training_seconds" in facts else None,
@@ -285,13 +296,6 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     if "curves.png" in files:
         text += "\n\n![Loss and accuracy by epoch](curves.png)"
     return text
-
-
-def _over_epochs(value: float | str | dict | None, form: str) -> str | None:
-    """A recipe's value, or its values by first epoch, in words."""
-    if not isinstance(value, dict):
-        return form.format(value) if value else None
-    return ", then ".join(f"{form.format(v)} from epoch {int(first) + 1}" for first, v in value.items())
 
 
 def _cost(config: Config, facts: dict) -> str:

@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..catalog import MODELS
 from ..config import Config
 from ..errors import ZooError
-from ..layout import compile_options
+from ..layout import compile_every_variant, compile_options
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
 from . import report
@@ -37,7 +37,7 @@ from .evaluation import Scores
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
-from .setup import faster_precision, keep_memory, make_model, make_optimizer, set_slope
+from .setup import check_parts, faster_precision, keep_memory, make_model, make_optimizer, set_slope
 from .validation import validate
 from .world import World
 
@@ -80,6 +80,7 @@ class Training:
         self.recipe = recipe = self._decide_precision(recipe)
         self.data = load_data(recipe, data)
         self.train, self.valid = self.data.train.to(self.device), self.data.valid.to(self.device)
+        check_parts(recipe, len(self.train), self.world.size)
         self.schedule = Schedule(recipe, len(self.train))
         rows = next(batches(len(self.train), INIT_BATCH, recipe.seed, 0))
         self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
@@ -88,6 +89,8 @@ class Training:
         self.parallel: nn.Module = self.model
         if self.world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(self.model)
+        if compile:
+            compile_every_variant()
         self.network = torch.compile(self.parallel, **compile_options(self.device.type)) if compile else self.parallel
         self.optimizer = make_optimizer(recipe, self.model, self.schedule.iterations(recipe.deflate_epochs))
         self.average: AveragedModel | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..catalog import DATASETS, Dataset
 from ..config import Config
 from ..errors import UsageError
 from ..table import Weights
-from .reading import FOLDER, TEST_SET, DataError, Labelled, read, read_folder
+from .reading import FOLDER, TEST_SET, Labelled, matched, read, read_folder
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,7 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
     train, valid = read_folder(root, *config.input_size[:2])
     images = train if valid is None else valid
     title = f"{root}" if valid is None else f"{root}, its validation split"
-    if set(images.label_names) <= set(config.label_names):
-        order = np.array([config.label_names.index(name) for name in images.label_names])
-        return replace(images, y=order[images.y], label_names=config.label_names), title
-    if len(images.label_names) != len(config.label_names) or not images.label_names[0].startswith("class "):
-        strange = next(name for name in images.label_names if name not in config.label_names)
-        raise DataError(f"{root} holds a class {strange!r} that {config.name} does not know")
-    return replace(images, label_names=config.label_names), title
+    return matched(images, config.label_names, str(root), config.name), title
 
 
 def compare(config: Config, row: Weights | None, title: str, scores: Scores, time_steps: int) -> dict:

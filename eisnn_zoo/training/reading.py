@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,8 @@ def read(dataset: Dataset, root: str | Path, split: str, time_steps: int | None 
         DataError: nothing there, something damaged, or something that does not fit the dataset.
     """
     root = Path(root)
+    if root.is_file():
+        raise DataError(f"{root} is a file: pass --data with its folder, {root.parent}")
     if not root.is_dir():
         raise DataError(f"there is no folder {root}: pass --data with the folder that holds {dataset.title}")
     steps = time_steps or dataset.time_steps
@@ -115,9 +117,26 @@ def read_folder(path: str | Path, channels: int, size: int) -> tuple[Labelled, L
             raise DataError(f"there is no folder or .npz file {path}")
     except folders.Damaged as error:
         raise DataError(str(error)) from error
-    if valid is not None and int(valid.y.max()) >= len(train.label_names):
-        raise DataError(f"{path}: the validation split has classes that the training split lacks")
-    return train, valid
+    return train, None if valid is None else matched(valid, train.label_names, f"the validation split of {path}", "the training split")
+
+
+def matched(images: Labelled, names: tuple[str, ...], what: str, whose: str) -> Labelled:
+    """The images with these classes: by name, or by number where they have no names of their own.
+
+    Raises:
+        DataError: what (the images) holds a class that whose (the names) lacks.
+    """
+    own = images.label_names
+    if own == _unnamed(len(own)) and len(own) <= len(names):
+        return replace(images, label_names=names)
+    if strange := [name for name in own if name not in names]:
+        raise DataError(f"{what} holds a class {strange[0]!r} that {whose} does not have")
+    order = np.array([names.index(name) for name in own])
+    return replace(images, y=order[images.y], label_names=names)
+
+
+def _unnamed(classes: int) -> tuple[str, ...]:
+    return tuple(f"class {i}" for i in range(classes))
 
 
 def _own(path: Path, channels: int, size: int) -> Labelled:
@@ -128,7 +147,9 @@ def _own(path: Path, channels: int, size: int) -> Labelled:
         raise DataError(f"{path}: labels run from {y.min()} to {y.max()}; they must count from 0, to 999 at most")
     if given.ndim != 1 or (len(given) and given.dtype.kind != "U"):
         raise DataError(f"{path}: label_names must be a list of texts, got {given.dtype} {list(given.shape)}")
-    names = tuple(map(str, given)) or tuple(f"class {i}" for i in range(int(y.max()) + 1))
+    names = tuple(map(str, given)) or _unnamed(int(y.max()) + 1)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"{path}: label_names holds {twice!r} twice")
     if len(names) <= y.max():
         raise DataError(f"{path}: {len(names)} label_names, but labels up to {y.max()}")
     return Labelled(folders.fit(x, channels, size, path), y.astype(np.int64), names)

@@ -82,7 +82,8 @@ class Recipe(BaseModel):
             if isinstance(values["dataset"], str) and values["dataset"] != FOLDER:
                 _known("dataset", values["dataset"], DATASETS)
             dataset = DATASETS.get(values["dataset"]) if isinstance(values["dataset"], str) else None
-            values["time_steps"] = values.get("time_steps") or (dataset.time_steps if dataset else model.options.get("time_steps", 4))
+            if (steps := values.get("time_steps")) is None or (type(steps) is int and steps == 0):
+                values["time_steps"] = dataset.time_steps if dataset else model.options.get("time_steps", 4)
         return values
 
     @model_validator(mode="after")
@@ -183,12 +184,16 @@ class Recipe(BaseModel):
             if self.at(key, self.epochs - 1) != begun.at(key, begun.epochs - 1):
                 return key
         for epoch in range(epochs):
-            if self.cycle_at(epoch) != begun.cycle_at(epoch):
+            (start, _, peak), (begun_start, _, begun_peak) = self.cycle_at(epoch), begun.cycle_at(epoch)
+            if (start, peak) != (begun_start, begun_peak):
                 return "lr"
             for key in OVER_EPOCHS:
                 if key != "lr" and self.at(key, epoch) != begun.at(key, epoch):
                     return key
-        return ""
+        end = self.cycle_at(epochs - 1)[1] if epochs else 0  # step sizes follow from the iterations up to there
+        if epochs and end != begun.cycle_at(epochs - 1)[1]:
+            return "epochs" if end == self.epochs else "lr"
+        return next(("batch_size" for epoch in range(end) if self.at("batch_size", epoch) != begun.at("batch_size", epoch)), "")
 
     def dump(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True, width=120)

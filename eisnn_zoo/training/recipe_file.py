@@ -105,4 +105,6 @@ def check_recipe(values: dict, where: str, lines: dict[str, int] | None = None) 
             raise RecipeError(f"{at}: the key {key!r} is missing") from None
         reason = first["msg"].removeprefix("Value error, ")
         given = values.get(key)
+        if isinstance(given, dict) and None in given.values():
+            reason = "write a space after each colon, as in {0: 1, 30: 2}"
         raise RecipeError(f"{at}: {key}" + ("" if given is None else f" = {given!r}") + f": {reason}") from None

@@ -25,6 +25,9 @@ def annotated(recipe: Recipe) -> str:
     for row in recipe_keys():
         text = yaml.safe_dump({row["key"]: getattr(recipe, row["key"])}, allow_unicode=True, width=float("inf"))
         first, *rest = text.splitlines()
+        if rest and isinstance(getattr(recipe, row["key"]), str):  # a comment would become a part of it
+            lines += [f"# {row['key']}: {explained(row)}", first, *rest]
+            continue
         lines += [f"{first}  # {explained(row)}{'; also {first epoch: value}' if row['by_epoch'] else ''}", *rest]
     return "\n".join(lines)
 

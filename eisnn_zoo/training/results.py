@@ -49,19 +49,29 @@ def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
     return dict(zip(COLUMNS, values, strict=True))
 
 
+def read_table(path: Path) -> list[dict]:
+    """The rows of a table of results; none where there is no file yet. Raises ZooError where the file is something else."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as f:
+            reader = csv.DictReader(f)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ZooError(f"{path} cannot be read as a table of results ({reason}): name another file") from error
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ZooError(f"{path} is no table of results: its columns are not those of one; name another file")
+    return rows
+
+
 def append(row: dict, path: Path) -> None:
     """Adds a row to the table; a row of the same weights and test images is replaced.
 
     Raises:
         ZooError: the file is another table.
     """
-    rows: list[dict] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as f:
-            reader = csv.DictReader(f)
-            rows = list(reader)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise ZooError(f"{path} is no table of results: its columns are not those of one; name another file")
+    rows = read_table(path)
     key = ("weights_sha256", "test_sha256")
     rows = [r for r in rows if tuple(r[k] for k in key) != tuple(row[k] for k in key)]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,8 +51,7 @@ class Run:
         """Raises UsageError where the folder holds a run that this recipe does not go on with."""
         begun = self.recipe if (self.folder / "recipe.yaml").exists() else recipe
         if begun != recipe and (key := recipe.departs(begun, self._epochs_begun())):
-            raise UsageError(f"{self.folder} holds a run of another recipe, with another {key}: choose another --output, or go on "
-                             f"with it by --resume {self.folder}")
+            raise UsageError(self._another(begun, recipe, key))
         before = self.environment if self.checkpoint.exists() else environment
         for key, what in (("train_images", "training"), ("valid_images", "validation")):
             if before.get(key, environment[key]) != environment[key]:
@@ -67,6 +66,16 @@ class Run:
         if not self.checkpoint.exists():
             environment = {"run_id": uuid.uuid4().hex, **environment}
             write_atomic(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def _another(self, begun: Recipe, recipe: Recipe, key: str) -> str:
+        """Why the run cannot be gone on with by a recipe that differs in this key, and what can be done."""
+        if key == "epochs" and recipe.epochs > begun.epochs:
+            peaks = {start: peak for start, _, peak in begun.cycles}
+            lr = {**peaks, begun.epochs: peaks[max(peaks)] / 2}
+            return (f"{self.folder} is a run of {begun.epochs} epochs, and their step sizes would be others in one of {recipe.epochs}: add "
+                    f'a cycle, as in eisnn-zoo train --resume {self.folder} --set epochs={recipe.epochs} --set "lr={lr}"')
+        return (f"{self.folder} holds a run of another recipe, with another {key}: choose another --output, or leave {key} as it was and "
+                f"go on with eisnn-zoo train --resume {self.folder}")
 
     @property
     def recipe(self) -> Recipe:

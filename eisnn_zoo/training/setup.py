@@ -76,6 +76,20 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
     return model
 
 
+def check_parts(recipe: Recipe, images: int, processes: int) -> None:
+    """That BatchNorm gets as many images at a time as it needs. Raises UsageError."""
+    model = MODELS[recipe.model]
+    least = 2 if model.family == "mlp" else 1  # maps have several places in an image
+    for epoch in range(recipe.epochs) if model.kind == "bn" else ():
+        batch = recipe.at("batch_size", epoch)
+        size = math.ceil(batch / recipe.at("accumulate", epoch) / processes)
+        for share in {(images % batch or batch) // processes, min(batch, images) // processes}:
+            part = share and (share % size or size)
+            if part < least:
+                raise UsageError(f"batch_size = {batch}: of {images} images it leaves a part of {part} at the end of an epoch, "
+                                 f"too few for the BatchNorm of {model.name}: choose another batch_size")
+
+
 def _fresh(recipe: Recipe, data: Data, first: Tensor) -> SpikingNet:
     options = {"num_classes": len(data.label_names), "in_chans": first.shape[-3], "event_input": first.dim() == 5}
     if recipe.ei_ratio:
@@ -96,6 +110,10 @@ def _pretrained(recipe: Recipe, data: Data) -> SpikingNet:
     channels = data.train.x.shape[-3]
     if located.config.input_size[0] != channels:
         raise UsageError(f"weights = {recipe.weights}: they take {located.config.input_size[0]} channels, and the images have {channels}")
+    side = recipe.at("resolution", recipe.epochs - 1) or data.size
+    if theirs.family == "mlp" and located.config.input_size[1:] != (side, side):
+        raise UsageError(f"weights = {recipe.weights}: they take images of {located.config.input_size[1]} x {located.config.input_size[2]} "
+                         f"pixels, and these have {side} x {side}")
     model = load_network(located)
     model.reset_classifier(len(data.label_names))
     return model
