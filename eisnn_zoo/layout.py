@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 
+import torch
 from torch import Tensor
 
 
@@ -29,8 +30,6 @@ def can_compile(device: str) -> bool:
 
 def compile_every_variant() -> None:
     """Of sizes, time steps and slopes of the surrogate, each a program: from the ninth on torch would leave them to the interpreter."""
-    import torch
-
     torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)
 
 

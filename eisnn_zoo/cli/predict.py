@@ -66,9 +66,9 @@ def predict(
     if compile and early_exit:
         raise UsageError("--compile and --early-exit do not go together: single steps are not compiled")
     format = format or _format_of(output)
-    for argument in inputs or ():
-        next(expand([argument]))  # a folder or pattern without an image is said before a network is loaded
-    names = chain(expand(inputs or []), from_list(from_file) if from_file else ())
+    streams = [expand([argument]) for argument in inputs or ()]
+    begun = [chain([next(stream)], stream) for stream in streams]  # one without an image is said before a network is loaded
+    names = chain(*begun, from_list(from_file) if from_file else ())
     first = next(names, None)
     if first is None:
         raise UsageError(f"the list {from_file} names no input")

@@ -95,8 +95,8 @@ def _onnx(path: Path, device: str, time_steps: int | None, located: Located | No
         raise UsageError(f"{path} has {network.time_steps} time steps inside: export it again with --time-steps {time_steps}")
     if located:
         check_header(located)
-    if located and source != ((located.table and located.table.sha256) or sha256(located.path)):
-        raise ZooError(f"{path} was not made from the weights beside it: export it again, or use --backend torch")
+        if source != ((located.table and located.table.sha256) or sha256(located.path)):
+            raise ZooError(f"{path} was not made from the weights beside it: export it again, or use --backend torch")
     config = located.config if located else parse_config(network.config, str(path))
     table = located.table if located else next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
     return Opened(network, config, table)

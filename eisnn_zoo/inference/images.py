@@ -51,7 +51,7 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
-                    raise ImageError(f"{name}: {image.width} x {image.height} pixels are more than the "
+                    raise ImageError(f"{image.width} x {image.height} pixels are more than the "
                                      f"{max_pixels // 10**6} million that are safe to decode")
                 image.load()
                 return to_rgb(ImageOps.exif_transpose(image))
@@ -60,7 +60,7 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: more pixels than is safe to decode") from error
     except ImageError as error:
-        raise error if str(error).startswith(name) else ImageError(f"{name}: {error}") from error
+        raise ImageError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise all kinds on damaged data
         raise ImageError(f"{name}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from error
 

@@ -278,11 +278,11 @@ class Training:
     def _iteration(self, batch: Images) -> tuple[float, int]:
         """One optimizer step. Returns the mean loss of the batch and the number of right answers."""
         x, target, y = self._batch(batch)
+        lr = self.schedule.lr(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.lr(self.step)
+            group["lr"] = lr
         self.optimizer.zero_grad()
-        whole = self.recipe.at("batch_size", self.epoch)
-        size = math.ceil(whole / self.recipe.at("accumulate", self.epoch) / self.world.size)  # of this process's share of a part
+        whole, size = self.recipe.at("batch_size", self.epoch), self.recipe.part_size(self.epoch, self.world.size)
         parts = list(zip(*(t.split(size) for t in (x, target, y))))
         sums = torch.zeros(3, device=self.device)
         for i, (part_x, part_target, part_y) in enumerate(parts):

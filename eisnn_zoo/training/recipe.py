@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from typing import Annotated, Literal
 
 import yaml
@@ -148,6 +149,10 @@ class Recipe(BaseModel):
         """The value of one of :data:`OVER_EPOCHS` in this epoch; of lr, that of the cycle, whose peak it is."""
         value = getattr(self, key)
         return value[max(first for first in value if first <= epoch)] if isinstance(value, dict) else value
+
+    def part_size(self, epoch: int, processes: int) -> int:
+        """Images that each process computes at a time, of a whole batch."""
+        return math.ceil(self.at("batch_size", epoch) / self.at("accumulate", epoch) / processes)
 
     @property
     def final_steps(self) -> int:

@@ -81,8 +81,7 @@ def check_parts(recipe: Recipe, images: int, processes: int) -> None:
     model = MODELS[recipe.model]
     least = 2 if model.family == "mlp" else 1  # maps have several places in an image
     for epoch in range(recipe.epochs) if model.kind == "bn" else ():
-        batch = recipe.at("batch_size", epoch)
-        size = math.ceil(batch / recipe.at("accumulate", epoch) / processes)
+        batch, size = recipe.at("batch_size", epoch), recipe.part_size(epoch, processes)
         for share in {(images % batch or batch) // processes, min(batch, images) // processes}:
             part = share and (share % size or size)
             if part < least:
