@@ -60,6 +60,8 @@ def _locate_folder(folder: Path) -> Located:
     if not (folder / WEIGHTS).is_file():
         runs = [d for d in ("best", "last") if (folder / d / WEIGHTS).is_file()]
         if not runs:
+            if onnx := next(folder.glob("*.onnx"), None):
+                raise UsageError(f"{folder} holds no {WEIGHTS}, but an ONNX file: give {onnx} itself")
             raise UsageError(f"{folder} holds no {WEIGHTS}: give the folder of a published model or of a run")
         folder = folder / runs[0]
     return Located(folder / WEIGHTS, read_config(folder / "config.json"))

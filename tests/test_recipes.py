@@ -138,6 +138,7 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "ei_ratio: 0.5", r"line 3: ei_ratio = 0\.5: .*integer"),
     ("model: bn_vgg8_cifar10\nei_ratio: 8", r"line 2: ei_ratio = 8: bn_vgg8_cifar10 has no inhibitory cells"),
     (HEAD + "lr: 1e-3\nlr: 2e-3", r"line 4: key 'lr' stands there twice"),
+    (HEAD + "lr: {0: 1e-3,\n  0: 2e-3}", r"line 4: key '0' stands there twice"),
     (HEAD + "lr: [1", r"is not YAML: .*line 3"),
     ("model: ei_vgg8_nmnist\ntime_steps: {0: 1, 3: 2}", r"line 2: time_steps = .*fixed number of frames"),
     ("model: ei_vgg8", r"dataset: ei_vgg8 names no dataset"),
@@ -157,6 +158,8 @@ def test_every_mistake_is_one_sentence_with_its_line(tmp_path, text, said):
 def test_settings_from_the_command_line_are_checked_too():
     with pytest.raises(RecipeError, match=r"unknown key 'epoch', did you mean 'epochs'\?"):
         load_recipe("ei_vgg8_cifar10", {"epoch": "3"})
+    with pytest.raises(RecipeError, match=r"^lr=\{0: 1, 0: 2\}: .*key '0' stands there twice$"):
+        load_recipe("ei_vgg8_cifar10", {"lr": "{0: 1, 0: 2}"})
     with pytest.raises(RecipeError, match=r"lr = 'x'"):
         load_recipe("ei_vgg8_cifar10", {"lr": "x"})
     with pytest.raises(RecipeError, match=r"lr=\[1: the value is not YAML"):

@@ -130,6 +130,12 @@ def test_what_cannot_be_meant(spec, word):
         locate(spec)
 
 
+def test_a_folder_with_an_onnx_file_alone_names_it(tmp_path):
+    (tmp_path / "small.onnx").touch()
+    with pytest.raises(UsageError, match=f"but an ONNX file: give {tmp_path / 'small.onnx'} itself"):
+        locate(str(tmp_path))
+
+
 def test_the_hub_out_of_reach_is_one_sentence():
     with pytest.raises(ZooError, match="HF_HUB_OFFLINE"):
         locate("hf-hub:nobody/nothing")

@@ -19,7 +19,15 @@ class RecipeError(UsageError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-3 as a text; people mean the number."""
+    """YAML 1.1 reads 2e-3 as a text, where people mean the number, and takes the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise RecipeError(f"line {key.start_mark.line + 1}: key {key.value!r} stands there twice")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
@@ -62,17 +70,15 @@ def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Re
         text = path.read_text("utf-8")
         root = yaml.compose(text, _Loader)
         values = yaml.load(text, _Loader)  # a SafeLoader
+    except RecipeError as error:
+        raise RecipeError(f"{path}, {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: 2024-99-99, which YAML takes for a date
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no 'key: value' lines")
-    lines: dict[str, int] = {}
-    for key, _ in root.value:
-        if key.value in lines:
-            raise RecipeError(f"{path}, line {key.start_mark.line + 1}: key {key.value!r} stands there twice")
-        lines[key.value] = key.start_mark.line + 1
+    lines = {key.value: key.start_mark.line + 1 for key, _ in root.value}
     for key, value in (overrides or {}).items():
         values[key] = parse_value(key, value)
         lines.pop(key, None)
@@ -83,6 +89,8 @@ def parse_value(key: str, text: str) -> object:
     """A value given as YAML text, as in --set. Raises RecipeError."""
     try:
         return yaml.load(text, _Loader)
+    except RecipeError as error:
+        raise RecipeError(f"{key}={text}: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError):
         raise RecipeError(f"{key}={text}: the value is not YAML") from None
 
