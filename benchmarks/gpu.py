@@ -23,9 +23,9 @@ from torch import Tensor
 
 from eisnn_zoo import fused, fusing
 from eisnn_zoo.benchmarking.timing import alternate
+from eisnn_zoo.compiling import compile_options
 from eisnn_zoo.ei import excitatory_current
 from eisnn_zoo.files import to_csv, write_atomic
-from eisnn_zoo.layout import compile_options
 from eisnn_zoo.machine import machine
 from eisnn_zoo.neuron import LIF, SURROGATES
 from eisnn_zoo.precision import strict_arithmetic

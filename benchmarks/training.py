@@ -36,10 +36,10 @@ from eisnn_zoo import initialize
 from eisnn_zoo.benchmarking.literal import Literal
 from eisnn_zoo.benchmarking.timing import alternate, fair_clock
 from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.compiling import compile_options
 from eisnn_zoo.count import count
 from eisnn_zoo.ei import EISynapses
 from eisnn_zoo.files import to_csv, write_atomic
-from eisnn_zoo.layout import compile_options
 from eisnn_zoo.machine import machine, peak_memory, processor
 from eisnn_zoo.networks import SpikingNet, build
 from eisnn_zoo.precision import strict_arithmetic

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from eisnn_zoo.analysis.figures import GREY, label, layer_axis, legend, new, percent, to_png
 from eisnn_zoo.analysis.measures import FiringRates
 from eisnn_zoo.analysis.probes import stream
 from eisnn_zoo.catalog import MODELS as CATALOG
+from eisnn_zoo.figures import GREY, label, layer_axis, legend, new, percent, to_png
 from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.data import load_data

@@ -17,7 +17,7 @@ from pathlib import Path
 from generated import write_between
 from matplotlib.figure import Figure
 
-from eisnn_zoo.analysis.figures import to_png
+from eisnn_zoo.figures import to_png
 from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.training.run import Run
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from eisnn_zoo.analysis.evolution import read_evolution
-from eisnn_zoo.analysis.figures import label, layer_axis, new, percent, to_png
 from eisnn_zoo.analysis.snapshot import Snapshot
+from eisnn_zoo.figures import label, layer_axis, new, percent, to_png
 from eisnn_zoo.files import to_csv, write_atomic
 
 HERE = Path(__file__).parent

@@ -7,7 +7,8 @@ from pathlib import Path
 from generated import between, write_between
 
 from eisnn_zoo.catalog import MODELS
-from eisnn_zoo.table import weights_of
+from eisnn_zoo.config import read_config
+from eisnn_zoo.table import Weights, hub_folder, weights_of
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -21,9 +22,16 @@ def rows() -> list[tuple[str, ...]]:
         ours = [w for w in weights if w.folder]
         released = f"{model.released_top1:.2f}" if model.released_top1 is not None else "none released"
         mine = "<br>".join(f"**{w.top1:.2f}** (`{w.tag}`)" for w in ours) or "not measured"
-        how = "<br>".join("; ".join(filter(None, (w.obtained, w.trained, f"T = {w.time_steps}" if w.time_steps else ""))) for w in ours)
+        how = "<br>".join("; ".join(filter(None, (w.obtained, _last_epoch(w), w.trained, f"T = {w.time_steps}" if w.time_steps else "")))
+                          for w in ours)
         out.append((f"`{model.name}`", model.dataset.title if model.dataset else "", released, mine, how))
     return out
+
+
+def _last_epoch(weights: Weights) -> str:
+    """Its figure, where the best epoch is published."""
+    facts = read_config(hub_folder() / weights.folder / "config.json").facts or {}
+    return f"last epoch: {facts['top1_last']:.2f}" if facts.get("weights") == "best" and "top1_last" in facts else ""
 
 
 def table() -> str:

@@ -37,7 +37,7 @@ class Dataset:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        return _labels(self.name)
+        return _labels(SAME_LABELS.get(self.name, self.name))
 
 
 @cache
@@ -59,6 +59,8 @@ DATASETS = {d.name: d for d in (
 DEPTHS = {"vgg": (8, 11, 16, 19), "resnet": (18, 34, 50, 101, 152), "mlp": (2, 4, 6, 8, 12, 16)}
 TITLES = {"vgg": "VGG", "resnet": "ResNet", "mlp": "MLP"}
 KINDS = {"ei": "E-I", "bn": "BN"}
+TIME_STEPS = 4  # of a bare architecture
+SAME_LABELS = {"cifar10dvs": "cifar10", "nmnist": "mnist"}
 
 # Architecture and dataset of the paper's tables, with the top-1 accuracy (%) of the checkpoint the authors released:
 # their best epoch on the test set, as the release holds out no validation split.
@@ -79,7 +81,7 @@ class Model:
         name: ``<kind>_<family><depth>`` or ``<kind>_<family><depth>_<dataset>``.
         kind: "ei" or "bn".
         family, depth: "vgg", 16.
-        dataset: None for a bare architecture (10 classes, RGB, T = 4).
+        dataset: None for a bare architecture (10 classes, RGB, T = TIME_STEPS).
     """
 
     name: str
@@ -101,7 +103,7 @@ class Model:
     @property
     def options(self) -> dict:
         """Constructor arguments that the name fixes."""
-        fixed = {"in_chans": self.input_size[0], "num_classes": 10}
+        fixed = {"in_chans": self.input_size[0], "num_classes": 10, "time_steps": TIME_STEPS}
         if self.dataset:
             fixed |= {"num_classes": self.dataset.num_classes, "time_steps": self.dataset.time_steps}
             if self.dataset.event:

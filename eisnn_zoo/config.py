@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Config:
         label_names: one per class.
         tag: of the weights ("zoo", "paper", a run's name).
         facts: whatever the publisher recorded: recipe, accuracy, epochs, sha256 ...
+        size: pixels a side of its input; the model's own where None.
     """
 
     model: Model
@@ -90,6 +92,11 @@ class Config:
             "eisnn_zoo": self.facts or {},
         }))
 
+    @property
+    def text(self) -> str:
+        """The content of config.json."""
+        return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+
 
 def base_config(model: Model, tag: str = "") -> Config:
     """The configuration that a name alone stands for."""
@@ -114,22 +121,22 @@ def parse_config(raw: object, where: str) -> Config:
     if not all(isinstance(part, dict) for part in (args, cfg, facts)):
         raise ZooError(f"{where}: model_args, pretrained_cfg and eisnn_zoo must be objects")
     options = {**model.options, **args}
-    classes = options["num_classes"]
-    labels = raw.get("label_names") or cfg.get("label_names") or (model.dataset.label_names if model.dataset else None)
-    if labels is None and isinstance(classes, int) and 0 <= classes <= 10**6:
+    classes, channels, steps = options["num_classes"], options["in_chans"], options["time_steps"]
+    labels = raw.get("label_names") or cfg.get("label_names") or None
+    if labels is None and model.dataset and classes == model.dataset.num_classes:
+        labels = model.dataset.label_names
+    if labels is None and _whole(classes, 0, 10**6):
         labels = [f"class {i}" for i in range(classes)]
-    if not isinstance(classes, int) or not isinstance(labels, (list, tuple)) or len(labels) != classes \
+    if not _whole(classes, 0) or not isinstance(labels, (list, tuple)) or len(labels) != classes \
             or raw.get("num_classes", classes) != classes:
         raise ZooError(f"{where}: {classes} classes in model_args, {raw.get('num_classes')} in num_classes and "
                        f"{len(labels) if isinstance(labels, (list, tuple)) else 'no'} label names do not agree")
-    channels = options["in_chans"]
-    if not isinstance(channels, int) or not 1 <= channels <= 1024:
+    if not _whole(channels, 1, 1024):
         raise ZooError(f"{where}: in_chans {channels!r} is no number of input channels")
-    steps = options.get("time_steps", 1)
-    if not isinstance(steps, int) or steps < 1:
+    if not _whole(steps, 1):
         raise ZooError(f"{where}: time_steps {steps!r} is no number of time steps")
     size = cfg.get("input_size") or (channels, *model.input_size[1:])
-    if not (isinstance(size, (list, tuple)) and len(size) == 3 and isinstance(size[1], int) and 1 <= size[1] <= 4096
+    if not (isinstance(size, (list, tuple)) and len(size) == 3 and _whole(size[1], 1, 4096)
             and list(size) == [channels, size[1], size[1]]):
         raise ZooError(f"{where}: input_size {size!r} is not ({channels}, side, side), what the network takes")
     for key, value in preprocessing(channels).items():
@@ -137,6 +144,10 @@ def parse_config(raw: object, where: str) -> Config:
         if (tuple(given) if isinstance(given, list) else given) != value:
             raise ZooError(f"{where}: {key} {given!r} is not how images reach an E-I network, which is {value!r}")
     return Config(model, options, tuple(map(str, labels)), str(cfg.get("tag") or ""), facts, size[1])
+
+
+def _whole(value: object, least: int, most: float = math.inf) -> bool:
+    return type(value) is int and least <= value <= most  # True and False are int's, too, for isinstance
 
 
 def read_config(path: Path) -> Config:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .catalog import Model
-from .shapes import MLP_WIDTHS, RESNET_BLOCKS, RESNET_WIDTHS, VGG_WIDTHS
-
-EI_RATIO = 4
+from .shapes import EI_RATIO, MLP_WIDTHS, RESNET_BLOCKS, RESNET_WIDTHS, VGG_WIDTHS
 
 
 @dataclass
@@ -56,18 +54,18 @@ class Count:
         self.head = classes * n_in
 
 
-def count(model: Model, side: int = 0, ei_ratio: int = EI_RATIO) -> Count:
-    """Of a catalog entry with its own number of classes.
+def count(model: Model, side: int = 0, **options) -> Count:
+    """Of a catalog entry.
 
     Args:
         side: of its input in pixels, the model's own where 0.
-        ei_ratio: excitatory cells per inhibitory one.
+        options: of the network, which override those that the name fixes; only what changes the count is read.
     """
-    channels, own, _ = model.input_size
-    side = side or own
-    total = Count(model.kind, bool(model.options.get("event_input")), ei_ratio)
-    width = {"vgg": _vgg, "resnet": _resnet, "mlp": _mlp}[model.family](total, model.depth, channels, side)
-    total.readout(width, model.options["num_classes"])
+    options = {**model.options, **options}
+    total = Count(model.kind, bool(options.get("event_input")), options.get("ei_ratio", EI_RATIO))
+    add = {"vgg": _vgg, "resnet": _resnet, "mlp": _mlp}[model.family]
+    width = add(total, model.depth, options["in_chans"], side or model.input_size[1])
+    total.readout(width, options["num_classes"])
     return total
 
 

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from .convolution import conv2d
 from .layout import as_map, in_memory_order
 from .precision import full_precision, matmul_full
+from .shapes import EI_RATIO
 
+STABILISATIONS = ("adaptive", "no_ste", "none")
 ASSUMED_RATE = 0.2  # input statistics assumed until E-I Init sees data: spikes with this probability
 
 
@@ -34,7 +36,8 @@ def stabilise(i_div: Tensor, mode: str = "adaptive") -> Tensor:
 
     Args:
         i_div: divisive inhibition, ``[N, ...]``; each leading index is a slice.
-        mode: "adaptive"; the paper's ablations "no_ste" (no derivative at replaced entries) and "none" (D = identity).
+        mode: one of STABILISATIONS: "adaptive"; the paper's ablations "no_ste" (no derivative at replaced entries) and "none"
+            (D = identity).
     """
     if mode == "none":
         return i_div
@@ -66,7 +69,7 @@ class Synapses(nn.Module):
 class EISynapses(nn.Module):
     """W_EE, W_IE and W_EI of one layer: what the output layer is, and what every E-I layer begins with."""
 
-    def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = 4, device=None, dtype=None):
+    def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = EI_RATIO, device=None, dtype=None):
         super().__init__()
         if n_e < 1 or n_in < 1:
             raise ValueError(f"an E-I layer needs at least one input and one output, got {n_in} and {n_e}")
@@ -140,9 +143,10 @@ class EILayer(EISynapses):
     The weights are applied as matrices; a subclass may apply them otherwise (synaptic, drives).
     """
 
-    def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = 4, device=None, dtype=None):
+    def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = EI_RATIO, stabilisation: str = "adaptive",
+                 device=None, dtype=None):
         super().__init__(n_in, n_e, kernel, ei_ratio, device, dtype)
-        self.stabilisation = "adaptive"
+        self.stabilisation = stabilisation
         self.g_i = nn.Parameter(torch.empty(self.n_i, device=device, dtype=dtype))
         self.g_e = nn.Parameter(torch.empty(n_e, device=device, dtype=dtype))
         self.b_e = nn.Parameter(torch.empty(n_e, device=device, dtype=dtype))
@@ -203,13 +207,14 @@ class EIConv2d(EILayer):
         n_in, n_e: input channels and excitatory output channels.
         kernel_size, stride, padding: as in ``nn.Conv2d``; padding None keeps the size at stride 1.
         ei_ratio: excitatory cells per inhibitory cell; there is at least one of these.
+        stabilisation: see :func:`stabilise`.
 
     Shape: ``[N, n_in, H, W]`` >= 0 in, current ``[N, n_e, H', W']`` out; each of the N is a slice for D.
     """
 
     def __init__(self, n_in: int, n_e: int, kernel_size: int, stride: int = 1, padding: int | None = None,
-                 ei_ratio: int = 4, device=None, dtype=None):
-        super().__init__(n_in, n_e, (kernel_size, kernel_size), ei_ratio, device, dtype)
+                 ei_ratio: int = EI_RATIO, stabilisation: str = "adaptive", device=None, dtype=None):
+        super().__init__(n_in, n_e, (kernel_size, kernel_size), ei_ratio, stabilisation, device, dtype)
         self.n_in, self.kernel_size, self.stride = n_in, kernel_size, stride
         self.padding = kernel_size // 2 if padding is None else padding
 
@@ -226,16 +231,23 @@ class EIConv2d(EILayer):
 class EILinear(EILayer):
     """Fully connected E-I layer. Shape: ``[N, d]`` >= 0 in, current ``[N, n_e]`` out; each of the N is a slice for D."""
 
-    def __init__(self, n_in: int, n_e: int, ei_ratio: int = 4, device=None, dtype=None):
-        super().__init__(n_in, n_e, (), ei_ratio, device, dtype)
+    def __init__(self, n_in: int, n_e: int, ei_ratio: int = EI_RATIO, stabilisation: str = "adaptive", device=None, dtype=None):
+        super().__init__(n_in, n_e, (), ei_ratio, stabilisation, device, dtype)
 
 
 class EIReadout(EISynapses):
     """Output layer: I = I_EE - I_sub, no division, no gain, no bias. Shape: ``[N, d]`` in, ``[N, classes]`` out."""
 
-    def __init__(self, n_in: int, classes: int, ei_ratio: int = 4, device=None, dtype=None):
+    def __init__(self, n_in: int, classes: int, ei_ratio: int = EI_RATIO, device=None, dtype=None):
         super().__init__(n_in, classes, (), ei_ratio, device, dtype)
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.signed_weight(self.w_ei()))
+
+
+def project(model: nn.Module) -> None:
+    """Dale's law in every E-I layer of model; see :meth:`EISynapses.project_`."""
+    for module in model.modules():
+        if isinstance(module, EISynapses):
+            module.project_()

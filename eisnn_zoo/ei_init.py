@@ -26,7 +26,7 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int) -> None:
         seed: of the draws.
 
     Raises:
-        ValueError: negative input, or a layer whose input does not vary.
+        ValueError: negative input, or a layer whose input does not vary; model is then what it was.
     """
     import numpy as np
 
@@ -35,8 +35,9 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int) -> None:
     rng = np.random.default_rng(seed)
     if batch.dim() == 4:  # the statistics are those of the image shown T times
         batch = batch[:, None].expand(-1, model.time_steps, -1, -1, -1)
-    training = model.training
-    model.eval()._ready = True
+    training, unsure = model.training, model._unsure
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.eval()._unsure = False
 
     def draw_and_run(layer: EILayer, args: tuple[Tensor], _folded: Tensor) -> Tensor:
         layer.initialize(args[0], rng)
@@ -46,10 +47,15 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int) -> None:
     try:
         like = next(model.parameters())
         steps = model.forward_steps(batch.to(like.device, like.dtype))
+        if isinstance(model.head, EISynapses):
+            model.head.initialize(model.pool(steps.flatten(0, 1)), rng)
+    except Exception:
+        fresh = model._fresh
+        model.load_state_dict(before)
+        model._fresh, model._unsure = fresh, unsure
+        raise
     finally:
         for hook in hooks:
             hook.remove()
         model.train(training)
-    if isinstance(model.head, EISynapses):
-        model.head.initialize(model.pool(steps.flatten(0, 1)), rng)
     model.mark_initialised()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from timm.layers import register_notrace_function, register_notrace_module
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from . import convolution, ei, neuron, precision
 from .catalog import MODELS, Model
-from .config import timm_cfg
-from .locating import locate
+from .config import parse_config, timm_cfg
+from .locating import header_config, locate
 from .networks import FAMILIES
-from .networks.base import Spiking, merge_time, split_time
+from .networks.base import merge_time, split_time
+from .networks.cells import Spiking
 from .table import Weights, weights_of
 from .weights import adapt_state
 
@@ -47,7 +50,14 @@ def _filter(state: dict, network) -> dict:
     return state
 
 
+def _own_options(options: dict) -> dict:
+    """Those of a configuration that timm does not handle itself: T and the like."""
+    return {key: value for key, value in options.items() if key not in ("num_classes", "in_chans")}
+
+
 def _create(model: Model, pretrained: bool, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
+    if kwargs.get("feature_cls", "getter") not in ("getter", None):
+        raise ValueError(f"feature_cls {kwargs['feature_cls']!r}: spiking networks give features by 'getter', as means over time")
     overlay = dict(pretrained_cfg_overlay or {})
     ours = not hasattr(pretrained_cfg, "get") and getattr(pretrained_cfg, "source", "") in ("", None)
     given = any(overlay.get(k) for k in ("file", "url", "hf_hub_id", "state_dict"))
@@ -55,7 +65,11 @@ def _create(model: Model, pretrained: bool, pretrained_cfg=None, pretrained_cfg_
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else getattr(pretrained_cfg, "tag", None)
         located = locate(f"{model.name}.{tag}" if tag else model.name)
         overlay |= {"file": str(located.path), "hf_hub_id": None, "hf_hub_filename": None}
-        kwargs = {**{k: v for k, v in located.config.options.items() if k not in ("num_classes", "in_chans")}, **kwargs}
+        kwargs = {**_own_options(located.config.options), **kwargs}
+    elif given:  # and nothing of where our weights lie
+        overlay = {"file": None, "url": None, "hf_hub_id": None, "hf_hub_filename": None, **overlay}
+        if overlay["file"] and str(overlay["file"]).endswith(".safetensors") and (raw := header_config(Path(overlay["file"]))):
+            kwargs = {**_own_options(parse_config(raw, overlay["file"]).options), **kwargs}
     return build_model_with_cfg(
         FAMILIES[model.family], model.name, pretrained, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=overlay,
         pretrained_filter_fn=_filter, feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},

@@ -65,3 +65,9 @@ def to_csv(rows: Sequence[dict], columns: Iterable[str] | None = None, header: b
         writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+def read_numbers(path: Path) -> list[dict[str, float]]:
+    """A CSV file of numbers alone, row by row. Raises OSError, ValueError, TypeError."""
+    with path.open(newline="", encoding="utf-8") as f:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(f)]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from . import hub_client
 from .catalog import TITLES, Model
-from .config import MAX_BYTES, Config, base_config, find_model, parse_config, read_config
+from .config import MAX_BYTES, Config, base_config, parse_config, read_config
 from .errors import UsageError, ZooError
-from .table import WEIGHTS, Weights, hub_folder, list_weights, sha256, weights_of
+from .shapes import EI_RATIO
+from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, sha256
 
 MAX_HEADER = 2**24  # bytes: real ones have 50 KB
 
@@ -68,6 +69,8 @@ def _locate_folder(folder: Path) -> Located:
 
 
 def _locate_file(path: Path) -> Located:
+    if is_onnx(str(path)):
+        raise UsageError(f"{path} is an ONNX file, which predict, eval and benchmark take: name the weights themselves")
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is no .safetensors file: other weight formats can run code when loaded and are never read")
     raw = header_config(path)
@@ -81,14 +84,7 @@ def _locate_file(path: Path) -> Located:
 
 
 def _locate_name(spec: str, revision: str | None) -> Located:
-    name, _, tag = spec.partition(".")
-    model = find_model(name)
-    rows = weights_of(name)
-    if tag:
-        rows = [w for w in rows if w.tag == tag]
-        if not rows:
-            tags = ", ".join(w.tag for w in weights_of(name)) or "none"
-            raise UsageError(f"{name} has no weights tagged {tag!r}; its tags: {tags}")
+    model, rows = rows_of(spec)
     if not rows:
         have = ", ".join(w.name for w in list_weights() if w.local) or "none yet"
         raise UsageError(f"{model.name} has no trained weights; train it, or choose one that is here: {have}")
@@ -117,7 +113,7 @@ def released_config(model: Model, path: Path) -> Config:
             raise ValueError(f"{path.stat().st_size} bytes")
         raw = json.loads(path.read_text("utf-8"))
         said = {"type": raw["type"], "arch": raw["arch"], "num_layers": raw["num_layers"], "dataset": raw["dataset"]}
-        steps, ratio, tau = raw["T"], raw.get("ei_ratio", 4), raw.get("neuron", {}).get("tau", 2.0)
+        steps, ratio, tau = raw["T"], raw.get("ei_ratio", EI_RATIO), raw.get("neuron", {}).get("tau", 2.0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ZooError(f"{path} is no configuration of the release: {error!r}") from error
     wanted = {"type": "EI-SNN", "arch": TITLES[model.family], "num_layers": model.depth, "dataset": model.dataset.release}

@@ -102,11 +102,14 @@ class LIF(nn.Module):
             if t > 0:
                 v = v * decay + current[0 if held else t]
             s = spike(v - self.threshold, self.surrogate, self.alpha)
-            fired = s.detach()
-            v = v - fired * self.threshold if self.reset == "soft" else v * (1 - fired)
+            v = self.after(v, s.detach())
             spikes.append(s)
         out = compact_spikes(torch.stack(spikes))
         return as_map(out) if channels_last else out
+
+    def after(self, v: Tensor, spikes: Tensor) -> Tensor:
+        """The membrane v once the neurons that sent spikes (0 or 1) are reset."""
+        return v - spikes * self.threshold if self.reset == "soft" else v * (1 - spikes)
 
     def extra_repr(self) -> str:
         return (f"tau={self.tau:g}, threshold={self.threshold:g}, surrogate={self.surrogate}, alpha={self.alpha:g}, "

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .ei import EISynapses
-from .networks.base import BNConv2d, BNLinear, SpikingNet
+from .networks.base import SpikingNet
+from .networks.cells import BNConv2d, BNLinear
 from .networks.resnet import SEWBlock
 
 _EI = {"ee.weight": "{w}{conv}ee{weight}", "ie.weight": "{w}{conv}ie{weight}", "ei.weight": "{n}weight_ei",

@@ -8,6 +8,9 @@ VGG_WIDTHS = {
 }
 """Output channels of the 3x3 convolutions between two pools, by depth."""
 
+EI_RATIO = 4
+"""Excitatory cells per inhibitory cell, where nothing else is asked for."""
+
 RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Residual blocks in each stage, by depth; from 50 on they are bottlenecks of 4 times the width."""
 

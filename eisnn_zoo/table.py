@@ -12,7 +12,8 @@ from pathlib import Path
 
 from . import hub_client
 from .catalog import MODELS, RELEASE_REPO, Model
-from .errors import ZooError
+from .config import find_model
+from .errors import UsageError, ZooError
 from .files import write_atomic
 
 WEIGHTS = "model.safetensors"
@@ -26,6 +27,7 @@ class Weights:
         model, tag: what ``model.tag`` loads.
         top1: accuracy in % on the test set; obtained: how that figure came about.
         folder: below hub/, for weights that come with the package; repo, file, revision: on the Hub, for the others.
+        license: of the weights. recipe: by which they were trained, and trained: for how long, on what; where we trained them.
         sha256, size: of the file, where we host it.
         time_steps: T of the published network, the architecture's where 0.
     """
@@ -108,6 +110,15 @@ def list_weights() -> tuple[Weights, ...]:
 
 def weights_of(name: str) -> list[Weights]:
     return [w for w in list_weights() if w.model.name == name]
+
+
+def rows_of(spec: str) -> tuple[Model, list[Weights]]:
+    """The model of a name with or without a tag, and its weights: all, or those of the tag. Raises UsageError: no such name or tag."""
+    name, _, tag = spec.partition(".")
+    model, rows = find_model(name), weights_of(name)
+    if tag and tag not in (tags := [w.tag for w in rows]):
+        raise UsageError(f"{name} has no weights tagged {tag!r}; its tags: {', '.join(tags) or 'none'}")
+    return model, [w for w in rows if tag in ("", w.tag)]
 
 
 def default_weights() -> Weights:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .catalog import MODELS
-from .errors import ZooError
+from .config import Config
+from .errors import UsageError, ZooError
+from .files import write_atomic
 from .locating import Located, check_header, locate
+from .table import WEIGHTS
 
 if TYPE_CHECKING:
     from .networks import SpikingNet
@@ -18,24 +21,49 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def load_network(located: Located, **options) -> SpikingNet:
-    """The network with its weights, in evaluation mode; options override the configuration's (time_steps, say).
+    """The network with its weights, in evaluation mode; options that are not None override the configuration's (time_steps, say).
 
     Raises:
-        ZooError: the file does not hold this network's weights, or breaks Dale's law.
+        ZooError: the file does not hold this network's weights, or breaks Dale's law. UsageError: options that cannot be.
     """
     from .networks import build
 
     config = located.config
     check_header(located)
+    given = {key: value for key, value in options.items() if value is not None}
     try:
-        network = build(config.model.name, **{**config.options, **options})
+        network = build(config.model.name, **{**config.options, **given})
     except (TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+        if given:
+            raise UsageError(f"{config.name} with {_words(given)}: {error}") from error
         raise ZooError(f"{located.path.parent}: the configuration does not fit {config.model.name}: {error}") from error
     state = adapt_state(read_tensors(located.path), config.model.name, located.path)
-    problems = network.load_state_dict_report(state)
-    if problems:
-        raise ZooError(f"{located.path} does not hold the weights of {config.name}: {' '.join(problems.split())[:500]}")
+    load_state(network, state, f"the weights of {config.name} do not fit a network with {_words(given)}; for other classes or channels use "
+                               "timm.create_model(..., pretrained=True), or `eisnn-zoo finetune`" if given else
+                               f"{located.path} does not hold the weights of {config.name}")
     return network.eval()
+
+
+def _words(options: dict) -> str:
+    return ", ".join(f"{key} = {value!r}" for key, value in options.items())
+
+
+def load_state(network: SpikingNet, state: dict, otherwise: str) -> None:
+    """Loads state strictly. Raises ZooError, which begins with otherwise, where not all of it fits."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        what = " ".join(str(error).partition(":")[2].split())  # less "Error(s) in loading state_dict for SpikingVGG"
+        raise ZooError(f"{otherwise}: {what[:500]}") from error
+
+
+def save_network(folder: Path, state: dict, config: Config) -> None:
+    """Writes ``model.safetensors`` and ``config.json``, each complete or not at all; the former has the latter in its header too."""
+    from safetensors.torch import save_file
+
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    write_atomic(folder / WEIGHTS, lambda beside: save_file(tensors, beside, {"format": "pt", "config": config.text}))
+    write_atomic(folder / "config.json", config.text)
 
 
 def read_tensors(path: Path) -> dict:
@@ -78,7 +106,7 @@ def create_model(name: str, pretrained: bool = False, **options) -> SpikingNet:
 
     Args:
         name: ``ei_vgg8_cifar10``, with or without a tag, or anything :func:`locate` takes.
-        pretrained: load weights. An address or a path always does. A name without a tag takes weights that are here
+        pretrained: load weights. A tag, an address or a path always does. A name without a tag takes weights that are here
             before weights on the Hub, and logs which.
         options: of :class:`~eisnn_zoo.networks.SpikingNet`; they override what the name or configuration fixes.
 

@@ -52,26 +52,23 @@ def without_torch(tmp_path_factory):
 @pytest.fixture
 def model_folder(tmp_path):
     """A published-model folder with an untrained but initialised network: model_folder("ei_vgg8_cifar10")."""
-    from safetensors.torch import save_file
-
-    def make(name: str, tag: str = "test", folder: Path | None = None, **options) -> Path:
-        import json
+    def make(name: str, tag: str = "test", folder: Path | None = None, size: int | None = None, **options) -> Path:
+        from dataclasses import replace
 
         import torch
 
-        from eisnn_zoo.config import Config, base_config, find_model
+        from eisnn_zoo.config import base_config, find_model
         from eisnn_zoo.networks import build
+        from eisnn_zoo.weights import save_network
 
         torch.manual_seed(1)
         network = build(name, **options)
         if network.kind == "ei":
             network.mark_initialised()
         base = base_config(find_model(name), tag)
-        config = Config(base.model, {**base.options, **options}, base.label_names, tag).to_json()
         folder = folder or tmp_path / f"{name}.{tag}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(config))
-        save_file(network.state_dict(), folder / "model.safetensors", {"format": "pt", "config": json.dumps(config)})
+        save_network(folder, network.state_dict(), replace(base, options={**base.options, **options}, size=size))
         return folder
 
     return make

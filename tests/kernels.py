@@ -10,7 +10,7 @@ from eisnn_zoo import fused, fusing
 from eisnn_zoo.analysis.probes import record
 from eisnn_zoo.ei import excitatory_current
 from eisnn_zoo.networks import SpikingMLP
-from eisnn_zoo.networks.base import Cells
+from eisnn_zoo.networks.cells import Cells
 from eisnn_zoo.neuron import LIF, SURROGATES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,7 +80,7 @@ class Net(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        cells = Cells("ei", 4, DEVICE)
+        cells = Cells("ei", 4, device=DEVICE)
         torch.manual_seed(0)
         self.layers = torch.nn.ModuleList([cells.conv(3, 8, 3), cells.conv(8, 6, 3, 2)])
 

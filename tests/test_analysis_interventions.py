@@ -12,7 +12,7 @@ from eisnn_zoo.ei import EILinear
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.networks import build
-from eisnn_zoo.networks.base import Spiking
+from eisnn_zoo.networks.cells import Spiking
 from eisnn_zoo.neuron import LIF
 
 

@@ -13,7 +13,7 @@ from eisnn_zoo.analysis.parameters import bimodality_coefficient, parameter_rows
 from eisnn_zoo.analysis.similarity import cka, unbiased_hsic
 from eisnn_zoo.ei import EILinear
 from eisnn_zoo.networks import build
-from eisnn_zoo.networks.base import Spiking
+from eisnn_zoo.networks.cells import Spiking
 from eisnn_zoo.neuron import LIF
 
 

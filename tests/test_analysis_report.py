@@ -15,12 +15,12 @@ pytest.importorskip("matplotlib")
 
 from eisnn_zoo.analysis.batches import Batches
 from eisnn_zoo.analysis.explain import explain, occlusion
-from eisnn_zoo.analysis.figures import new
 from eisnn_zoo.analysis.prose import PROSE
 from eisnn_zoo.analysis.report import plain_section, render
 from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES, Subject
 from eisnn_zoo.cli import analyze as command
 from eisnn_zoo.ei_init import initialize
+from eisnn_zoo.figures import new
 from eisnn_zoo.networks import build
 
 

@@ -21,7 +21,7 @@ from eisnn_zoo.table import default_weights
 
 
 @pytest.mark.parametrize("name, shape, options", [
-    ("ei_vgg8", (3, 32, 32), {}), ("ei_resnet18", (3, 16, 16), {"time_steps": 2}), ("ei_mlp4_mnist", (1, 28, 28), {}),
+    ("ei_vgg8", (3, 32, 32), {}), ("ei_resnet18", (3, 16, 16), {"time_steps": 2, "reset": "hard"}), ("ei_mlp4_mnist", (1, 28, 28), {}),
     ("ei_vgg8_cifar10dvs", (2, 2, 32, 32), {"time_steps": 2}),
 ])
 def test_the_literal_formulation_is_the_network(name, shape, options):

@@ -51,7 +51,8 @@ def test_info_says_what_there_is_to_know(cli):
 def test_info_tells_the_cost_of_the_weights_as_published(cli):
     found = json.loads(cli("info", "ei_resnet18_cifar10", "-f", "json")[1])
     weights = next(row for row in found["weights"] if row["tag"] == "zoo")
-    assert weights["macs_per_inference"] < found["macs_per_inference"] * weights["time_steps"] / found["time_steps"] * 1.01
+    part = weights["time_steps"] / found["time_steps"]  # but of the first layer, which a picture passes once
+    assert 0.99 * part < weights["macs_per_inference"] / found["macs_per_inference"] < 1.01 * part and part == 0.5
 
 
 def test_info_of_every_model(cli):
@@ -61,7 +62,7 @@ def test_info_of_every_model(cli):
 
 def test_no_command_shows_the_help(cli):
     code, out, err = cli()
-    assert "predict" in out + err and code in (0, 2)
+    assert code == 2 and "predict" in out + err
     assert cli("--version")[1].strip().count(".") == 2
     assert cli("predct", "x.png")[0] == 2
 

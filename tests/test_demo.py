@@ -24,9 +24,10 @@ pytest.importorskip("matplotlib")
 from conftest import DATA
 
 from eisnn_zoo.analysis.interventions import scale_subtraction
-from eisnn_zoo.analysis.probes import record
+from eisnn_zoo.analysis.probes import record, spiking_layers
 from eisnn_zoo.analysis.response import CLASSES, Response, compare_inhibition, foremost, raster_band, raster_neurons, respond
 from eisnn_zoo.locating import locate
+from eisnn_zoo.networks import build
 from eisnn_zoo.table import default_weights
 from eisnn_zoo.weights import load_network
 
@@ -71,6 +72,16 @@ def test_inhibition_is_changed_for_one_response_only():
     assert compare_inhibition(model, x, division=2.0)[1].total_spikes < trained.total_spikes
     assert compare_inhibition(model, x, subtraction=50.0)[1].silent and not trained.silent
     assert torch.equal(model(x[None]), before)
+
+
+@torch.no_grad()
+def test_a_resnet_answers_through_its_shortcuts():
+    """A last layer that is silent does not make the network so: spikes pass it by."""
+    model = build("ei_resnet18").eval()
+    model.mark_initialised()
+    list(spiking_layers(model).values())[-1].current.b_e.fill_(-9.0)
+    response = respond(model, torch.rand(3, 32, 32))
+    assert not list(response.spikes.values())[-1].any() and response.evidence.any() and not response.silent
 
 
 def made(evidence: list[float], *spikes: list[list[int]]) -> Response:
@@ -183,9 +194,9 @@ def test_a_taken_port_and_a_foreign_address_are_one_sentence(cli):
 
 
 def test_without_gradio_the_command_says_what_to_install(cli, monkeypatch):
-    from eisnn_zoo.cli import demo as command
+    from eisnn_zoo.cli import output
 
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "gradio" else True)
+    monkeypatch.setattr(output, "find_spec", lambda name: None if name == "gradio" else True)
     code, out, err = cli("demo")
     assert (code, out) == (1, "") and err == "Error: this command needs gradio: pip install 'eisnn-zoo[demo]'\n"
 

@@ -4,10 +4,14 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 from eisnn_zoo.catalog import MODELS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 def test_the_results_table_is_up_to_date(monkeypatch):
@@ -19,24 +23,34 @@ def test_the_results_table_is_up_to_date(monkeypatch):
     assert len(module.rows()) >= 11
 
 
-def test_names_in_the_readme_exist():
-    named = set(re.findall(r"\b(?:ei|bn)_(?:vgg|resnet|mlp)\d+\w*", README))
-    assert named and named <= set(MODELS), named - set(MODELS)
+@each_page
+def test_names_exist(page):
+    named = set(re.findall(r"\b(?:ei|bn)_(?:vgg|resnet|mlp)\d+\w*", page.read_text("utf-8")))
+    assert named <= set(MODELS), named - set(MODELS)
 
 
-def test_links_in_the_readme_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README) + re.findall(r'src="(?!https?:)([^"]+)"', README):
-        assert (ROOT / target).exists(), target
+@each_page
+def test_links_lead_somewhere(page):
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text) + re.findall(r'src="(?!https?:)([^"]+)"', text):
+        assert (page.parent / target).exists(), target
 
 
-def test_commands_in_the_readme_exist():
+@each_page
+def test_commands_and_their_options_exist(page):
     from typer.main import get_command
 
     from eisnn_zoo.cli import app
 
-    commands = set(get_command(app).commands)
-    used = set(re.findall(r"^(?:\S*/)?eisnn-zoo ([a-z]+)", README, re.M)) | set(re.findall(r"`eisnn-zoo ([a-z]+)", README))
-    assert used and used <= commands, used - commands
+    commands = get_command(app).commands
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    for line in re.findall(r"(?:^|`|&& )(?:\S*/)?eisnn-zoo ([a-z]+[^`\n#&|]*)", text, re.M):
+        name, *rest = line.split()
+        assert name in commands, line
+        known = {option for command in (commands[name], *getattr(commands[name], "commands", {}).values())
+                 for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        used = {word.partition("=")[0] for word in rest if word.startswith("--")} - {"--help"}
+        assert used <= known, f"{line}: {used - known}"
 
 
 def test_the_citation_is_the_cards():

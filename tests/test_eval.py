@@ -69,6 +69,8 @@ def test_own_pictures_through_an_onnx_file(without_torch, tmp_path):
     (["ei_vgg8_cifar10", "--backend", "onnx", "--early-exit", "0.9"], 2, ["--early-exit needs", "--backend torch"]),
     (["ei_mlp4_mnist", "--backend", "onnx"], 2, ["has no ONNX file", "eisnn-zoo export"]),
     (["ei_vgg8_cifar10", "--output", __file__], 2, ["is a file: name a folder"]),
+    (["ei_vgg8_cifar10", "--dataset", "mnist"], 2, ["cannot be measured on MNIST", "input channels: 3, there 1"]),
+    (["ei_vgg8_cifar10", "--dataset", "cifar100"], 2, ["cannot be measured on CIFAR-100", "classes: 10, there 100"]),
     (["ei_vgg8_cifar10", "--backend", "jax"], 2, ["--backend jax"]),
     (["ei_vgg8_cifar10", "--device", "cuda"], 2, ["--device cuda", "--device cpu"]),
     (["ei_vgg8_cifar10", "--device", "cuda", "--backend", "onnx"], 1, ["onnxruntime-gpu", "--device cpu"]),

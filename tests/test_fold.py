@@ -126,6 +126,16 @@ def test_compiled_stages_give_the_same():
         torch.testing.assert_close(folded(x), net(x), rtol=1e-9, atol=1e-9)
 
 
+def test_weights_that_break_dales_law_are_not_folded():
+    net = build("ei_mlp2")
+    with torch.no_grad():
+        net.stages[0].layers[0].current.ie.weight[0, 0] = -1
+    with pytest.raises(ValueError, match="project_"):
+        fold(net)
+    net.project_()
+    fold(net)
+
+
 def test_ablated_layers_stay_ablated():
     layer = EIConv2d(3, 8, 3).double()
     layer.stabilisation = "none"

@@ -63,7 +63,7 @@ def headers(header: dict, data: bytes, rng: random.Random):
     for _ in range(40):
         name = rng.choice(names)
         shape = header[name]["shape"]
-        bad = rng.choice([[*shape, 2], [2**40, *shape], [-1], [2**32, 2**32], "x", None, [*reversed(shape), 1], [1.5]])
+        bad = rng.choice([[*shape, 2], [2**40, *shape], [-1], [2**32, 2**32], "x", None, [*reversed(shape), 1, 1], [1.5]])
         yield f"{name} of shape {bad}", file(changed(name, shape=bad), data)
     for _ in range(20):
         name = rng.choice(names)
@@ -117,6 +117,7 @@ def configurations(raw: dict, rng: random.Random):
     for part in ("model_args", "pretrained_cfg", "eisnn_zoo"):
         for value in (3, "x", [1]):
             yield f"{part} = {value!r}", changed(**{part: value})
+    yield "in_chans that Python takes for a 1", changed("model_args", in_chans=True)
     yield "unknown option", changed("model_args", nonsense=1)
     yield "labels in another order", changed(label_names=raw["label_names"][::-1])
     for text in ("", "{", "[]", "null", "3", '"x"', "[" * 50_000, "\x00", '{"architecture": ' * 2000, " " * (2**20 + 1)):

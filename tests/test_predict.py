@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eisnn_zoo.config import base_config, find_model
 from eisnn_zoo.inference import integer
@@ -101,9 +102,9 @@ def test_stdin_list_and_pattern(cli, tmp_path):
     _, out, _ = cli("predict", "-", "-f", "json", stdin=FILES[3].read_bytes())
     assert json.loads(out)[0]["path"] == "-"
     listed = tmp_path / "list.txt"
-    listed.write_text(f"{FILES[4]}\n\n{FILES[5]}\n")
+    listed.write_text(f"{FILES[4]}\n\n{IMAGES / 'cat_8'}*\n")
     rows = json.loads(cli("predict", str(IMAGES / "cat_*.png"), "--from-file", listed, "-f", "json")[1])
-    assert [Path(r["path"]).name for r in rows] == ["cat_0.png", "cat_8.png", FILES[4].name, FILES[5].name]
+    assert [Path(r["path"]).name for r in rows] == ["cat_0.png", "cat_8.png", FILES[4].name, "cat_8.png"]
 
 
 def test_over_http(cli):
@@ -136,6 +137,7 @@ def test_over_http(cli):
     (["x.png", "--device", "quantum"], 2, ["quantum"]),
     (["x.png", "--output", "no/such/folder/x.csv"], 2, ["no folder"]),
     (["-", "-"], 2, ["once"]),
+    ([""], 2, ["an input is empty"]),
     (["--from-file", "gone.txt"], 2, ["gone.txt"]),
     ([FILES[0], "nothing/*.png", "-f", "json"], 2, ["nothing matches"]),  # before the first is answered
     (["x.png", "--device", "meta", "--backend", "torch"], 2, ["no such device"]),
@@ -193,6 +195,25 @@ def test_a_stream_that_lacks_the_letters_of_a_name(tmp_path):
                          capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert b"caf\xe9.png" in ran.stdout and b"schiff \\u8239.png" in ran.stdout
+    ran = subprocess.run([sys.executable, "-m", "eisnn_zoo", "predict", str(tmp_path), "-q", "-f", "json"], capture_output=True,
+                         env={**os.environ, "PYTHONIOENCODING": "latin-1"}, timeout=120)
+    assert {Path(row["path"]).name for row in json.loads(ran.stdout)} >= {"schiff \u8239.png"}
+
+
+def test_waiting_for_stdin_can_be_interrupted():
+    code = "import threading, os, signal; threading.Timer(8, os.kill, (os.getpid(), signal.SIGINT)).start()\n" \
+           "from eisnn_zoo.cli import main; import sys; sys.argv[1:] = ['predict', '-', '-q']; main()"
+    done = subprocess.run([sys.executable, "-c", code], stdin=(pipe := os.pipe())[0], capture_output=True, text=True, timeout=60)
+    os.close(pipe[1])
+    assert done.returncode == 130 and "Fatal" not in done.stderr, done.stderr
+
+
+def test_a_picture_too_thin_to_be_resized_is_named_and_the_others_go_on(cli, tmp_path):
+    Image.new("L", (1, 1_100_000)).save(tmp_path / "thin.png")
+    (tmp_path / "whole.png").write_bytes(FILES[0].read_bytes())
+    code, out, err = cli("predict", tmp_path, "-f", "jsonl")
+    assert code == 1 and f"{tmp_path / 'thin.png'}: 1 x 1100000 pixels are too long and thin" in err
+    assert [bool(json.loads(line)["label"]) for line in out.splitlines()] == [False, True]
 
 
 def test_a_folder_that_leads_back_to_itself(cli, tmp_path):
@@ -316,10 +337,10 @@ def test_8_bit_weights_answer_nearly_the_same(cli):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--precision", "int8", "--backend", "onnx"], ["--precision is for torch"]), (["--precision", "int4"], ["--precision int4", "fp32 or int8"]),
+    (["--precision", "int8", "--backend", "onnx"], ["--precision needs torch"]), (["--precision", "int4"], ["--precision int4", "fp32 or int8"]),
     (["--precision", "int8", "-m", "ei_mlp4_mnist"], ["int8 cannot be used here"]),
     (["--early-exit", "0.9", "--backend", "onnx"], ["--early-exit needs", "--backend torch"]), (["--early-exit", "0"], ["--early-exit 0", "(0, 1]"]),
-    (["--early-exit", "0.9", "-m", "x.onnx"], ["--early-exit needs"]), (["--compile", "--backend", "onnx"], ["--compile is for torch"]),
+    (["--early-exit", "0.9", "-m", "x.onnx"], ["--early-exit needs"]), (["--compile", "--backend", "onnx"], ["--compile needs torch"]),
     (["--compile", "--early-exit", "0.9"], ["do not go together"]), (["--device", "tensorrt", "--backend", "torch"], ["tensorrt", "--device cpu"]),
 ])
 def test_what_cannot_be_had_together(arguments, words, cli):

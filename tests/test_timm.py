@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import eisnn_zoo  # noqa: F401  before timm on purpose: either order registers the models
 from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.locating import locate
+from eisnn_zoo.weights import load_network
 
 
 def test_every_model_is_registered_once():
@@ -101,6 +103,29 @@ def test_negative_weights_are_refused(model_folder):
         timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
+def test_an_overlay_names_other_weights(model_folder):
+    """They are taken, with the time steps that their file says; ours are not, whatever else cannot be had."""
+    path = model_folder("ei_mlp4_mnist", time_steps=3) / "model.safetensors"
+    model = timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    assert model.time_steps == 3 and torch.equal(model.head.ee.weight, load_file(path)["head.ee.weight"])
+    with pytest.raises(Exception, match=r"(?i)offline|cannot|could not|failed"):
+        timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"hf_hub_id": "nobody/nothing"})
+
+
+def test_a_fine_tuned_model_in_timms_format(tmp_path):
+    """save_for_hf with our options; timm keeps no class names."""
+    model = timm.create_model("ei_mlp4_mnist", pretrained=True, num_classes=3, time_steps=2).eval()
+    timm.models.save_for_hf(model, tmp_path, model_args=model.config, safe_serialization=True)
+    again, x = load_network(locate(str(tmp_path))), torch.rand(2, 1, 28, 28)
+    assert again.time_steps == 2 and torch.equal(again(x), model(x))
+    assert torch.equal(timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(x), model(x))
+
+
+def test_features_come_by_the_getter_alone():
+    with pytest.raises(ValueError, match="feature_cls"):
+        timm.create_model("ei_resnet18", features_only=True, feature_cls="fx")
+
+
 def test_feature_extraction():
     x = torch.rand(2, 3, 32, 32)
     model = timm.create_model("ei_resnet18", features_only=True, out_indices=(1, 3, 4)).eval()
@@ -117,7 +142,7 @@ def test_feature_extraction():
 def test_pruning_keeps_the_levels(index):
     """timm prunes for features_only: the level stays, what follows it goes, and nothing unused is left to train."""
     model = timm.create_model("ei_vgg8").eval()
-    model._ready = True
+    model._unsure = False
     x = torch.rand(2, 3, 32, 32)
     level = model.forward_intermediates(x, indices=[index], stop_early=True, intermediates_only=True)[0].detach()
     taken = model.prune_intermediate_layers([index])
@@ -144,8 +169,16 @@ def test_config_json_is_timms(model_folder):
 
 def test_timms_scripts_run_with_our_models(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("import sys, timm\nprint(type(timm.create_model(sys.argv[1])).__name__)\n")
+    script.write_text("""
+import sys, timm, torch
+model = timm.create_model(sys.argv[1]).train()
+print(type(model).__name__)
+optimizer = torch.optim.SGD(model.parameters(), 1.0)
+model(torch.rand(4, 1, 28, 28)).square().sum().backward()
+optimizer.step()
+print({n for n, p in model.named_parameters() if p.min() < 0})
+""")
     command = [sys.executable, "-m", "eisnn_zoo.timm_run"]
     done = subprocess.run([*command, str(script), "ei_mlp2_mnist"], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "SpikingMLP"
+    assert done.stdout.split("\n")[:2] == ["SpikingMLP", "{'stages.0.layers.0.current.b_e'}"], "Dale's law binds all but the bias"
     assert "usage" in subprocess.run([*command, "gone.py"], capture_output=True, text=True).stderr

@@ -163,7 +163,7 @@ def test_an_mlp_is_finetuned_at_its_own_size(cli, data, tmp_path):
 
 
 def test_eval_refuses_another_datasets_classes(cli, trained, data):
-    for name, said in (("cifar100", "1 channels, CIFAR-100 has 3"), ("mnst", "there is no dataset 'mnst'")):
+    for name, said in (("cifar100", "cannot be measured on CIFAR-100: classes: 10, there 100"), ("mnst", "there is no dataset 'mnst'")):
         code, _, err = cli("eval", trained, "--data", data, "--dataset", name)
         assert code > 0 and said in err
 

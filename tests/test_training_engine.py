@@ -17,6 +17,7 @@ from training_helpers import digits, free_port, recipe, start, weights
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import Config
+from eisnn_zoo.ei import EISynapses
 from eisnn_zoo.errors import UsageError
 from eisnn_zoo.inference.torch_runtime import TorchModel
 from eisnn_zoo.locating import locate
@@ -55,8 +56,9 @@ def test_an_iteration_is_the_recipe_written_out(data, tmp_path):
     logits = model(x)
     expected = F.cross_entropy(logits, y)
     expected.backward()
-    rate = 1e-7 if training.recipe.warmup_epochs else 2e-3
+    rate = 2e-3
     for (name, p), q in zip(model.named_parameters(), training.model.parameters()):
+        assert not torch.equal(p, q), name
         stepped = p.detach() - rate * (p.grad + 5e-4 * p.detach())
         stepped = stepped if name.endswith("b_e") else stepped.clamp(min=0)
         assert torch.allclose(stepped, q, rtol=1e-5, atol=1e-8), name
@@ -126,14 +128,22 @@ def test_mixtures_change_images_and_targets(data, tmp_path):
 
 @pytest.mark.parametrize("values", [{"init": "default"}, {"stabilisation": "no_ste"}, {"stabilisation": "none"},
                                     {"scale_w_ei_gradient": False}])
-def test_every_ablation_changes_the_step(data, tmp_path, values):
-    full, _, _ = one_step(data, tmp_path / "full")
+def test_every_ablation_reaches_the_layers(data, tmp_path, values):
+    full = Training(recipe(), data, tmp_path / "full", compile=False)
     ablated = Training(recipe(**values), data, tmp_path / "ablated", compile=False)
     layer = ablated.model.stages[0].layers[0].current
     assert layer.stabilisation == values.get("stabilisation", "adaptive")
     assert layer.scale_w_ei_gradient is values.get("scale_w_ei_gradient", True)
     same_start = torch.equal(ablated.model.head.ee.weight, make_model(full.recipe, full.data, _first(full)).head.ee.weight)
     assert same_start is (values.get("init") is None)
+
+
+def test_without_the_scaling_of_its_gradient_w_ei_moves_d_times_as_far(data, tmp_path):
+    scaled, free = (one_step(data, tmp_path / str(on), scale_w_ei_gradient=on, weight_decay=0.0, lr=1e-4)[0].model for on in (True, False))
+    for a, b in zip(*([m for m in net.modules() if isinstance(m, EISynapses)] for net in (scaled, free))):
+        start = 1 / a.n_i  # of W_EI, by E-I Init
+        torch.testing.assert_close(b.ei.weight - start, a.fan_in * (a.ei.weight - start), rtol=0.02, atol=2e-6 * a.fan_in)
+        torch.testing.assert_close(a.ee.weight, b.ee.weight)
 
 
 def test_bf16_trains_and_stays_under_dales_law(data, tmp_path):

@@ -130,6 +130,12 @@ def test_what_cannot_be_meant(spec, word):
         locate(spec)
 
 
+def test_options_that_the_weights_do_not_fit_are_not_the_files_fault():
+    for options, words in (({"num_classes": 5}, "do not fit a network with num_classes = 5; for other classes"), ({"timesteps": 1}, "timesteps = 1")):
+        with pytest.raises(ZooError, match=words):
+            eisnn_zoo.create_model("ei_mlp4_mnist", pretrained=True, **options)
+
+
 def test_a_folder_with_an_onnx_file_alone_names_it(tmp_path):
     (tmp_path / "small.onnx").touch()
     with pytest.raises(UsageError, match=f"but an ONNX file: give {tmp_path / 'small.onnx'} itself"):

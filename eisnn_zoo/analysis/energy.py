@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ei import EIConv2d, EISynapses
-from ..networks.base import BNConv2d, BNLinear, SpikingNet
+from ..networks.base import SpikingNet
+from ..networks.cells import BNConv2d, BNLinear
 from .probes import Activity, probe
 
 PICOJOULES = {"macs": 4.6, "acs": 0.9, "multiplications": 3.7, "additions": 0.9, "divisions": 26.3}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
+from ..files import read_numbers
 from .histograms import NOT_FINITE
 from .snapshot import Snapshot, load_snapshots
 
@@ -72,8 +72,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = read_numbers(path)
         if not all({"epoch", "train_top1", "valid_top1"} <= row.keys() for row in rows):
             raise ValueError("it lacks epoch, train_top1 or valid_top1")
     except (OSError, ValueError, TypeError) as error:

@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from .evolution import PARAMETERS, Evolution, coefficient, zeros
-from .figures import (
+from ..figures import (
     EXCITATION,
     FONT,
     GREEN,
@@ -32,6 +31,7 @@ from .figures import (
     symbol,
     to_png,
 )
+from .evolution import PARAMETERS, Evolution, coefficient, zeros
 from .histograms import quantiles, shares
 from .parameters import UNIFORM
 from .ridges import bins, name_ridges, ridges, value_axis

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..figures import EXCITATION, GREEN, GREY, INHIBITION, INK, label, legend
 from ..networks.base import SpikingNet
-from .figures import EXCITATION, GREEN, GREY, INHIBITION, INK, label, legend
 from .probes import Activity
 from .response import Response, draw_evidence, draw_raster, draw_rates, raster_neurons, respond, step_axis
 

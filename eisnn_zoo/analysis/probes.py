@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..ei import EILayer, stabilise
 from ..inference.folding import FoldedEI, FoldedLIF
-from ..networks.base import Spiking, SpikingNet
+from ..networks.base import SpikingNet
+from ..networks.cells import Spiking
 
 QUANTITIES = ("input", "I_EE", "I_IE", "I_sub", "I_div", "D", "I", "membrane", "spikes")
 """What can be recorded of a layer, in the paper's names (see ``eisnn_zoo.ei``). The membrane is the one before the reset."""
@@ -76,8 +77,7 @@ class Activity:
             if t > 0:
                 v = v * decay + current[t]
             steps.append(v)
-            s = spikes[t].to(v.dtype)
-            v = v - s * lif.threshold if lif.reset == "soft" else v * (1 - s)
+            v = lif.after(v, spikes[t].to(v.dtype))
         return torch.stack(steps)
 
     def _ei_current(self, quantity: str) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ..figures import to_png
 from ..files import to_csv, write_atomic
 from .prose import EVOLUTION, PROSE
 from .studies import Study
@@ -16,16 +17,16 @@ from .studies import Study
 PAGE = "report.html"
 
 
-def write_study(folder: Path, study: Study, png: bytes) -> tuple[Path, Path]:
-    """``<key>.csv`` and ``<key>.png`` in folder. png: the study's figure, drawn."""
+def write_study(folder: Path, study: Study) -> tuple[dict, tuple[Path, Path]]:
+    """Writes ``<key>.csv`` and ``<key>.png`` into folder; (what the page needs of the study, the two paths)."""
     table, picture = folder / f"{study.key}.csv", folder / f"{study.key}.png"
+    png = to_png(study.figure)
     write_atomic(table, to_csv(study.rows))
     write_atomic(picture, png)
-    return table, picture
+    return _section(study, png), (table, picture)
 
 
-def section(study: Study, png: bytes) -> dict:
-    """What the page needs of a study."""
+def _section(study: Study, png: bytes) -> dict:
     prose = (PROSE | EVOLUTION)[study.key]
     columns = list(dict.fromkeys(key for row in study.rows for key in row))
     return {"key": study.key, "title": prose.title, "question": prose.question, "formula": prose.formula,
@@ -69,3 +70,9 @@ def render(title: str, subtitle: str, facts: dict[str, str], sections: list[dict
     environment = Environment(autoescape=True, trim_blocks=False)
     template = environment.from_string(resources.files(__package__).joinpath(PAGE).read_text("utf-8"))
     return template.render(title=title, subtitle=subtitle, facts=facts, sections=sections, footer=footer)
+
+
+def write_page(folder: Path, *page) -> Path:
+    """:func:`render` into folder; returns the file."""
+    write_atomic(folder / PAGE, render(*page))
+    return folder / PAGE

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from ..figures import EXCITATION, GREEN, INHIBITION, clean, label, layer_axis, legend, percent, shades
 from ..networks.base import SpikingNet
-from .figures import EXCITATION, GREEN, INHIBITION, clean, label, layer_axis, legend, percent, shades
 from .interventions import scale_g_i, scale_subtraction
 from .probes import Activity, probe
 
@@ -50,8 +50,8 @@ class Response:
 
     @property
     def silent(self) -> bool:
-        """Whether no spike reached the output layer, so that nothing speaks for any class."""
-        return not list(self.spikes.values())[-1].any()
+        """Whether no spike reached the output layer: it has no bias, so nothing speaks for any class then."""
+        return not self.evidence.any().item()
 
 
 @torch.no_grad()

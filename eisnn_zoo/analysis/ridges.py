@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from .figures import FONT, GREY, clean
+from ..figures import FONT, GREY, clean
 from .histograms import quantiles, shares
 
 BINS = 60

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .energy import PICOJOULES
-from .figures import (
+from ..figures import (
     EXCITATION,
     FONT,
     GREEN,
@@ -29,6 +28,7 @@ from .figures import (
     shades,
     symbol,
 )
+from .energy import PICOJOULES
 from .parameters import UNIFORM
 from .ridges import bins, name_ridges, ridges
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..catalog import Model
+from ..config import Config, parse_config
 from ..errors import ZooError
 from ..locating import is_onnx
 from ..machine import peak_memory
@@ -45,7 +45,7 @@ class Contender:
     threads: int | None = None
     title: str = ""
 
-    def open(self) -> Opened:
+    def open(self) -> Runner:
         """Raises UsageError, ZooError: it cannot be had, or not on this device."""
         return _open_onnx(self) if is_onnx(self.source) else _open_torch(self)
 
@@ -60,11 +60,11 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Opened:
+class Runner:
     """A contender ready to run.
 
     Attributes:
-        model: the catalog's entry.
+        config: of the network.
         time_steps: T.
         shape: of one input.
         device: that it runs on, in words.
@@ -72,7 +72,7 @@ class Opened:
         memory: the most bytes held by its device so far.
     """
 
-    model: Model
+    config: Config
     time_steps: int
     shape: tuple[int, ...]
     device: str
@@ -87,16 +87,15 @@ class Opened:
         return self.place(np.resize(x, (batch, *self.shape)))
 
 
-def _open_onnx(contender: Contender) -> Opened:
-    from ..config import parse_config
+def _open_onnx(contender: Contender) -> Runner:
     from ..inference.onnx_runtime import OnnxModel
 
     network = OnnxModel(contender.source, contender.device, contender.threads)
-    model = parse_config(network.config, contender.source).model
-    return Opened(model, network.time_steps, network.input_shape, network.device, lambda x: lambda: network(x))
+    config = parse_config(network.config, contender.source)
+    return Runner(config, network.time_steps, network.input_shape, network.device, lambda x: lambda: network(x))
 
 
-def _open_torch(contender: Contender) -> Opened:
+def _open_torch(contender: Contender) -> Runner:
     import torch
 
     from ..inference.torch_runtime import fold_for, torch_device
@@ -107,17 +106,16 @@ def _open_torch(contender: Contender) -> Opened:
     if contender.threads:
         torch.set_num_threads(contender.threads)
     located = locate(contender.source)
-    model, size = located.config.model, located.config.input_size
-    options = {} if contender.time_steps is None else {"time_steps": contender.time_steps}
+    size = located.config.input_size
     network: torch.nn.Module
     if contender.way in ("spikingjelly", "snntorch"):
         from .peers import NETWORKS
 
-        steps = contender.time_steps or located.config.options.get("time_steps", 4)
+        steps = contender.time_steps or located.config.options["time_steps"]
         event = bool(located.config.options.get("event_input"))
-        network = NETWORKS[contender.way](model, steps)
+        network = NETWORKS[contender.way](located.config.model, steps)
     else:
-        ours = load_network(located, **options).to(device)
+        ours = load_network(located, time_steps=contender.time_steps).to(device)
         steps, event = ours.time_steps, ours.event_input
         if contender.way == "literal":
             from .literal import Literal
@@ -139,7 +137,7 @@ def _open_torch(contender: Contender) -> Opened:
 
         return run
 
-    return Opened(model, steps, (steps, *size) if event else size, str(device), place, lambda: peak_memory(str(device)))
+    return Runner(located.config, steps, (steps, *size) if event else size, str(device), place, lambda: peak_memory(str(device)))
 
 
 def _cold() -> None:

@@ -68,15 +68,14 @@ class LiteralReadout(nn.Module):
 class LiteralLIF(nn.Module):
     def __init__(self, lif: LIF):
         super().__init__()
-        self.tau, self.threshold, self.surrogate = lif.tau, lif.threshold, (lif.surrogate, lif.alpha)
+        self.of = lif
 
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
-        v = torch.zeros_like(current[0])
-        spikes = []
+        of, v, spikes = self.of, torch.zeros_like(current[0]), []
         for t in range(time_steps):
-            v = v * (1 - 1 / self.tau) + current[t]
-            s = spike(v - self.threshold, *self.surrogate) if torch.is_grad_enabled() else (v >= self.threshold).to(v.dtype)
-            v = v - s.detach() * self.threshold
+            v = v * (1 - 1 / of.tau) + current[t]
+            s = spike(v - of.threshold, of.surrogate, of.alpha) if torch.is_grad_enabled() else (v >= of.threshold).to(v.dtype)
+            v = of.after(v, s.detach())
             spikes.append(s)
         return torch.stack(spikes)
 
@@ -85,7 +84,7 @@ LITERAL: dict[type[nn.Module], Callable] = {EILayer: LiteralLayer, EIReadout: Li
 
 
 class Literal(nn.Module):
-    """model, an E-I network with soft reset, in the literal formulation. Shape: as the model's forward."""
+    """model, an E-I network, in the literal formulation. Shape: as the model's forward."""
 
     def __init__(self, model: SpikingNet):
         super().__init__()

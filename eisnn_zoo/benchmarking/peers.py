@@ -8,7 +8,6 @@ not depend on. The image is shown to the first layer at every step, as both libr
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,6 @@ Layer = Callable[[int, int, int, int], nn.Module]
 """Makes synapses and neurons: (inputs, outputs, kernel, stride); a kernel of 0 is a fully connected layer."""
 
 TAU = 2.0
-
-
-def installed() -> list[str]:
-    return [name for name in NETWORKS if find_spec(name)]
 
 
 class Block(nn.Module):

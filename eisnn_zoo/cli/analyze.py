@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..errors import UsageError, ZooError
-from .output import check_folder, note
+from ..errors import UsageError
+from .output import check_folder, need, note
 
 STUDIES = ("rates", "balance", "gain", "divisors", "parameters", "trains", "similarity", "interventions", "energy")
 Steps = Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")]
@@ -54,7 +53,7 @@ def analyze(
 ) -> None:
     """Study a network on real images: rates, balance, gain, lesions, energy ... as CSV, PNG and one HTML report."""
     chosen = _studies(what)
-    _needs_analysis()
+    need("analysis")
     check_folder(output)
     if evolution is not None:
         if model or data:
@@ -70,12 +69,10 @@ def analyze(
 
     from .. import __version__
     from ..analysis.batches import Batches
-    from ..analysis.figures import to_png
     from ..analysis.interventions import accuracy
-    from ..analysis.report import render, section, write_study
+    from ..analysis.report import write_page, write_study
     from ..analysis.studies import EI_ONLY, Subject
     from ..analysis.studies import STUDIES as RUN
-    from ..files import write_atomic
     from ..locating import locate
     from ..precision import strict_arithmetic
     from ..training.augment import pixels
@@ -84,12 +81,14 @@ def analyze(
     from ..weights import load_network
 
     located = locate(model)
-    steps = time_steps or located.config.options.get("time_steps", 4)
+    steps = time_steps or located.config.options["time_steps"]
     labelled, title = test_images(located.config, data, dataset, steps)
     found = Images.of(labelled)
     strict_arithmetic()
     network = load_network(located, time_steps=steps)
-    other = load_network(locate(twin), time_steps=steps) if twin else None
+    other = load_network(beside := locate(twin), time_steps=steps) if twin else None
+    if other and (beside.config.input_size, other.event_input) != (located.config.input_size, network.event_input):
+        raise UsageError(f"--twin {twin} takes other inputs than {located.config.name}: name one that was trained on the same data")
     if network.kind != "ei":
         left_out = [key for key in chosen if key in EI_ONLY]
         if left_out:
@@ -112,20 +111,16 @@ def analyze(
     for key in chosen:
         start = time.perf_counter()
         study = RUN[key](subject)
-        png = to_png(study.figure)
-        table, picture = write_study(folder, study, png)
-        sections.append(section(study, png))
+        section, paths = write_study(folder, study)
+        sections.append(section)
         note(f"{key}: {' '.join(study.seen)} ({time.perf_counter() - start:.0f} s)")
-        for path in (table, picture):
-            print(path)
+        print(*paths, sep="\n")
     facts = {f"{subject.thing}s": str(len(batches)), "top-1 accuracy on them": f"{accuracy(network, batches):.1f} %",
              "time steps T": str(steps), "layers of neurons": str(len(subject.layers)),
              "parameters": f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M"}
     subtitle = f"An {'excitatory-inhibitory' if network.kind == 'ei' else 'ordinary'} spiking network, studied on {title}"
-    page = render(located.config.name, subtitle + (f", beside {twin}" if twin else ""), facts, sections,
-                  f"eisnn-zoo {__version__}, images drawn with seed {seed}. Layers are numbered in the order in which they run.")
-    write_atomic(folder / "report.html", page)
-    print(folder / "report.html")
+    print(write_page(folder, located.config.name, subtitle + (f", beside {twin}" if twin else ""), facts, sections,
+                     f"eisnn-zoo {__version__}, images drawn with seed {seed}. Layers are numbered in the order in which they run."))
 
 
 def explain(
@@ -135,35 +130,35 @@ def explain(
     time_steps: Steps = None,
 ) -> None:
     """Show how the network comes to its answer for one picture: spikes, currents, membranes, evidence, saliency."""
-    _needs_analysis()
+    need("analysis")
     check_folder(output)
     from .. import __version__
     from ..analysis.explain import explain as explanation
-    from ..analysis.figures import to_png
-    from ..analysis.report import plain_section, render
+    from ..analysis.report import plain_section, write_page
+    from ..figures import to_png
     from ..files import write_atomic
     from ..inference.classify import read_input
     from ..locating import locate
+    from ..precision import strict_arithmetic
     from ..table import default_weights
     from ..weights import load_network
 
     located = locate(model or default_weights().name)
-    steps = time_steps or located.config.options.get("time_steps", 4)
+    steps = time_steps or located.config.options["time_steps"]
     x = read_input(image, located.config, steps)
+    strict_arithmetic()
     network = load_network(located, time_steps=steps)
     result = explanation(network, x, located.config.label_names)
     folder = output or Path("explain") / (Path(image).stem if image != "-" else "stdin")
     folder.mkdir(parents=True, exist_ok=True)
     png = to_png(result.figure)
     write_atomic(folder / "explain.png", png)
-    page = render(f"{result.label}: {100 * result.probability:.1f} %", f"{Path(image).name} as {located.config.name} sees it",
-                  result.facts, [plain_section("How the answer came about", "What happened, from the pixels to the class?",
-                                               result.seen, result.figure, png, result.reading)],
-                  f"eisnn-zoo {__version__}. Layers are numbered in the order in which they run.")
-    write_atomic(folder / "report.html", page)
+    seen = plain_section("How the answer came about", "What happened, from the pixels to the class?", result.seen, result.figure, png,
+                         result.reading)
+    page = write_page(folder, f"{result.label}: {100 * result.probability:.1f} %", f"{Path(image).name} as {located.config.name} sees it",
+                      result.facts, [seen], f"eisnn-zoo {__version__}. Layers are numbered in the order in which they run.")
     note(" ".join(result.seen))
-    for name in ("explain.png", "report.html"):
-        print(folder / name)
+    print(folder / "explain.png", page, sep="\n")
 
 
 def _studies(what: str) -> list[str]:
@@ -174,10 +169,3 @@ def _studies(what: str) -> list[str]:
     if unknown or not asked:
         raise UsageError(f"--what {what}: choose all, or some of {', '.join(STUDIES)}, separated by commas")
     return [key for key in STUDIES if key in asked]
-
-
-def _needs_analysis() -> None:
-    missing = [name for name, module in (("matplotlib", "matplotlib"), ("jinja2", "jinja2"), ("pydantic", "pydantic"), ("pyyaml", "yaml"))
-               if find_spec(module) is None]
-    if missing:
-        raise ZooError(f"this command needs {', '.join(missing)}: pip install 'eisnn-zoo[analysis]'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from .output import Format, check_folder, note, render
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..benchmarking.contenders import Contender, Opened
+    from ..benchmarking.contenders import Contender, Runner
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -156,14 +155,14 @@ def _file(path: str, ways: list[str], peers: bool, time_steps: int | None, devic
 
 
 def _untrained(name: str, folder: Path) -> str:
-    """A weight file for a name without weights: E-I Init on drawn inputs, or torch's own start."""
+    """A folder with weights for a name without: E-I Init on drawn inputs, or torch's own start."""
     import torch
-    from safetensors.torch import save_file
 
     from .. import initialize
     from ..config import base_config, find_model
     from ..inference.export import drawn_inputs
     from ..networks import build
+    from ..weights import save_network
 
     config = base_config(find_model(name))
     torch.manual_seed(0)
@@ -171,9 +170,10 @@ def _untrained(name: str, folder: Path) -> str:
     if network.kind == "ei":
         shape = (network.time_steps, *config.input_size) if network.event_input else config.input_size
         initialize(network, torch.from_numpy(drawn_inputs(shape, 32)), 0)
-    path = folder / f"{name}.safetensors"
-    save_file(network.state_dict(), path, {"format": "pt", "config": json.dumps(config.to_json())})
-    return str(path)
+    place = folder / name
+    place.mkdir()
+    save_network(place, network.state_dict(), config)
+    return str(place)
 
 
 def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> str:
@@ -229,14 +229,15 @@ def _machine(contenders: list[Contender], device: str, threads: int | None, cloc
     return peak, {**about, unit: round(peak / 1e9)} if peak else about
 
 
-def _row(contender: Contender, opened: Opened, batch: int, times: np.ndarray, peak: float | None) -> dict:
+def _row(contender: Contender, opened: Runner, batch: int, times: np.ndarray, peak: float | None) -> dict:
     import numpy as np
 
     from ..benchmarking.contenders import PEERS
     from ..count import count
 
     p25, p50, p75, p90, p99 = np.percentile(times, [25, 50, 75, 90, 99])
-    operations = 2 * count(opened.model).macs(opened.time_steps)
+    config = opened.config
+    operations = 2 * count(config.model, config.input_size[1], **config.options).macs(opened.time_steps)
     comparable = peak and contender.way not in PEERS  # they do other operations
     return {"model": contender.title, "backend": contender.way, "device": opened.device, "batch": batch,
             "images_per_s": round(batch / p50, 1), "p25": round(batch / p75, 1), "p75": round(batch / p25, 1),
@@ -261,7 +262,7 @@ def _save(folder: Path, rows: list[dict]) -> None:
     if find_spec("matplotlib") is None:
         note("no picture: it needs matplotlib, pip install 'eisnn-zoo[train]'")
         return
-    from ..training.plots import speed
+    from ..benchmarking.picture import speed
 
     speed(rows, folder / "benchmark.png")
     note(f"wrote {folder / 'benchmark.png'}")

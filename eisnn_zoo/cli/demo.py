@@ -7,13 +7,12 @@ import os
 import socket
 import sys
 import threading
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from ..errors import UsageError, ZooError
-from .output import is_terminal, note
+from ..errors import UsageError
+from .output import is_terminal, need, note
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EPILOG = """[bold]Examples[/bold]
@@ -35,9 +34,7 @@ def demo(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
     """Open a page in the browser: drop a picture, turn inhibition up and down, watch evidence, rates and spikes."""
-    missing = [name for name in ("gradio", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise ZooError(f"this command needs {' and '.join(missing)}: pip install 'eisnn-zoo[demo]'")
+    need("demo")
     _check_free(host, port)
     # Gradio asks its own server whether it is there; a proxy that the environment names would not know it.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), *LOOPBACK, host)))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..errors import UsageError, ZooError
+from ..errors import UsageError
 from .anytime import check_confidence, parse_steps, report
-from .output import Whole, check_folder, note, table
+from .output import Whole, check_folder, need, note, table, to_json
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -56,8 +55,8 @@ def evaluate(
 
     if not data.exists():
         raise UsageError(f"there is no folder {data}: pass --data with the folder that holds the images")
-    if output and find_spec("matplotlib") is None:
-        raise ZooError("--output draws pictures, which needs matplotlib: pip install 'eisnn-zoo[train]'")
+    if output:
+        need("train", "--output draws pictures, which")
     check_folder(output)
     check_confidence(early_exit)
     several = parse_steps(time_steps)
@@ -67,10 +66,6 @@ def evaluate(
     config, size = network.config, network.config.input_size[1]
     if stepwise and config.options.get("event_input"):
         raise UsageError("accuracy by T and early exit are for static images: events are cut into other frames for another T")
-    if backend == "torch":
-        from ..precision import strict_arithmetic
-
-        strict_arithmetic()
     images, title = test_images(config, data, dataset, network.time_steps)
     note(f"{config.name}: T = {network.time_steps}, {network.where}, {len(images)} images of {title}")
     if stepwise:
@@ -91,7 +86,7 @@ def evaluate(
         write_atomic(output / "evaluation.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
         note(f"wrote {output / 'confusion.png'} and evaluation.json")
     if format is Whole.json:
-        print(json.dumps({**facts, "per_class": per_class}, indent=2, ensure_ascii=False))
+        print(to_json({**facts, "per_class": per_class}, indent=2))
         return
     shown = [{"key": k.replace("_", " "), "value": v} for k, v in facts.items() if v is not None]
     print(table(shown, {"key": "", "value": ""}).lstrip("\n "))

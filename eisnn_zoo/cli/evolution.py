@@ -13,9 +13,9 @@ def draw(run: Path, output: Path | None) -> None:
     from ..analysis.evolution import read_evolution
     from ..analysis.evolution_figures import animation, whole
     from ..analysis.evolution_studies import evolution_studies
-    from ..analysis.figures import to_png
-    from ..analysis.report import moving_section, render, section, write_study
+    from ..analysis.report import moving_section, write_page, write_study
     from ..analysis.snapshot import FOLDER
+    from ..figures import to_png
     from ..files import write_atomic
 
     evolution = read_evolution(run)
@@ -23,10 +23,9 @@ def draw(run: Path, output: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sections = []
     for study in evolution_studies(evolution):
-        png = to_png(study.figure)
-        for path in write_study(folder, study, png):
-            print(path)
-        sections.append(section(study, png))
+        section, paths = write_study(folder, study)
+        sections.append(section)
+        print(*paths, sep="\n")
         note(f"{study.key}: {' '.join(study.seen)}")
     write_atomic(folder / "evolution.png", to_png(whole(evolution), dpi=120))
     print(folder / "evolution.png")
@@ -43,8 +42,6 @@ def draw(run: Path, output: Path | None) -> None:
              "layers of neurons": str(len(evolution.layers))}
     if evolution.metrics:
         facts["validation top-1 in the end"] = f"{evolution.metrics[-1]['valid_top1']:.1f} %"
-    page = render(evolution.name, "A training run, seen from inside", facts, sections,
-                  f"eisnn-zoo {__version__}. Currents and rates on the same training images in every epoch. Layers are numbered "
-                  "in the order in which they run.")
-    write_atomic(folder / "report.html", page)
-    print(folder / "report.html")
+    print(write_page(folder, evolution.name, "A training run, seen from inside", facts, sections,
+                     f"eisnn-zoo {__version__}. Currents and rates on the same training images in every epoch. Layers are numbered "
+                     "in the order in which they run."))

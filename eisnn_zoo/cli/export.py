@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,28 +44,29 @@ def export(
         "--data", help="Folder of the test set: measure the accuracy too. int8 that loses more than 0.5 points is refused.")] = None,
 ) -> None:
     """Write a network with all its time steps as one ONNX file, for any batch size, that says itself how to be used."""
+    from ..files import write_atomic
     from ..inference import export as exporter
-    from ..locating import locate
+    from ..locating import is_onnx, locate
 
     located = locate(model)
     path = output or Path(f"{located.config.name}{'' if precision == 'fp32' else f'.{precision}'}.onnx")
+    if not is_onnx(str(path)) and not path.exists():
+        raise UsageError(f"--output {path}: the name of an ONNX file ends in .onnx")
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"--output {path}: " + ("is a folder: name a file" if path.is_dir() else f"there is no folder {path.parent}"))
-    steps = time_steps or located.config.options.get("time_steps", 4)
+    steps = time_steps or located.config.options["time_steps"]
     inputs = _read_images(images, located, steps) if images else None
-    fresh = path.with_name(f".{path.name}.unverified")  # the name asked for appears when all checks have passed
-    try:
+    with tempfile.TemporaryDirectory() as place:  # the name asked for appears when all checks have passed
+        fresh = Path(place) / path.name
         exporter.export(located, fresh, precision, time_steps, opset)
         note(f"{located.config.name}: T = {steps}, {precision}, opset {opset}, {fresh.stat().st_size / 1e6:.1f} MB, valid ONNX")
         if verify:
-            note(f"verified: {exporter.verify(fresh, located, inputs)}")
+            note(f"{'verified' if precision == 'fp32' else 'beside float32'}: {exporter.verify(fresh, located, inputs)}")
         if data:
             _measure(fresh, located, data, steps, precision)
         elif precision == "int8":
             note("its accuracy was not measured: give --data to compare it with float32 on the test set")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+        write_atomic(path, lambda beside: shutil.copyfile(fresh, beside))
     print(path)
 
 

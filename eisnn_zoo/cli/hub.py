@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError, ZooError
-from .output import Format, is_terminal, note, render, table
+from .output import Format, is_terminal, need, note, render, table
 
 PACK = """[bold]Example[/bold]
 
@@ -70,9 +70,8 @@ def pack(
     """Make a published model of a run: weights in half precision, measured, with configuration, record and card."""
     from ..sharing.packing import pack
     from ..table import hub_folder
-    from .training import _needs_training
 
-    _needs_training()
+    need("train")
     row = pack(run, tag, data, name, weights, hub, time_steps, remark, say=note)
     print((hub or hub_folder()) / row.folder)
     note(f"{row.name}: {row.top1} % top-1, {row.size / 1e6:.1f} MB")
@@ -116,9 +115,8 @@ def publish(
             folder, row = publishing.find(model)
         else:  # what would be packed is published, and nothing of it stays here
             from ..sharing.packing import pack
-            from .training import _needs_training
 
-            _needs_training()
+            need("train")
             row = pack(Path(model), tag, data, hub=Path(place), say=note)
             folder = Path(place) / row.folder
         files = publishing.check(folder, row, repo_id)
@@ -189,7 +187,7 @@ def _here(spec: str):
     from ..config import read_config
     from ..locating import Located, locate, released_config
     from ..sharing.publishing import find
-    from ..table import WEIGHTS, weights_of
+    from ..table import WEIGHTS, rows_of
 
     if Path(spec).is_dir():
         try:
@@ -199,10 +197,11 @@ def _here(spec: str):
         return Located(folder / WEIGHTS, read_config(folder / "config.json"), row)
     if spec.startswith(("hf-hub:", "hf_hub:")):
         raise UsageError(f"{spec}: verify looks at what is here; fetch it with `eisnn-zoo download {spec} --to FOLDER` first")
-    name, _, tag = spec.partition(".")
-    rows = [] if Path(spec).is_file() else [w for w in weights_of(name) if tag in ("", w.tag)]
-    if not rows:
+    if "/" in spec or Path(spec).is_file():
         return locate(spec)
+    _, rows = rows_of(spec)
+    if not rows:
+        return locate(spec)  # says that there are none
     for row in rows:
         if (path := row.local) is not None:
             config = path.parent / "config.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 from enum import Enum
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from ..catalog import ARXIV, DATASETS, MODELS, PAPER
 from ..errors import UsageError
-from .output import Format, Whole, note, render, table
+from .output import Format, Whole, note, render, table, to_json
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -62,7 +61,7 @@ def list_models(
         if (pretrained or min_acc is not None) and not weights:
             continue
         base = {"dataset": model.dataset.title if model.dataset else None, "params_m": round(params, 2),
-                "time_steps": model.options.get("time_steps", 4)}
+                "time_steps": model.options["time_steps"]}
         if pretrained or min_acc is not None:
             rows += [{"model": w.name, **base, "time_steps": w.time_steps or base["time_steps"], "top1": w.top1,
                       "weights": "here" if w.local else "on the Hub"} for w in weights]
@@ -85,18 +84,13 @@ def info(
     format: Annotated[Whole, typer.Option("--format", "-f")] = Whole.table,
 ) -> None:
     """Show all that is known about one model."""
-    from ..config import find_model
     from ..count import count
-    from ..table import weights_of
+    from ..table import rows_of
 
-    name, _, tag = model.partition(".")
-    entry = find_model(name)
-    weights = [w for w in weights_of(name) if not tag or w.tag == tag]
-    if tag and not weights:
-        raise UsageError(f"{name} has no weights tagged {tag!r}; its tags: {', '.join(w.tag for w in weights_of(name)) or 'none'}")
+    entry, weights = rows_of(model)
     counted = count(entry)
     channels, height, width = entry.input_size
-    steps = entry.options.get("time_steps", 4)
+    steps = entry.options["time_steps"]
     facts = {
         "model": entry.name,
         "architecture": entry.title,
@@ -117,7 +111,7 @@ def info(
              "source": str(w.local) if w.local else f"{w.repo}/{w.file} on the Hub", "size_mb": round(w.size / 1e6, 1) if w.size else None,
              "sha256": w.sha256 or None, "license": w.license} for w in weights]
     if format is Whole.json:
-        print(json.dumps({**facts, "weights": rows}, indent=2, ensure_ascii=False))
+        print(to_json({**facts, "weights": rows}, indent=2))
         return
     shown = {**facts, "parameters": f"{counted.params:,}", "macs_per_inference": f"{counted.macs(steps) / 1e6:,.0f} million"}
     lines = [{"key": k.replace("_", " "), "value": v} for k, v in shown.items() if v is not None]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
 
-from ..errors import UsageError
+from ..errors import UsageError, ZooError
 from ..files import to_csv
 
 
@@ -41,10 +44,14 @@ def is_terminal(stream) -> bool:
     return hasattr(stream, "isatty") and stream.isatty()
 
 
-def width(default: int = 100) -> int:
-    import shutil
+EXTRAS = {"train": ("pydantic", "yaml", "matplotlib"), "analysis": ("matplotlib", "jinja2", "pydantic", "yaml"),
+          "demo": ("gradio", "matplotlib")}
 
-    return shutil.get_terminal_size((default, 24)).columns
+
+def need(extra: str, what: str = "this command") -> None:
+    """Raises ZooError where a module of the package's extra is not installed."""
+    if missing := [module for module in EXTRAS[extra] if find_spec(module) is None]:
+        raise ZooError(f"{what} needs {', '.join(missing).replace('yaml', 'pyyaml')}: pip install 'eisnn-zoo[{extra}]'")
 
 
 def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
@@ -66,11 +73,17 @@ def _cell(value) -> str:
     return "-" if value is None or value == "" else str(value)
 
 
+def to_json(value, stream: TextIO | None = None, indent: int | None = None) -> str:
+    """JSON for stream, stdout where None: with letters that it may lack as numbers."""
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    return json.dumps(value, indent=indent, ensure_ascii=codecs.lookup(encoding).name != "utf-8")
+
+
 def render(rows: list[dict], format: Format, columns: dict[str, str] | None = None) -> str:
     if format is Format.json:
-        return json.dumps(rows, indent=2, ensure_ascii=False)
+        return to_json(rows, indent=2)
     if format is Format.jsonl:
-        return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        return "\n".join(to_json(row) for row in rows)
     if format is Format.csv:
         return to_csv(rows).rstrip("\n")
     return table(rows, columns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -15,7 +14,7 @@ import typer
 
 from ..errors import UsageError, ZooError
 from ..files import to_csv
-from .output import Format, is_terminal, note, plain
+from .output import Format, is_terminal, note, plain, to_json
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -68,7 +67,7 @@ def predict(
     format = format or _format_of(output)
     streams = [expand([argument]) for argument in inputs or ()]
     begun = [chain([next(stream)], stream) for stream in streams]  # one without an image is said before a network is loaded
-    names = chain(*begun, from_list(from_file) if from_file else ())
+    names = chain(*begun, expand(from_list(from_file)) if from_file else ())
     first = next(names, None)
     if first is None:
         raise UsageError(f"the list {from_file} names no input")
@@ -147,9 +146,9 @@ def _write(predictions: Iterator, format: Format, stream, chart: bool, stops: bo
         if format is Format.csv:
             stream.write(to_csv([_flat(row)], header=i == 0))
         elif format is Format.jsonl:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.write(to_json(row, stream) + "\n")
         else:
-            stream.write((",\n " if i else "\n ") + json.dumps(row, ensure_ascii=False))
+            stream.write((",\n " if i else "\n ") + to_json(row, stream))
         stream.flush()
     if format is Format.json:
         stream.write("\n]\n")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import UsageError, ZooError
-from .output import Format, note, render, table
+from .output import Format, need, note, render, table
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data; what must lie in it is said where it does not.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -86,7 +85,7 @@ def train(
     )] = None,
 ) -> None:
     """Train a network by a recipe; interrupted at any moment, it can be gone on with."""
-    _needs_training()
+    need("train")
     moments = record_at or ("auto" if record else None)
     if resume is not None:
         if recipe or output or report_to or compile is not None:
@@ -116,7 +115,7 @@ def reproduce(
 
     Where the run folder holds an unfinished run of the recipe, it is gone on with.
     """
-    _needs_training()
+    need("train")
     from ..catalog import DATASETS
     from ..training.data import load
     from ..training.reading import FOLDER
@@ -154,7 +153,7 @@ def finetune(
     report_to: Report = None,
 ) -> None:
     """Train a trained network on your own pictures: 1 to 1000 classes, Dale's law kept."""
-    _needs_training()
+    need("train")
     from ..training.finetune import finetune_recipe
     from ..training.recipe_file import parse_value
 
@@ -170,7 +169,7 @@ def finetune(
 
 def list_recipes(format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
     """Show the recipes and the figures they are to reproduce."""
-    _needs_training()
+    need("train")
     from ..training.recipe_file import load_recipe, recipe_names
 
     rows = []
@@ -187,7 +186,7 @@ def show_recipe(
     set_: Set = None,
 ) -> None:
     """Print a recipe with every key and its meaning, ready to be changed and trained."""
-    _needs_training()
+    need("train")
     from ..training.recipe_file import load_recipe
     from ..training.recipe_keys import annotated
 
@@ -196,7 +195,7 @@ def show_recipe(
 
 def show_keys(format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
     """Show what can be written into a recipe, and with --set: every key, what it takes, its default and its meaning."""
-    _needs_training()
+    need("train")
     from ..training.recipe_keys import explained, recipe_keys
 
     rows = recipe_keys()
@@ -209,13 +208,6 @@ def show_keys(format: Annotated[Format, typer.Option("--format", "-f")] = Format
 
 
 # ---- common ----------------------------------------------------------------------------------------------------------
-
-
-def _needs_training() -> None:
-    missing = [package for package, module in (("pydantic", "pydantic"), ("pyyaml", "yaml"), ("matplotlib", "matplotlib"))
-               if find_spec(module) is None]
-    if missing:
-        raise ZooError(f"this command needs {', '.join(missing)}: pip install 'eisnn-zoo[train]'")
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str]:
@@ -231,8 +223,8 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, report_to: list[str] | None,
          save_every: float = 300, record_at: str | None = None):
     """Trains, and returns the finished training."""
+    from ..compiling import can_compile
     from ..inference.torch_runtime import torch_device
-    from ..layout import can_compile
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
 

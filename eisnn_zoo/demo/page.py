@@ -167,7 +167,7 @@ def build(first: str | None = None) -> gr.Blocks:
 
 def _steps(name: str) -> dict:
     """The slider of T for a network."""
-    trained = _network(name)[0].config.options.get("time_steps", 4)
+    trained = _network(name)[0].config.options["time_steps"]
     return {"maximum": max(MAX_STEPS, trained), "value": trained, "info": f"Moments for which it looks: {trained} as trained."}
 
 

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..analysis.figures import new
 from ..analysis.response import Response, draw_evidence, draw_raster, draw_rates, raster_neurons
 from ..config import Config
+from ..figures import new
 
 RANKED = 3  # classes with their probability
 LISTED = 12  # classes named as what the network knows

@@ -65,12 +65,9 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
     from_file = bool(model and is_onnx(model))
     if from_file and backend == "torch":
         raise UsageError(f"{model} is an ONNX file: --backend torch takes the weights themselves")
-    needs_torch = {stepwise: "needs the answer after every single step, which an ONNX file does not give",
-                   "--compile" if compile else "": "is for torch", "--precision" if precision != "fp32" else "":
-                   "is for torch, an ONNX file has one of its own"}
-    for option, why in needs_torch.items():
-        if option and (from_file or backend == "onnx"):
-            raise UsageError(f"{option} {why}: name the weights, with --backend torch")
+    for_torch = [option for option, asked in ((stepwise, stepwise), ("--compile", compile), ("--precision", precision != "fp32")) if asked]
+    if for_torch and (from_file or backend == "onnx"):
+        raise UsageError(f"{for_torch[0]} needs torch, an ONNX file is as it was exported: name the weights, with --backend torch")
     if from_file:
         return _onnx(Path(str(model)), device, time_steps)
     located = locate(model or default_weights().name)
@@ -80,7 +77,7 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
             name = located.config.name
             raise UsageError(f"{name} has no ONNX file: make one with `eisnn-zoo export {name}` and name that")
         return _onnx(beside, device, time_steps, located)
-    light = device in ("auto", "cpu") and time_steps is None and not any(needs_torch)
+    light = device in ("auto", "cpu") and time_steps is None and not for_torch
     if backend == "auto" and light and beside.is_file() and find_spec("onnxruntime"):
         return _onnx(beside, device, None, located)
     from .torch_runtime import TorchModel

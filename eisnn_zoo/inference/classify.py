@@ -31,15 +31,22 @@ class Prediction:
     steps: int = 0
 
 
-def read_input(name: str, config: Config, time_steps: int) -> np.ndarray:
+def read_input(name: str, config: Config, time_steps: int, source: str | bytes | None = None) -> np.ndarray:
     """The array for one input: pixels ``[C, H, W]``, or event frames ``[T, C, H, W]`` from a .npy file.
 
+    Args:
+        source: its :func:`~eisnn_zoo.inference.inputs.content`, where that is known.
     Raises:
         ImageError: it cannot be read, or is no event data where the network takes events.
     """
     channels, height, width = config.input_size
     if not config.options.get("event_input"):
-        return preprocess(open_image(content(name), "stdin" if name == "-" else name), config.input_size)
+        shown = "stdin" if name == "-" else name
+        image = open_image(content(name) if source is None else source, shown)
+        try:
+            return preprocess(image, config.input_size)
+        except ImageError as error:
+            raise ImageError(f"{shown}: {error}") from error
     if not name.endswith(".npy"):
         raise ImageError(f"{name}: {config.model.name} takes event frames, a .npy file [{time_steps}, {channels}, {height}, {width}]")
     frames = read_frames(name, channels)
@@ -57,7 +64,8 @@ def classify(names: Iterable[str], network: Network, config: Config, time_steps:
         try:
             while True:
                 while len(waiting) < 2 * batch_size and (name := next(stream, None)) is not None:
-                    waiting.append((name, pool.submit(read_input, name, config, time_steps)))
+                    source = content(name) if name == "-" else None  # here: a thread that waits for stdin cannot be interrupted
+                    waiting.append((name, pool.submit(read_input, name, config, time_steps, source)))
                 if not waiting:
                     return
                 yield from _batch([waiting.popleft() for _ in range(min(batch_size, len(waiting)))], network, config, time_steps, topk)

@@ -12,7 +12,6 @@ the divisor's product and the output layer.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from dataclasses import dataclass, replace
@@ -55,18 +54,17 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     if opset < 18:
         raise UsageError(f"opset {opset} is too old for the graph: 18 or later")
     onnx = onnx_modules()
-    options = {} if time_steps is None else {"time_steps": time_steps}
-    network = load_network(located, **options)
+    network = load_network(located, time_steps=time_steps)
     config = replace(located.config, options={**located.config.options, "time_steps": network.time_steps})
-    if precision == "int8" and (config.model.family == "mlp" or config.model.kind != "ei"):
-        raise UsageError("int8 is for E-I convolutional networks, whose later layers see spikes")
+    if precision != "fp32" and (config.model.family == "mlp" or config.model.kind != "ei"):
+        raise UsageError(f"{precision} is for E-I convolutional networks, whose kernels see spikes: export fp32")
     model = trace(network, config.input_size, opset, half=precision == "fp16")
     if (made := model.opset_import[0].version) != opset:
         raise UsageError(f"torch exports this network at opset {made}, not {opset}: choose that")
     if precision == "int8":
         quantise(model)
     onnx.helper.set_model_props(model, {
-        "config": json.dumps(config.to_json(), ensure_ascii=False), "time_steps": str(network.time_steps),
+        "config": config.text, "time_steps": str(network.time_steps),
         "precision": precision, "source": located.config.name, "source_sha256": sha256(located.path),
     })
     try:

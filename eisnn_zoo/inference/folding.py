@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..compiling import compile_every_variant, compile_options
 from ..convolution import apply_dense, dense_matrix, patches
-from ..ei import EIConv2d, EILayer, EIReadout
-from ..layout import as_map, compile_every_variant, compile_options, in_memory_order
+from ..ei import EIConv2d, EILayer, EIReadout, EISynapses
+from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
 from ..neuron import LIF
 from .integer import IntegerConv2d, available, round_weights
@@ -161,6 +162,8 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         int8: round the weights of E-I convolutions to 8 bits, except those of the first, which sees pixels; on a CPU, and where
             size is given (ValueError otherwise). See :mod:`~eisnn_zoo.inference.integer`.
     """
+    if any((p < 0).any() for layer in model.modules() if isinstance(layer, EISynapses) for n, p in layer.named_parameters() if n != "b_e"):
+        raise ValueError("negative weights, which Dale's law forbids: call model.project_() after every step of the optimizer")
     folded = copy.deepcopy(model).eval()
     maps, bytes_of = _measure(folded, size) if size and next(model.parameters()).device.type == "cpu" else ({}, {})
     later = {m for m in folded.modules() if isinstance(m, EIConv2d)} - {next(iter(maps), None)} if int8 else set()
@@ -200,12 +203,12 @@ def _measure(model: SpikingNet, size: tuple[int, int]) -> tuple[dict[nn.Module, 
             most[stage] = max(most.get(stage, 0), out.numel() * out.element_size())
 
         hooks += [m.register_forward_hook(note_bytes) for m in stage.modules() if isinstance(m, LIF)]
-    ready, model._ready = model._ready, True
+    unsure, model._unsure = model._unsure, False
     try:
         like = next(model.parameters())
         model.forward_steps(torch.zeros(1, model.in_chans, *size, dtype=like.dtype, device=like.device))
     finally:
-        model._ready = ready
+        model._unsure = unsure
         for hook in hooks:
             hook.remove()
     return maps, most

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 2**27  # 134 million: more is taken for a decompression bomb
+MAX_RESIZED = 2**25  # pixels of a whole picture, resized before its centre is cut out
 
 
 class ImageError(ZooError):
@@ -99,6 +100,8 @@ def preprocess(image: Image.Image, input_size: tuple[int, int, int]) -> np.ndarr
 
     Args:
         input_size: (channels, height, width); 1 channel is luminance.
+    Raises:
+        ImageError: so long and thin that it would not fit into memory.
     """
     from PIL import Image
 
@@ -110,6 +113,8 @@ def preprocess(image: Image.Image, input_size: tuple[int, int, int]) -> np.ndarr
     if min(w, h) != short:
         # The longer side is truncated, not rounded: torchvision's rule, which timm's transform follows.
         size = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
+        if size[0] * size[1] > MAX_RESIZED:
+            raise ImageError(f"{w} x {h} pixels are too long and thin to be resized: cut a part out of it")
         image = image.resize(size, Image.Resampling.BILINEAR)
     w, h = image.size
     if w < width or h < height:  # a non-square network and a narrow picture

@@ -20,9 +20,11 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
     """Names of single inputs, in order: folders recursively and sorted, patterns expanded, "-" and addresses as they are.
 
     Raises:
-        UsageError: a pattern or folder without an image.
+        UsageError: a pattern or folder without an image; an empty name.
     """
     for argument in arguments:
+        if not argument:
+            raise UsageError("an input is empty: name a file, a folder, a pattern or an address")
         if argument == "-" or is_url(argument):
             yield argument
         elif Path(argument).is_dir():

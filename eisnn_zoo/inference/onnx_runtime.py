@@ -12,6 +12,7 @@ from ..errors import UsageError, ZooError
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 INSTALL = {"cuda": "pip install onnxruntime-gpu, with CUDA and cuDNN as it wants them",
            "tensorrt": "pip install onnxruntime-gpu, with CUDA and TensorRT as it wants them"}
+STRICT = {"cuda": {"use_tf32": "0"}}  # a rounding moved is a spike flipped
 
 
 def import_onnxruntime():
@@ -62,7 +63,8 @@ class OnnxModel:
         options = session_options(onnxruntime, threads)
         wanted = self._wanted(onnxruntime.get_available_providers(), device)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[w] for w in wanted])
+            self._session = onnxruntime.InferenceSession(str(path), options,
+                                                         providers=[(PROVIDERS[w], STRICT.get(w, {})) for w in wanted])
         except Exception as error:  # onnxruntime has an exception class of its own for every status code
             raise ZooError(f"{path} is no ONNX file that onnxruntime can run: {_first_line(error)}") from error
         # onnxruntime falls back to the CPU without a word when a library of the GPU is missing.

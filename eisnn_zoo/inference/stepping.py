@@ -23,7 +23,7 @@ class SteppedLIF(LIF):
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
         v = current[0] if self.membrane is None else torch.add(current[0], self.membrane, alpha=1.0 - 1.0 / self.tau)
         fired = (v >= self.threshold).to(v.dtype)
-        self.membrane = torch.sub(v, fired, alpha=self.threshold) if self.reset == "soft" else v * (1 - fired)
+        self.membrane = self.after(v, fired)
         return fired[None]
 
 

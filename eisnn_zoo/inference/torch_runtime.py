@@ -7,10 +7,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ..compiling import can_compile
 from ..errors import UsageError
-from ..layout import can_compile
 from ..locating import Located
 from ..networks import SpikingNet
+from ..precision import strict_arithmetic
 from ..weights import load_network
 from .anytime import early_exit
 from .folding import fold
@@ -73,8 +74,8 @@ class TorchModel:
     def __init__(self, located: Located, device: str = "auto", time_steps: int | None = None, compile: bool = False,
                  precision: str = "fp32"):
         self._place = torch_device(device)
-        options = {} if time_steps is None else {"time_steps": time_steps}
-        network = load_network(located, **options).to(self._place)
+        strict_arithmetic()
+        network = load_network(located, time_steps=time_steps).to(self._place)
         self._network = fold_for(self._place, network, located.config.input_size[1:], compile, precision)
         self.device, self.time_steps, self.precision = str(self._place), network.time_steps, precision
 

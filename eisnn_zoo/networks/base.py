@@ -1,4 +1,4 @@
-"""What every network of the zoo shares: time, layers of either kind, the head, and timm's model contract.
+"""What every network of the zoo shares: time, the head, and timm's model contract.
 
 Activations travel with time and batch merged, ``[T*B, C, H, W]``, time first. A static image enters as ``[B, C, H, W]``
 and its first layer is computed once, not T times; frames enter as ``[B, T, C, H, W]``.
@@ -6,85 +6,23 @@ and its first layer is computed once, not T times; frames enter as ``[B, T, C, H
 
 # No `from __future__ import annotations` here: fx writes the annotations of forward into the code it generates.
 import logging
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from ..ei import EIConv2d, EILinear, EIReadout
+from ..catalog import TIME_STEPS
+from ..compiling import uncompiled
+from ..ei import project
 from ..ei_init import initialize
-from ..fusing import fused_kernel
-from ..layout import as_map
-from ..neuron import LIF
+from ..shapes import EI_RATIO
+from .cells import Cells
 
 _logger = logging.getLogger("eisnn_zoo")
-
-KINDS = {"ei": "excitatory-inhibitory layers", "bn": "convolution and batch normalisation"}
-
-
-class BNConv2d(nn.Sequential):
-    """The baseline's layer: convolution without bias, then batch normalisation."""
-
-    def __init__(self, n_in: int, n_out: int, kernel_size: int, stride: int = 1, device=None, dtype=None):
-        like = {"device": device, "dtype": dtype}
-        super().__init__()
-        self.conv = nn.Conv2d(n_in, n_out, kernel_size, stride, kernel_size // 2, bias=False, **like)
-        self.bn = nn.BatchNorm2d(n_out, **like)
-
-
-class BNLinear(nn.Sequential):
-    def __init__(self, n_in: int, n_out: int, device=None, dtype=None):
-        like = {"device": device, "dtype": dtype}
-        super().__init__()
-        self.linear = nn.Linear(n_in, n_out, bias=False, **like)
-        self.bn = nn.BatchNorm1d(n_out, **like)
-
-
-class Spiking(nn.Module):
-    """Synapses and the neurons they drive. Shape: ``[steps*B, ...]`` in, spikes ``[T*B, ...]`` out; steps is T or 1."""
-
-    def __init__(self, current: nn.Module, lif: LIF):
-        super().__init__()
-        self.current, self.lif = current, lif
-
-    def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
-        if not torch.jit.is_scripting():
-            kernel = fused_kernel(self.current, self.lif, x)
-            if kernel is not None:
-                current = self.current
-                return as_map(kernel(*current.drives(x), current.g_e, current.b_e, self.lif, steps_in, time_steps))
-        return self.lif(self.current(x).unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
-
-
-class Cells:
-    """Makes layers of one kind with one set of options, so that each architecture is written once.
-
-    Args:
-        kind: "ei" or "bn".
-        ei_ratio: excitatory cells per inhibitory cell.
-        neuron: arguments of :class:`~eisnn_zoo.neuron.LIF`.
-    """
-
-    def __init__(self, kind: str, ei_ratio: int, device=None, dtype=None, **neuron):
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind of network {kind!r}; choose one of {', '.join(KINDS)}")
-        self.kind, self.neuron = kind, neuron
-        self.like = {"device": device, "dtype": dtype}
-        self.ei = {"ei_ratio": ei_ratio, **self.like}
-
-    def conv(self, n_in: int, n_out: int, kernel_size: int, stride: int = 1) -> Spiking:
-        current = (EIConv2d(n_in, n_out, kernel_size, stride, **self.ei) if self.kind == "ei"
-                   else BNConv2d(n_in, n_out, kernel_size, stride, **self.like))
-        return Spiking(current, LIF(**self.neuron))
-
-    def linear(self, n_in: int, n_out: int) -> Spiking:
-        current = EILinear(n_in, n_out, **self.ei) if self.kind == "ei" else BNLinear(n_in, n_out, **self.like)
-        return Spiking(current, LIF(**self.neuron))
-
-    def readout(self, n_in: int, classes: int) -> nn.Module:
-        return EIReadout(n_in, classes, **self.ei) if self.kind == "ei" else nn.Linear(n_in, classes, **self.like)
-
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # since torch 2.7
 
 def merge_time(x: Tensor, time_steps: int) -> tuple[Tensor, int]:
     """``[B, C, H, W]`` as it is and 1 step, or frames ``[B, T, C, H, W]`` as ``[T*B, C, H, W]`` and T steps."""
@@ -102,7 +40,7 @@ def split_time(x: Tensor, steps: int) -> Tensor:
     return x[:, :, :, None, None] if x.dim() == 3 else x
 
 
-POOLS = ("avg", "max", "avgmax", "")
+POOLS = ("avg", "")  # linear: the mean over time may be taken before the pool, and is
 
 
 class SpikingNet(nn.Module):
@@ -113,6 +51,7 @@ class SpikingNet(nn.Module):
         in_chans: channels of the input.
         time_steps: T. May be changed at any time; frames must come T at a time.
         ei_ratio: excitatory cells per inhibitory cell in every E-I layer.
+        stabilisation: of the division in every E-I layer, see :func:`~eisnn_zoo.ei.stabilise`.
         tau, threshold, surrogate, alpha, reset: of the neurons, see :class:`~eisnn_zoo.neuron.LIF`.
         drop_rate: dropout before the output layer, in [0, 1).
         global_pool: one of :data:`POOLS`; "" keeps the map, and gives a map of logits.
@@ -124,8 +63,8 @@ class SpikingNet(nn.Module):
     kind: str
     num_features: int
 
-    def __init__(self, kind: str, *, num_classes: int = 10, in_chans: int = 3, time_steps: int = 4, ei_ratio: int = 4,
-                 tau: float = 2.0, threshold: float = 1.0, surrogate: str = "sigmoid", alpha: float = 4.0,
+    def __init__(self, kind: str, *, num_classes: int = 10, in_chans: int = 3, time_steps: int = TIME_STEPS, ei_ratio: int = EI_RATIO,
+                 stabilisation: str = "adaptive", tau: float = 2.0, threshold: float = 1.0, surrogate: str = "sigmoid", alpha: float = 4.0,
                  reset: str = "soft", drop_rate: float = 0.0, global_pool: str = "avg", event_input: bool = False,
                  device=None, dtype=None):
         super().__init__()
@@ -135,21 +74,21 @@ class SpikingNet(nn.Module):
             raise ValueError(f"time_steps must be at least 1, got {time_steps}")
         self.kind, self.num_classes, self.in_chans = kind, num_classes, in_chans
         self.time_steps, self.drop_rate, self.event_input = time_steps, drop_rate, event_input
-        self.config = dict(num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, ei_ratio=ei_ratio, tau=tau,
-                           threshold=threshold, surrogate=surrogate, alpha=alpha, reset=reset, drop_rate=drop_rate,
-                           global_pool=global_pool, event_input=event_input)
-        cells = Cells(kind, ei_ratio, device, dtype, tau=tau, threshold=threshold, surrogate=surrogate, alpha=alpha,
-                      reset=reset)
+        neuron = dict(tau=tau, threshold=threshold, surrogate=surrogate, alpha=alpha, reset=reset)
+        self.config: dict[str, Any] = dict(
+            num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, ei_ratio=ei_ratio, stabilisation=stabilisation, **neuron,
+            drop_rate=drop_rate, global_pool=global_pool, event_input=event_input)
+        cells = Cells(kind, ei_ratio, stabilisation, device, dtype, **neuron)
         self.grad_checkpointing = False
         self.input_levels = 0  # feature levels before the first stage
         self.stages, self.feature_info = self._build(cells)
         self.num_features = self.head_hidden_size = self.feature_info[-1]["num_chs"]
-        self._ei_ratio = ei_ratio
         self.global_pool = ""
         self._set_head(num_classes, global_pool, cells)
         # Saved with the weights, so that a network that never saw data is known as such after loading too.
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool, device=device))
-        self._ready = kind == "bn"
+        self._fresh = self._unsure = kind == "ei"  # not loaded; not known to have been initialised or trained
+        self._warned = False
         self.register_load_state_dict_post_hook(_note_loaded)
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
@@ -184,13 +123,7 @@ class SpikingNet(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, C]`` (to itself where global_pool is "")."""
-        if self.global_pool == "avg":
-            return x.mean((2, 3))
-        if self.global_pool == "max":
-            return x.amax((2, 3))
-        if self.global_pool == "avgmax":
-            return 0.5 * (x.mean((2, 3)) + x.amax((2, 3)))
-        return x
+        return x.mean((2, 3)) if self.global_pool == "avg" else x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = F.dropout(self.pool(x), self.drop_rate, self.training)
@@ -212,35 +145,32 @@ class SpikingNet(nn.Module):
 
     @torch.jit.ignore
     def _check_ready(self, x: Tensor) -> None:
-        """On the first forward: E-I Init in training, one warning in evaluation. Nothing under a tracer or compiler."""
-        if self._ready or torch.compiler.is_compiling() or not isinstance(x, Tensor) or x.device.type == "meta":
-            return
-        if not self.training:
-            self._ready = True
+        """Before every forward; does nothing once the weights are known to mean something, or under a tracer."""
+        traced = not isinstance(x, Tensor) or x.device.type == "meta" or _exporting()
+        if self._unsure and not traced and (self.training or not torch.compiler.is_compiling()):  # an evaluation is compiled whole
+            self._make_sure(x)
+
+    @uncompiled
+    def _make_sure(self, x: Tensor) -> None:
+        """In training, E-I Init on the first batch, of weights that were not loaded; in evaluation, one warning."""
+        if self.initialised:  # by hand, or copied from another network
+            self._unsure = False
+        elif self.training and torch.is_grad_enabled():
+            if self._fresh:
+                try:
+                    initialize(self, x.detach(), seed=torch.initial_seed() % 2**32)
+                except ValueError as error:
+                    _logger.warning("E-I Init was skipped, the weights keep their assumed statistics: %s", error)
+                _share(self)
+            self.mark_initialised()  # what is trained from here on means something
+        elif not self._warned:
+            self._warned = True
             _logger.warning("%s was neither loaded nor initialised on data: its output means nothing yet. Load weights, or "
                             "call eisnn_zoo.initialize(model, batch, seed).", type(self).__name__)
-        elif torch.is_grad_enabled():
-            self._ready = True
-            try:
-                initialize(self, x.detach(), seed=torch.initial_seed() % 2**32)
-            except ValueError as error:
-                _logger.warning("E-I Init was skipped, the weights keep their assumed statistics: %s", error)
-
-    def load_state_dict_report(self, state: dict[str, Tensor]) -> str:
-        """Loads state strictly; what does not fit in a few words, or "" where all did (nothing is loaded otherwise)."""
-        own = self.state_dict()
-        problems = [f"{key} is missing" for key in own if key not in state]
-        problems += [f"{key} does not belong" for key in state if key not in own]
-        problems += [f"{key} is {list(state[key].shape)} instead of {list(own[key].shape)}"
-                     for key in own if key in state and state[key].shape != own[key].shape]
-        if problems:
-            return "; ".join(problems[:3]) + (f" and {len(problems) - 3} more" if len(problems) > 3 else "")
-        self.load_state_dict(state)
-        return ""
 
     def mark_initialised(self) -> None:
         self.initialised.fill_(True)
-        self._ready = True
+        self._fresh = self._unsure = False
 
     # ---- timm's contract ----------------------------------------------------------------------------------------
 
@@ -252,7 +182,7 @@ class SpikingNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new output layer (constants and draws of E-I Init for assumed statistics) on the network's device and type."""
         like = next(self.parameters(), torch.empty(0))
-        cells = Cells(self.kind, self._ei_ratio, like.device, like.dtype)
+        cells = Cells(self.kind, self.config["ei_ratio"], device=like.device, dtype=like.dtype)
         self._set_head(num_classes, self.global_pool if global_pool is None else global_pool, cells)
         self.head.train(self.training)
 
@@ -266,10 +196,8 @@ class SpikingNet(nn.Module):
 
     @torch.jit.ignore
     def project_(self) -> None:
-        """Dale's law in every E-I layer: to be called after each optimizer step."""
-        for module in self.modules():
-            if module is not self and hasattr(module, "project_"):
-                module.project_()
+        """Dale's law in every E-I layer: to be called after each step of an optimizer that does not do so itself."""
+        project(self)
 
     def _input_taps(self, x: Tensor, steps: int) -> list[Tensor]:
         return []
@@ -324,5 +252,14 @@ class SpikingNet(nn.Module):
 
 
 def _note_loaded(net: SpikingNet, _keys) -> None:
+    """Weights that were loaded are never drawn again, whatever is known of them."""
+    net._fresh = False
     if net.kind == "ei" and net.initialised.device.type != "meta":
-        net._ready = bool(net.initialised)
+        net._unsure = not net.initialised
+
+
+def _share(net: SpikingNet) -> None:
+    """Under DistributedDataParallel, which sent its weights around before there were these: all processes take those of the first."""
+    if torch.distributed.is_available() and getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
+        for parameter in net.parameters():
+            torch.distributed.broadcast(parameter.data, 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..shapes import MLP_WIDTHS
-from .base import Cells, SpikingNet, split_time
+from .base import SpikingNet, split_time
+from .cells import Cells
 
 
 class Hidden(nn.Module):

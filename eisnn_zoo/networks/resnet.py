@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..shapes import RESNET_BLOCKS, RESNET_WIDTHS
-from .base import Cells, SpikingNet
+from .base import SpikingNet
+from .cells import Cells
 
 
 class SEWBlock(nn.Module):

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shapes import VGG_WIDTHS
-from .base import Cells, SpikingNet
+from .base import SpikingNet
+from .cells import Cells
 
 
 def halve(x: Tensor) -> Tensor:
@@ -15,6 +16,8 @@ def halve(x: Tensor) -> Tensor:
     torch.compile writes its gradient as a plain repetition, along memory; that of the pool takes one number at a time, an eighth
     of a training step of VGG-8 at T = 1 on a processor.
     """
+    if min(x.shape[2:]) < 2:
+        raise ValueError(f"a map of {x.shape[2]} x {x.shape[3]} cannot be halved: VGG takes images from 32 x 32 pixels up")
     x = x.permute(0, 2, 3, 1)  # in memory order
     n, height, width, channels = x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]
     pairs = x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels)

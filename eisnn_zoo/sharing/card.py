@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..catalog import ARXIV, PAPER, RELEASE_REPO
 from ..config import Config, read_config
-from ..count import EI_RATIO, count
+from ..count import count
 from ..errors import ZooError
 from ..files import write_atomic
 from ..table import WEIGHTS, Weights
@@ -299,7 +299,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
 
 
 def _cost(config: Config, facts: dict) -> str:
-    counted, steps = count(config.model, ei_ratio=config.options.get("ei_ratio", EI_RATIO)), config.options["time_steps"]
+    counted, steps = count(config.model, config.input_size[1], **config.options), config.options["time_steps"]
     text = (f"## Cost\n\n{counted.params:,} parameters. One inference at T = {steps} takes {counted.macs(steps) / 1e6:,.0f} million "
             "multiply-accumulates when computed densely, weights folded, as a processor does.")
     measured = facts.get("operations")

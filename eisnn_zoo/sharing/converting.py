@@ -10,7 +10,7 @@ from ..config import Config, base_config, find_model
 from ..errors import UsageError, ZooError
 from ..files import write_atomic
 from ..locating import header_config, locate, read_header, released_config
-from ..weights import read_tensors
+from ..weights import load_state, read_tensors
 
 LAYOUT = "release_layout"  # in the header of a converted file: the release's names and shapes, for the way back
 
@@ -54,7 +54,7 @@ def _to_ours(source: Path, state: dict, out: Path, name: str | None) -> str:
     except ValueError as error:
         raise ZooError(f"{source} does not hold the weights of {config.model.name}: {error}") from error
     layout = {key: list(value.shape) for key, value in state.items()}
-    _write(out, ours, {"config": json.dumps(config.to_json(), ensure_ascii=False), LAYOUT: json.dumps(layout)})
+    _write(out, ours, {"config": config.text, LAYOUT: json.dumps(layout)})
     return f"{config.model.name}, from the release's layout into ours"
 
 
@@ -69,8 +69,7 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
     model = find_model(name) if name else locate(str(source)).config.model
     kind = next(value.dtype for value in state.values() if value.is_floating_point())
     network = build(model.name, dtype=kind)
-    if problems := network.load_state_dict_report(state):
-        raise ZooError(f"{source} does not hold the weights of {model.name}: {problems}")
+    load_state(network, state, f"{source} does not hold the weights of {model.name}")
     if like:
         pattern = read_tensors(like)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -66,4 +65,4 @@ def _config(located: Located) -> str:
     source = {"source": f"{row.repo}/{row.file}", "commit": hub_client.commit(located.path), "obtained": row.obtained,
               "source_sha256": hub_client.recorded_hash(located.path)}
     config = replace(located.config, facts={key: value for key, value in source.items() if value})
-    return json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n"
+    return config.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING
 from ..catalog import DATASETS, MODELS, Model
 from ..config import Config, base_config, find_model, read_config
 from ..errors import UsageError, ZooError
-from ..files import write_atomic
+from ..files import read_numbers, write_atomic
 from ..locating import Located
 from ..table import WEIGHTS, Weights, hub_folder, put_row, sha256, table_path
-from ..weights import adapt_state, read_tensors
+from ..weights import adapt_state, read_tensors, save_network
 from . import card
 
 if TYPE_CHECKING:
@@ -59,7 +58,10 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     Raises:
         UsageError: no such run, tag, model or weights. ZooError: a run that cannot be published.
     """
-    from ..training.data import load
+    from ..inference.torch_runtime import TorchModel
+    from ..training.data import Images
+    from ..training.evaluation import evaluate
+    from ..training.reading import read
     from ..training.run import Run
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", tag) or tag == "paper":
@@ -70,21 +72,23 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     files = _weight_files(run, which)
     if time_steps and DATASETS[recipe.dataset].event:
         raise UsageError("events come in the number of frames the network was trained on: leave out --time-steps")
-    images = load(DATASETS[recipe.dataset], data, "test", recipe.final_steps)
+    labelled = read(DATASETS[recipe.dataset], data, "test", recipe.final_steps)
+    images = Images.of(labelled)
     hub, table = (hub, hub / "weights.toml") if hub else (hub_folder(), table_path())
     hub.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{model.name}.{tag}.", dir=hub))
     try:
-        config = _config(model, tag, files[which], recipe, time_steps)
+        config = _config(model, tag, run, time_steps)
         scores: dict[str, dict[str, float]] = {}
         measured: dict[str, dict[str, float]] = {}
         for key in sorted(files, key=lambda key: key == which):  # the weights to publish come last, and stay
             state = _half(files[key], model)
-            _save(state, config, beside)
+            save_network(beside, state, config)
             digest = sha256(beside / WEIGHTS)
             if digest not in measured:  # the best epoch may be the last
                 say(f"measuring the {key} weights on {len(images):,} test images")
-                measured[digest] = score(Located(beside / WEIGHTS, config), images)
+                scored = evaluate(TorchModel(Located(beside / WEIGHTS, config)), labelled, config.input_size[1])
+                measured[digest] = {"top1": round(scored.top1, 2), "top5": round(scored.top5, 2)}
             scores[key] = measured[digest]
             say(f"{key}: {scores[key]['top1']} %")
         facts = {**_facts(recipe, environment, history, which, scores), "test_images": len(images), "test_sha256": images.sha256,
@@ -94,7 +98,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         if images.sha256 in COPIES:
             facts["data_note"] = COPIES[images.sha256]
         config = replace(config, facts=facts)
-        _save(state, config, beside)
+        save_network(beside, state, config)
         _records(run, beside, environment, history, recipe)
         row = Weights(model, tag, facts["top1"], _obtained(facts, model), LICENSE, folder=config.name, sha256=sha256(beside / WEIGHTS),
                       size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts), time_steps=time_steps or 0)
@@ -113,8 +117,7 @@ def read_history(run: Path) -> list[dict]:
     """metrics.csv, one row of numbers an epoch. Raises ZooError."""
     path = run / "metrics.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as f:
-            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(f)]
+        rows = read_numbers(path)
         if not rows or not {"epoch", "time_steps", "valid_top1", "seconds"} <= rows[0].keys():
             raise ValueError("no epoch was finished")
     except (OSError, ValueError, TypeError) as error:
@@ -125,8 +128,6 @@ def read_history(run: Path) -> list[dict]:
 def _model(recipe: Recipe, name: str | None) -> Model:
     if recipe.dataset not in DATASETS:
         raise UsageError("the run trained on one's own pictures: only the zoo's datasets have a test set to measure on")
-    if recipe.stabilisation == "none":
-        raise UsageError("the run left out adaptive stabilisation: its weights belong to another network and cannot be packed")
     paired = f"{recipe.model}_{recipe.dataset}"
     model = find_model(name or (paired if paired in MODELS else recipe.model))
     if model.dataset is None or model.dataset.name != recipe.dataset:
@@ -135,8 +136,8 @@ def _model(recipe: Recipe, name: str | None) -> Model:
 
 
 def _weight_files(run: Path, which: str) -> dict[str, Path]:
-    """The chosen weights, and the run's best and last where they are there; folders, or files as older runs wrote them."""
-    found = {key: path for key in ("best", "last") for path in (run / key / WEIGHTS, run / f"{key}.safetensors") if path.is_file()}
+    """The chosen weights, and the run's best and last where they are there."""
+    found = {key: path for key in ("best", "last") if (path := run / key / WEIGHTS).is_file()}
     if which not in ("best", "last"):
         if Path(which).suffix != ".safetensors" or not Path(which).is_file():
             raise UsageError(f"--weights {which}: best, last, or the path of a .safetensors file")
@@ -146,44 +147,16 @@ def _weight_files(run: Path, which: str) -> dict[str, Path]:
     return found
 
 
-def _config(model: Model, tag: str, weights: Path, recipe: Recipe, time_steps: int | None) -> Config:
-    base = base_config(model, tag)
-    if weights.name == WEIGHTS and (weights.parent / "config.json").is_file():
-        options = read_config(weights.parent / "config.json").options
-    else:
-        options = {**base.options, "time_steps": recipe.final_steps}
-    return replace(base, options={**options, "time_steps": time_steps} if time_steps else options)
+def _config(model: Model, tag: str, run: Path, time_steps: int | None) -> Config:
+    """The run's own, under the name to publish."""
+    own = read_config(run / "last" / "config.json")
+    return replace(base_config(model, tag), size=own.size, options={**own.options, "time_steps": time_steps or own.options["time_steps"]})
 
 
 def _half(path: Path, model: Model) -> dict:
     """The tensors in half precision; those that are no floats as they are."""
     state = adapt_state(read_tensors(path), model.name, path)
     return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
-
-
-def _save(state: dict, config: Config, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    text = json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n"
-    write_atomic(folder / WEIGHTS, lambda path: save_file(state, path, {"format": "pt", "config": text}))
-    write_atomic(folder / "config.json", text)
-
-
-def score(located: Located, images: Images, batch_size: int = 250) -> dict[str, float]:
-    """top1 and top5 in %, in strict float32, by the network that predicts."""
-    from ..inference.torch_runtime import TorchModel
-    from ..precision import strict_arithmetic
-    from ..training.augment import pixels
-
-    strict_arithmetic()
-    network = TorchModel(located)
-    right = among = 0
-    for start in range(0, len(images), batch_size):
-        x, y = images.x[start:start + batch_size], images.y[start:start + batch_size].numpy()
-        ranked = (-network(pixels(x, located.config.input_size[1]).numpy())).argsort(1, kind="stable")
-        right += int((ranked[:, 0] == y).sum())
-        among += int((ranked[:, :5] == y[:, None]).sum())
-    return {"top1": round(100 * right / len(images), 2), "top5": round(100 * among / len(images), 2)}
 
 
 def _operations(located: Located, images: Images) -> dict[str, dict[str, float]]:
@@ -221,11 +194,9 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "weight_decay": recipe.weight_decay or None, "label_smoothing": recipe.label_smoothing, "precision": recipe.precision,
         "train_images": environment.get("train_images"), "held_out": held_out,
         "training_seconds": round(sum(row["seconds"] for row in history)),
-        "device": environment.get("device_name") or environment.get("device"), "threads": environment.get("threads"),
+        "device": environment.get("device_name"), "threads": environment.get("threads"),
         "commit": environment.get("commit"), "torch": environment.get("torch"), "stored_as": "float16",
     }
-    if facts["precision"] == "auto":
-        facts["precision"] = environment.get("precision", "auto")
     return {key: value for key, value in facts.items() if value is not None and value != ""}
 
 
@@ -242,7 +213,7 @@ def _obtained(facts: dict, model: Model) -> str:
     from ..training.data import TEST_SET
 
     n, all_ = facts["test_images"], model.dataset.test_images
-    looked = f"the {n:,} test images{'' if n == all_ else f' (of {all_:,})'} decided nothing"
+    looked = f"the {n:,} test images{'' if n == all_ else f' (of {all_:,})'} were used for no choice"
     if facts["weights"] not in ("best", "last"):
         return f"weights of a checkpoint; {looked}"
     if facts["weights"] == "last":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..networks import SpikingNet
-from ..networks.base import Spiking
+from ..networks.cells import Spiking
 
 
 @torch.no_grad()

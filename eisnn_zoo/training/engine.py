@@ -24,9 +24,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..catalog import MODELS
+from ..compiling import compile_every_variant, compile_options
 from ..config import Config
 from ..errors import ZooError
-from ..layout import compile_every_variant, compile_options
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
 from . import report
@@ -41,7 +41,7 @@ from .setup import check_parts, faster_precision, keep_memory, make_model, make_
 from .validation import validate
 from .world import World
 
-INIT_BATCH = 128
+INIT_BATCH = 128  # images, as they are, that E-I Init sees: enough to show the statistics, whatever batch_size and augment are
 NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
 
 

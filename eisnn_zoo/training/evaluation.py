@@ -89,6 +89,10 @@ def collect_evidence(evidence: Callable[[np.ndarray], np.ndarray], images: Label
     return np.concatenate([evidence(images.pixels(i, i + batch_size, size)) for i in range(0, len(images), batch_size)], 1)
 
 
+def _said(value: int) -> str:
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
 def _title(dataset: Dataset) -> str:
     return f"{dataset.title} test"
 
@@ -99,21 +103,24 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
     Args:
         dataset: of the catalog; "folder" for one's own pictures, whose classes are matched by name; None for the model's.
     Raises:
-        UsageError: no such dataset, or one whose classes are not the network's. DataError: see :func:`read`.
+        UsageError: no such dataset, or one that is not what the network takes. DataError: see :func:`read`.
     """
     own = config.model.dataset
     if dataset is None:
         if own is None or config.label_names != own.label_names:
-            raise UsageError(f"{config.name} belongs to no dataset of the zoo: say --dataset {FOLDER} for your own pictures")
+            raise UsageError(f"{config.name} belongs to no dataset of the zoo: say which it is measured on, as in --dataset cifar10, or "
+                             f"--dataset {FOLDER} for your own pictures")
         dataset = own.name
     if dataset != FOLDER:
         if dataset not in DATASETS:
             raise UsageError(f"there is no dataset {dataset!r}: choose one of {', '.join(DATASETS)}, or {FOLDER}")
-        images, title = read(DATASETS[dataset], root, "test", time_steps), _title(DATASETS[dataset])
-        if len(images.label_names) != len(config.label_names):
-            raise UsageError(f"{config.name} has {len(config.label_names)} classes, {DATASETS[dataset].title} has "
-                             f"{len(images.label_names)}")
-        return images, title
+        found = DATASETS[dataset]
+        for what, network, data in (("classes", len(config.label_names), found.num_classes),
+                                    ("input channels", config.input_size[0], found.channels),
+                                    ("frames of events", bool(config.options.get("event_input")), found.event)):
+            if network != data:
+                raise UsageError(f"{config.name} cannot be measured on {found.title}: {what}: {_said(network)}, there {_said(data)}")
+        return read(found, root, "test", time_steps), _title(found)
     train, valid = read_folder(root, *config.input_size[:2])
     images = train if valid is None else valid
     title = f"{root}" if valid is None else f"{root}, its validation split"
@@ -130,7 +137,7 @@ def compare(config: Config, row: Weights | None, title: str, scores: Scores, tim
     facts = config.facts or {}
     expected, source = (row.top1, row.obtained) if row else (facts.get("top1"), facts.get("measured_on"))
     own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)
-    same = bool(own) and expected is not None and time_steps == config.options.get("time_steps")
+    same = bool(own) and expected is not None and time_steps == config.options["time_steps"]
     among = facts.get("test_images") or (config.model.dataset.test_images if config.model.dataset else 0)
     return {"model": config.name, "data": title, "images": scores.images, "time_steps": time_steps,
             "top1": round(scores.top1, 2), "top5": round(scores.top5, 2), "loss": round(scores.loss, 4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ei import EISynapses
+from ..ei import project
 
 
 @torch.no_grad()
@@ -119,10 +119,3 @@ class ProjectedSGD(torch.optim.SGD):
         loss = super().step(closure)
         project(self.model)
         return loss
-
-
-def project(model: nn.Module) -> None:
-    """Dale's law in every E-I layer of model."""
-    for module in model.modules():
-        if isinstance(module, EISynapses):
-            module.project_()

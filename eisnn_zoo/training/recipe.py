@@ -84,7 +84,7 @@ class Recipe(BaseModel):
                 _known("dataset", values["dataset"], DATASETS)
             dataset = DATASETS.get(values["dataset"]) if isinstance(values["dataset"], str) else None
             if (steps := values.get("time_steps")) is None or (type(steps) is int and steps == 0):
-                values["time_steps"] = dataset.time_steps if dataset else model.options.get("time_steps", 4)
+                values["time_steps"] = dataset.time_steps if dataset else model.options["time_steps"]
         return values
 
     @model_validator(mode="after")

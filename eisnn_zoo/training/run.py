@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from ..config import Config
 from ..errors import UsageError, ZooError
 from ..files import to_csv, write_atomic
 from ..machine import processor
+from ..table import WEIGHTS
+from ..weights import save_network
 from .recipe import Recipe
 from .recipe_file import load_recipe
 
@@ -117,7 +119,10 @@ class Run:
         tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
         tensors |= {f"optimizer.{i}.{k}": v for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()
                     if isinstance(v, Tensor)}
-        _save(tensors, self.checkpoint, {"progress": json.dumps({**progress, "history": self.history})})
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        metadata = {"format": "pt", "progress": json.dumps({**progress, "history": self.history})}
+        with self._writing(self.checkpoint):
+            write_atomic(self.checkpoint, lambda beside: save_file(tensors, beside, metadata))
 
     def load_checkpoint(self, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict | None:
         """Restores modules, optimizer and history; the progress saved with them, or None where nothing was saved yet."""
@@ -143,24 +148,21 @@ class Run:
         write_atomic(self.folder / "metrics.csv", to_csv(self.history, self.history[0]))
 
     def save_weights(self, name: str, model: nn.Module, config: Config) -> None:
-        """``name/``: weights and configuration, the configuration in the weight file's header too."""
+        """Into ``name/``, as :func:`~eisnn_zoo.weights.save_network` does."""
         folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        text = json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n"
-        _save(model.state_dict(), folder / "model.safetensors", {"config": text})
-        write_atomic(folder / "config.json", text)
+        with self._writing(folder / WEIGHTS):
+            folder.mkdir(exist_ok=True)
+            save_network(folder, model.state_dict(), config)
 
-
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write: Callable[[Path], object] = lambda beside: save_file(tensors, beside, {"format": "pt", **metadata})  # noqa: E731
-    try:
-        write_atomic(path, write)
-    except (SafetensorError, OSError) as error:
-        if not path.parent.is_dir():
-            raise ZooError(f"{path} cannot be written: its folder is gone") from error
-        raise ZooError(f"{path} cannot be written ({error}); what was there before is whole: make room, then go on with "
-                       f"eisnn-zoo train --resume {path.parent}") from error
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (SafetensorError, OSError) as error:
+            if not self.folder.is_dir():
+                raise ZooError(f"{path} cannot be written: its folder is gone") from error
+            raise ZooError(f"{path} cannot be written ({error}); what was there before is whole: make room, then go on with "
+                           f"eisnn-zoo train --resume {self.folder}") from error
 
 
 def environment(device: torch.device) -> dict:

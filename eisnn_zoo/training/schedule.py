@@ -17,7 +17,7 @@ SHAPES = {
     "linear": lambda part: 1 - part,
     "flat": lambda part: min(1.0, (1 - part) / 0.4),  # the peak for 60 % of the way, then linear
 }
-"""The rate as a part of its peak, at a part of the way from the warm-up's end (0) to the last iteration (1)."""
+"""The rate as a part of its peak, at a part of the way from the warm-up's end (0) to the end of the last iteration (1)."""
 
 
 def rate(step: int, total: int, warmup: int, peak: float, start: float, shape: str = "cosine") -> float:

@@ -68,8 +68,6 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
     for module in model.modules():
         if isinstance(module, EISynapses):
             module.scale_w_ei_gradient = recipe.scale_w_ei_gradient
-        if isinstance(module, EILayer):
-            module.stabilisation = recipe.stabilisation
     if recipe.freeze:
         model.requires_grad_(False)
         model.head.requires_grad_(True)
@@ -90,7 +88,8 @@ def check_parts(recipe: Recipe, images: int, processes: int) -> None:
 
 
 def _fresh(recipe: Recipe, data: Data, first: Tensor) -> SpikingNet:
-    options = {"num_classes": len(data.label_names), "in_chans": first.shape[-3], "event_input": first.dim() == 5}
+    options = {"num_classes": len(data.label_names), "in_chans": first.shape[-3], "event_input": first.dim() == 5,
+               "stabilisation": recipe.stabilisation}
     if recipe.ei_ratio:
         options["ei_ratio"] = recipe.ei_ratio
     if MODELS[recipe.model].family == "mlp":
@@ -113,7 +112,7 @@ def _pretrained(recipe: Recipe, data: Data) -> SpikingNet:
     if theirs.family == "mlp" and located.config.input_size[1:] != (side, side):
         raise UsageError(f"weights = {recipe.weights}: they take images of {located.config.input_size[1]} x {located.config.input_size[2]} "
                          f"pixels, and these have {side} x {side}")
-    model = load_network(located)
+    model = load_network(located, stabilisation=recipe.stabilisation)
     model.reset_classifier(len(data.label_names))
     return model
 

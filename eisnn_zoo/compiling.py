@@ -1,0 +1,36 @@
+"""How torch.compile is used here."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+from collections.abc import Callable
+
+import torch
+
+
+def can_compile(device: str) -> bool:
+    """Whether torch.compile can work: on a CPU it calls a C++ compiler."""
+    return device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++"))
+
+
+def compile_every_variant() -> None:
+    """Of sizes, time steps and slopes of the surrogate, each a program: from the ninth on torch would leave them to the interpreter."""
+    torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)
+
+
+def compile_options(device: str) -> dict:
+    """Arguments for torch.compile: one program a shape; on a CPU, our layouts instead of its own choice, which would take
+    every 4-D tensor for channels first."""
+    return {"dynamic": False, **({"options": {"layout_optimization": False}} if device == "cpu" else {})}
+
+
+def uncompiled(method: Callable) -> Callable:
+    """``torch.compiler.disable`` that imports no compiler, which takes seconds, where none is at work."""
+    @functools.wraps(method)
+    def run(*args):
+        return (torch.compiler.disable(method) if "torch._dynamo" in sys.modules else method)(*args)
+
+    run._torchdynamo_disable = True  # type: ignore[attr-defined]  # what it sets
+    return run

@@ -1,0 +1,78 @@
+"""Layers of spiking neurons of either kind, excitatory-inhibitory or with batch normalisation, made from one set of options."""
+
+# No `from __future__ import annotations` here: fx writes the annotations of forward into the code it generates.
+import torch
+from torch import Tensor, nn
+
+from ..catalog import KINDS
+from ..ei import STABILISATIONS, EIConv2d, EILinear, EIReadout
+from ..fusing import fused_kernel
+from ..layout import as_map
+from ..neuron import LIF
+
+
+class BNConv2d(nn.Sequential):
+    """The baseline's layer: convolution without bias, then batch normalisation."""
+
+    def __init__(self, n_in: int, n_out: int, kernel_size: int, stride: int = 1, device=None, dtype=None):
+        like = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.conv = nn.Conv2d(n_in, n_out, kernel_size, stride, kernel_size // 2, bias=False, **like)
+        self.bn = nn.BatchNorm2d(n_out, **like)
+
+
+class BNLinear(nn.Sequential):
+    def __init__(self, n_in: int, n_out: int, device=None, dtype=None):
+        like = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.linear = nn.Linear(n_in, n_out, bias=False, **like)
+        self.bn = nn.BatchNorm1d(n_out, **like)
+
+
+class Spiking(nn.Module):
+    """Synapses and the neurons they drive. Shape: ``[steps*B, ...]`` in, spikes ``[T*B, ...]`` out; steps is T or 1."""
+
+    def __init__(self, current: nn.Module, lif: LIF):
+        super().__init__()
+        self.current, self.lif = current, lif
+
+    def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
+        if not torch.jit.is_scripting():
+            kernel = fused_kernel(self.current, self.lif, x)
+            if kernel is not None:
+                current = self.current
+                return as_map(kernel(*current.drives(x), current.g_e, current.b_e, self.lif, steps_in, time_steps))
+        return self.lif(self.current(x).unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
+
+
+class Cells:
+    """Makes layers of one kind with one set of options, so that each architecture is written once.
+
+    Args:
+        kind: "ei" or "bn".
+        ei_ratio: excitatory cells per inhibitory cell.
+        stabilisation: of the division, see :func:`~eisnn_zoo.ei.stabilise`.
+        neuron: arguments of :class:`~eisnn_zoo.neuron.LIF`.
+    """
+
+    def __init__(self, kind: str, ei_ratio: int, stabilisation: str = "adaptive", device=None, dtype=None, **neuron):
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of network {kind!r}; choose one of {', '.join(KINDS)}")
+        if stabilisation not in STABILISATIONS:
+            raise ValueError(f"unknown stabilisation {stabilisation!r}; choose one of {', '.join(STABILISATIONS)}")
+        self.kind, self.neuron = kind, neuron
+        self.like = {"device": device, "dtype": dtype}
+        self.readout_options = {"ei_ratio": ei_ratio, **self.like}
+        self.ei = {**self.readout_options, "stabilisation": stabilisation}
+
+    def conv(self, n_in: int, n_out: int, kernel_size: int, stride: int = 1) -> Spiking:
+        current = (EIConv2d(n_in, n_out, kernel_size, stride, **self.ei) if self.kind == "ei"
+                   else BNConv2d(n_in, n_out, kernel_size, stride, **self.like))
+        return Spiking(current, LIF(**self.neuron))
+
+    def linear(self, n_in: int, n_out: int) -> Spiking:
+        current = EILinear(n_in, n_out, **self.ei) if self.kind == "ei" else BNLinear(n_in, n_out, **self.like)
+        return Spiking(current, LIF(**self.neuron))
+
+    def readout(self, n_in: int, classes: int) -> nn.Module:
+        return EIReadout(n_in, classes, **self.readout_options) if self.kind == "ei" else nn.Linear(n_in, classes, **self.like)

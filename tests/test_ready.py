@@ -1,0 +1,155 @@
+"""Weights that mean nothing yet are drawn by E-I Init on the first training batch, or warned of; all others are left alone."""
+
+import copy
+import logging
+
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+import eisnn_zoo
+from eisnn_zoo.networks import SpikingMLP, SpikingVGG, build
+
+
+def digits(n: int = 16) -> torch.Tensor:
+    return torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(n))
+
+
+def weights(net) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in net.parameters()]
+
+
+def same(a, b) -> bool:
+    return all(map(torch.equal, a, b))
+
+
+def test_network_that_saw_no_data_warns_once_and_says_what_to_do(caplog):
+    net, x = SpikingVGG(8).eval(), torch.rand(1, 3, 32, 32)
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"), torch.no_grad():
+        assert torch.isfinite(net(x)).all()
+        net(x)
+    assert [r.message for r in caplog.records if "initialize(" in r.message] and len(caplog.records) == 1
+
+
+def test_first_training_forward_is_e_i_init():
+    torch.manual_seed(11)
+    net = SpikingMLP(4).train()
+    before = net.stages[0].layers[0].current.ee.weight.clone()
+    x = torch.rand(16, 1, 28, 28)
+    net(x)
+    assert net.initialised and not torch.equal(before, net.stages[0].layers[0].current.ee.weight)
+    other = SpikingMLP(4)
+    eisnn_zoo.initialize(other, x, seed=11)
+    for (name, a), b in zip(net.named_parameters(), other.parameters()):
+        assert torch.equal(a, b), name
+    after = net.head.ee.weight.clone()
+    net(x)
+    assert torch.equal(after, net.head.ee.weight)
+
+
+def test_automatic_init_on_normalised_pixels_says_so_and_goes_on(caplog):
+    net = SpikingMLP(2).train()
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"):
+        assert torch.isfinite(net(torch.randn(4, 1, 28, 28))).all()
+    assert "non-negative" in caplog.text
+    with pytest.raises(ValueError, match="non-negative"):
+        eisnn_zoo.initialize(net, torch.randn(4, 1, 28, 28), 0)
+
+
+def test_initialised_is_saved_with_the_weights(caplog):
+    net = SpikingMLP(2)
+    eisnn_zoo.initialize(net, digits(), 0)
+    other = SpikingMLP(2).eval()
+    other.load_state_dict(net.state_dict())
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"), torch.no_grad():
+        other(torch.rand(1, 1, 28, 28))
+    assert not caplog.records
+
+
+def test_init_that_fails_changes_nothing():
+    """The first layers can be drawn, and then one sends nothing: its firing threshold is out of reach."""
+    net = build("ei_vgg8")
+    net.stages[1].layers[0].lif.threshold = 1e9
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match="this layer's input is silent"):
+        eisnn_zoo.initialize(net, torch.rand(4, 3, 32, 32), 0)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items()) and net.training and net._unsure and net._fresh
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_loaded_weights_are_never_drawn_again(strict):
+    """Whatever the file says of itself: it may come from a network that was trained without E-I Init."""
+    net = SpikingMLP(2)
+    state = {name: torch.rand_like(p) for name, p in net.named_parameters()}
+    net.load_state_dict({**net.state_dict(), **state} if strict else state, strict=strict)
+    assert not net.initialised
+    before = weights(net)
+    net.train()(digits())
+    assert same(before, weights(net)) and net.initialised  # trained from here on
+
+
+def test_a_forward_before_training_leaves_e_i_init_for_the_first_training_batch():
+    net = SpikingMLP(2).eval()
+    before = weights(net)
+    net(digits())
+    assert same(before, weights(net))
+    net.train()(digits())
+    assert net.initialised and not same(before, weights(net))
+
+
+def test_a_first_batch_of_a_wrong_size_spoils_nothing():
+    net = build("ei_vgg8").train()
+    before = weights(net)
+    with pytest.raises((RuntimeError, ValueError)):
+        net(torch.rand(4, 3, 16, 16))
+    assert same(before, weights(net)) and not net.initialised
+    net(torch.rand(4, 3, 32, 32))
+    assert net.initialised
+
+
+def test_a_network_compiled_before_its_first_batch_is_drawn_too():
+    plain, compiled = SpikingMLP(2).train(), SpikingMLP(2).train()
+    program = torch.compile(compiled, backend="eager")
+    for net in (plain, program):
+        torch.manual_seed(4)
+        net(digits())
+    assert compiled.initialised and same(weights(plain), weights(compiled))
+    program(digits())
+    assert same(weights(plain), weights(compiled))
+
+
+def test_a_copy_that_takes_the_weights_of_another_is_as_sure_as_that(caplog):
+    net = SpikingMLP(2)
+    average = copy.deepcopy(net)  # as averaged weights begin
+    net.train()(digits())
+    with torch.no_grad():
+        for ours, theirs in zip((*average.parameters(), *average.buffers()), (*net.parameters(), *net.buffers())):
+            ours.copy_(theirs)
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"):
+        average.eval()(digits())
+    assert not caplog.records
+
+
+def _process(rank: int, file: str, results) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2)
+    torch.manual_seed(42 + rank)  # each its own, as timm has it
+    net = SpikingMLP(2).train()
+    parallel = DistributedDataParallel(net)
+    parallel(digits(16 + rank)).sum().backward()
+    results.put([p.detach().numpy() for p in net.parameters()])
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_begin_with_the_same_weights(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    processes = [context.Process(target=_process, args=(rank, str(tmp_path / "meet"), results)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    a, b = results.get(), results.get()
+    for process in processes:
+        process.join(60)
+    assert [p.exitcode for p in processes] == [0, 0] and all((x == y).all() for x, y in zip(a, b))
