@@ -8,7 +8,7 @@ from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import base_config
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.networks import build
-from eisnn_zoo.sharing import card
+from eisnn_zoo.sharing import card, card_text
 from eisnn_zoo.table import Weights
 
 FACTS = {"top1": 80.5, "top1_best": 80.5, "top1_last": 80.1, "weights": "best", "valid_top1": 81.0, "validation": "5,000 training images "
@@ -69,7 +69,7 @@ def test_it_speaks_only_of_files_that_are_there():
 def test_every_model_can_have_one(name):
     text = made(name)
     card.check(text)
-    assert "None" not in text and "{" not in text.replace(card.BIBTEX, "")
+    assert "None" not in text and "{" not in text.replace(card_text.BIBTEX, "")
 
 
 def test_of_a_configuration_that_records_nothing():

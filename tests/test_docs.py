@@ -54,6 +54,6 @@ def test_commands_and_their_options_exist(page):
 
 
 def test_the_citation_is_the_cards():
-    from eisnn_zoo.sharing.card import BIBTEX
+    from eisnn_zoo.sharing.card_text import BIBTEX
 
     assert f"```bibtex\n{BIBTEX}\n```" in README

@@ -6,45 +6,19 @@ files do not. Imports neither torch nor timm.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-from ..catalog import ARXIV, PAPER, RELEASE_REPO
+from ..catalog import ARXIV
 from ..config import Config, read_config
-from ..count import count
 from ..errors import ZooError
 from ..files import write_atomic
-from ..table import WEIGHTS, Weights
+from ..table import Weights
+from .card_text import body
 
-AUTHORS = "Liu, Ding and Yu"
-VENUE = "ICLR 2026"
 TAGS = ["timm-compatible", "snn", "spiking-neural-network", "excitatory-inhibitory", "lateral-inhibition", "image-classification",
         f"arxiv:{ARXIV}"]
-BIBTEX = f"""@inproceedings{{liu2026training,
-  title     = {{{PAPER}}},
-  author    = {{Liu and Ding and Yu}},
-  booktitle = {{International Conference on Learning Representations (ICLR)}},
-  year      = {{2026}},
-  url       = {{https://arxiv.org/abs/{ARXIV}}}
-}}"""
-
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "mnist": "ylecun/mnist",
                 "tinyimagenet200": "zh-plus/tiny-imagenet"}
-_TINY_IMAGES = ("It is a labelled subset of the 80 Million Tiny Images, which were collected from the web without asking anyone and "
-                "which their authors withdrew in 2020 for offensive content; no licence of the pictures is known. ")
-CAVEATS = {
-    "cifar10": _TINY_IMAGES + "About 3 % of its test images have a near-duplicate among the training images (Barz and Denzler, 2020), "
-               "which flatters every accuracy on it.",
-    "cifar100": _TINY_IMAGES + "About 10 % of its test images have a near-duplicate among the training images (Barz and Denzler, "
-                "2020), which flatters every accuracy on it.",
-    "tinyimagenet200": "Its pictures are a subset of ImageNet, collected from the web; their rights lie with many owners.",
-    "mnist": "Its digits were written by employees of the US Census Bureau and by high-school students; it is an easy dataset.",
-    "cifar10dvs": "It was recorded from CIFAR-10 pictures moved on a screen, not from life, and has no official split.",
-    "dvsgesture": "29 people, three lighting conditions, one camera.",
-    "nmnist": "It was recorded from MNIST digits on a screen in front of a moving camera, not from life.",
-}
-VARIANTS = {"ei": "as the formula stands", "folded": "folded (what runs)", "bn": "batch-norm network with the same spikes",
-            "ann": "non-spiking network of the same shape"}
 
 
 def render(config: Config, row: Weights, files: set[str], repo: str = "") -> str:
@@ -56,14 +30,12 @@ def render(config: Config, row: Weights, files: set[str], repo: str = "") -> str
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    model, facts = config.model, config.facts or {}
+    model = config.model
     data = ModelCardData(
         license=row.license.lower(), library_name="eisnn-zoo", pipeline_tag="image-classification", tags=list(TAGS),
         datasets=[HUB_DATASETS[d]] if (d := model.dataset.name) in HUB_DATASETS else None, metrics=["accuracy"],
         model_name=row.name, eval_results=_results(config, row))
-    parts = [_about(config, row, facts), _use(config, row, files, repo), _preprocessing(config), _accuracy(config, row, facts),
-             _training(config, facts, files), _cost(config, facts), _limits(config), _licence(config, row)]
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(config, row, files, repo)}\n"))
 
 
 def write(folder: Path, config: Config, row: Weights, repo: str = "") -> None:
@@ -93,18 +65,6 @@ def of_folder(folder: Path, row: Weights, repo: str = "") -> str:
     return render(read_config(folder / "config.json"), row, {p.name for p in folder.iterdir()}, repo)
 
 
-def duration(seconds: float) -> str:
-    hours = seconds / 3600
-    minutes = max(1, round(seconds / 60))
-    return f"{hours:.1f} hours" if hours >= 1 else f"{minutes} minute{'s' * (minutes != 1)}"
-
-
-def machine(facts: dict) -> str | None:
-    """What trained: "name, 2 threads"."""
-    n = facts.get("threads")
-    return facts.get("device") and facts["device"] + (f", {n} thread{'s' * (n != 1)}" if n else "")
-
-
 def _results(config: Config, row: Weights) -> list:
     from huggingface_hub import EvalResult
 
@@ -120,229 +80,3 @@ def _evaluation(config: Config, row: Weights) -> str:
     entry = {"dataset": {"id": HUB_DATASETS[config.model.dataset.name], "task_id": "image_classification"}, "value": row.top1,
              "notes": f"top-1 accuracy in %; {row.obtained}"}
     return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
-
-
-def wilson(top1: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of an accuracy of top1 % on n images, in %; z: 1.96 for 95 % confidence."""
-    p = top1 / 100
-    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 100 / (1 + z * z / n)
-    return scale * (middle - spread), min(100.0, scale * (middle + spread))
-
-
-# ---- sections -------------------------------------------------------------------------------------------------------
-
-
-def _about(config: Config, row: Weights, facts: dict) -> str:
-    model = config.model
-    own = facts.get("recipe", "").startswith("zoo_")
-    if model.kind == "ei":
-        what = ("A spiking network with excitatory and inhibitory cells that obeys Dale's law: every synapse keeps its sign, and "
-                "lateral inhibition, subtractive and divisive, stands where other deep networks have a normalisation layer.")
-    else:
-        what = "A spiking network with batch normalisation: the baseline to which the excitatory-inhibitory networks are compared."
-    return f"""# {model.title} for {model.dataset.title} (`{row.name}`)
-
-{what} It reaches **{row.top1} % top-1** on {_test_set(config, facts)} with T = {config.options['time_steps']} time steps.
-
-Architecture and method are those of *{PAPER}* by {AUTHORS} ({VENUE}, [arXiv {ARXIV}](https://arxiv.org/abs/{ARXIV})); the
-authors' own code and weights are [{RELEASE_REPO}](https://huggingface.co/{RELEASE_REPO}). These weights were trained by the
-eisnn-zoo project, not by the authors{", and **not by the paper's recipe**: see Training" if own else ""}."""
-
-
-def _use(config: Config, row: Weights, files: set[str], repo: str) -> str:
-    name = f"hf-hub:{repo}" if repo else row.name
-    event, (channels, height, width) = config.options.get("event_input"), config.input_size
-    steps = config.options["time_steps"]
-    if event:
-        feed = f"frames = torch.rand(1, {steps}, {channels}, {height}, {width})  # counts of events, [B, T, C, H, W]\n" \
-               "probabilities = model(frames).softmax(1)"
-    else:
-        feed = ("transform = create_transform(**resolve_model_data_config(model))\n"
-                f"x = transform(Image.open(\"photo.png\").convert(\"{'L' if channels == 1 else 'RGB'}\")).unsqueeze(0)\n"
-                "probabilities = model(x).softmax(1)")
-    imports = "import torch\n" if event else "from PIL import Image\nfrom timm.data import create_transform, resolve_model_data_config\n"
-    source = "frames.npy" if event else "photo.png"
-    text = f"""## Use
-
-With timm (the `eisnn-zoo` package must be installed and imported: it tells timm of these networks):
-
-```python
-import eisnn_zoo
-import timm
-{imports}
-model = timm.create_model("{name}", pretrained=True).eval()
-{feed}
-```
-
-In plain torch, without timm:
-
-```python
-import eisnn_zoo
-
-model = eisnn_zoo.create_model("{name}", pretrained=True)
-```
-
-On the command line:
-
-```
-eisnn-zoo predict {source} --model {name}
-```"""
-    if "model.onnx" in files:
-        text += f"""
-
-`model.onnx` computes the same without torch: input `[batch, {f'{steps}, ' if event else ''}{channels}, {height}, {width}]`, float32,
-output logits `[batch, {len(config.label_names)}]`.
-
-```
-eisnn-zoo predict {source} --model model.onnx
-```"""
-    return text
-
-
-def _preprocessing(config: Config) -> str:
-    channels, height, width = config.input_size
-    if config.options.get("event_input"):
-        text = (f"{config.options['time_steps']} frames of {channels} x {height} x {width}: each holds an equal number of events, "
-                "summed by pixel and polarity. Counts go in as they are.")
-    else:
-        text = (f"Shorter side resized to {min(height, width)} pixels (bilinear), centre crop of {height} x {width}, "
-                f"{'grey' if channels == 1 else 'RGB'}, pixels scaled to [0, 1]. **No mean is subtracted and nothing divided by a "
-                "standard deviation**: excitatory input is never negative.")
-    labels = ", ".join(config.label_names[:20]) + (" ..." if len(config.label_names) > 20 else "")
-    return f"## Preprocessing\n\n{text}\n\nClasses, in order: {labels}."
-
-
-def _test_set(config: Config, facts: dict) -> str:
-    """In words; how much of it was measured where that is not all."""
-    dataset, n = config.model.dataset, facts.get("test_images")
-    whole = f"the test set of {dataset.title}"
-    return whole if n in (None, dataset.test_images) else f"{n:,} images of {whole}, which has {dataset.test_images:,},"
-
-
-def _accuracy(config: Config, row: Weights, facts: dict) -> str:
-    n, model = facts.get("test_images"), config.model
-    lines = ["| weights | images | top-1 (%) |", "|---|---|---|"]
-    test = f"{n:,} test images" if n else "test images"
-    shown = {"best": "best epoch by validation" if facts.get("held_out", 1) else "best epoch on the test images", "last": "last epoch"}
-    for key, words in shown.items():
-        if f"top1_{key}" in facts:
-            here = " (this file)" if facts.get("weights") == key else ""
-            lines.append(f"| {words}{here} | {test} | {facts[f'top1_{key}']} |")
-    if facts.get("weights") not in shown:
-        lines.append(f"| this file | {test} | {row.top1} |")
-    if facts.get("held_out") and "valid_top1" in facts:
-        lines.append(f"| this file's epoch, as measured in training | {facts['validation']} | {facts['valid_top1']} |")
-    if model.released_top1 is not None:
-        lines.append(f"| the authors' released checkpoint | test images, best epoch on them | {model.released_top1} |")
-    notes = [f"The figure is that of the stored file: its {facts.get('stored_as', 'float32')} numbers loaded into a float32 network, "
-             f"computed in strict float32 by the code that predicts. How it came about: {row.obtained}."]
-    if n:
-        low, high = wilson(row.top1, n)
-        notes.append(f"One run, one seed; from {n:,} images alone the true figure lies between {low:.1f} and {high:.1f} % "
-                     "(95 % confidence, Wilson).")
-    trained, published = facts.get("trained_time_steps"), config.options["time_steps"]
-    if trained and trained != published:
-        notes.append(f"The weights were last trained with T = {trained}, and run with T = {published}.")
-    if model.released_top1 is not None:
-        notes.append("The authors hold out no validation split, so their figure is the best of all epochs on the test images "
-                     "themselves; ours and theirs are not chosen in the same way.")
-    if "data_note" in facts:
-        notes.append(f"The data: {facts['data_note']}.")
-    return "## Accuracy\n\n" + "\n".join(lines) + "\n\n" + "\n\n".join(notes)
-
-
-def _training(config: Config, facts: dict, files: set[str]) -> str:
-    epochs = facts.get("epochs")
-    if epochs != (planned := facts.get("epochs_planned", epochs)):
-        epochs = f"{epochs} of the {planned} of its recipe: the run was not finished"
-    optimizer = facts.get("optimizer")
-    if n := facts.get("deflate_epochs"):
-        optimizer = f"{optimizer}, deflated in the first {f'{n:g} epochs' if n != 1 else 'epoch'}"
-
-    def over_epochs(key: str, form: str = "{}") -> str | None:
-        """A recipe's value, or its values by first epoch, in words."""
-        value = facts.get(key)
-        if not isinstance(value, dict):
-            return form.format(value) if value else None
-        starts = sorted((int(first), v) for first, v in value.items() if int(first) < facts.get("epochs", math.inf))
-        return ", then ".join(f"{form.format(v)} from epoch {first + 1}" for first, v in starts)
-
-    rows = {
-        "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None, "epochs": epochs,
-        "time steps": over_epochs("time_steps", "T = {}"), "image size": over_epochs("resolution", "{0} x {0}"), "optimizer": optimizer,
-        "step size": over_epochs("lr", "{:g}"), "batch size": over_epochs("batch_size"), "augmentation": over_epochs("augment"),
-        "MixUp, alpha": facts.get("mixup"), "CutMix, alpha": facts.get("cutmix"), "averaged weights, decay": facts.get("ema"),
-        "weight decay": facts.get("weight_decay"), "label smoothing": facts.get("label_smoothing"),
-        "seed": facts.get("seed"), "arithmetic": facts.get("precision"),
-        "images trained on": f"{facts['train_images']:,}" if "train_images" in facts else None,
-        "images held out for every decision": f"{facts['held_out']:,}" if "held_out" in facts else None,
-        "time": duration(facts["training_seconds"]) if "training_seconds" in facts else None,
-        "machine": machine(facts),
-        "torch": facts.get("torch"),
-    }
-    table = "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items() if v is not None)])
-    text = f"## Training\n\n{table}"
-    if facts.get("recipe", "").startswith("zoo_"):
-        text += ("\n\nThis is not the paper's recipe, which is SGD with momentum 0.9 and weight decay 5e-4 over 300 epochs at the final T. "
-                 "Architecture, E-I Init, adaptive stabilisation, the scaling of gradients and Dale's law are the paper's.")
-    if facts.get("remark"):
-        text += f"\n\n{facts['remark']}"
-    dataset = config.model.dataset
-    text += f"\n\n{dataset.title}: {CAVEATS[dataset.name]}"
-    kept = [f"`{name}`" for name in ("recipe.yaml", "metrics.csv", "environment.json") if name in files]
-    if kept:
-        text += f"\n\nThe whole record is beside this card: {', '.join(kept)}."
-    if "curves.png" in files:
-        text += "\n\n![Loss and accuracy by epoch](curves.png)"
-    return text
-
-
-def _cost(config: Config, facts: dict) -> str:
-    counted, steps = count(config.model, config.input_size[1], **config.options), config.options["time_steps"]
-    text = (f"## Cost\n\n{counted.params:,} parameters. One inference at T = {steps} takes {counted.macs(steps) / 1e6:,.0f} million "
-            "multiply-accumulates when computed densely, weights folded, as a processor does.")
-    measured = facts.get("operations")
-    if not isinstance(measured, dict) or not measured:
-        return text
-    kinds = ("macs", "acs", "multiplications", "additions", "divisions")
-    lines = [f"| computation | {' | '.join(kinds).replace('macs', 'multiply-accumulates').replace('acs', 'accumulates')} | energy (µJ) |",
-             "|---" * 7 + "|"]
-    for variant, ops in measured.items():
-        cells = " | ".join(f"{ops.get(kind, 0) / 1e6:,.2f}" for kind in kinds)
-        lines.append(f"| {VARIANTS.get(variant, variant)} | {cells} | {ops.get('microjoules', 0):,.0f} |")
-    return text + ("\n\nHardware that computes only where a spike arrives would do, in millions of operations an image (mean over "
-                   f"{facts.get('operations_images', 'some')} test images; energy by published figures for single float32 "
-                   "operations at 45 nm, memory traffic not counted):\n\n"
-                   + "\n".join(lines))
-
-
-def _limits(config: Config) -> str:
-    height, classes = config.input_size[1], len(config.label_names)
-    lines = [
-        f"It knows {classes} classes and gives every input one of them; its probabilities are not calibrated, and it was tested on nothing "
-        f"but the test set of {config.model.dataset.title}.",
-        *([] if config.options.get("event_input") else
-          [f"Images are seen at {height} x {height} pixels; large pictures lose most of their detail."]),
-        f"T = {config.options['time_steps']} is part of the model: other numbers of time steps run, with another accuracy.",
-        "A spike is a threshold, so rounding flips some: TF32, half precision or another order of summation changes logits slightly. The "
-        "accuracy above is for float32.",
-        "It is meant for research on spiking networks, not for decisions about people or safety.",
-    ]
-    return "## Limits\n\n" + "\n".join(f"* {line}" for line in lines)
-
-
-def _licence(config: Config, row: Weights) -> str:
-    return f"""## Licence
-
-{row.license} for these files. It does not extend to {config.model.dataset.title} itself, whose terms, if any, are its owners'.
-
-`{WEIGHTS}`: {row.size:,} bytes, sha256 `{row.sha256}`.
-
-## Citation
-
-The method is the authors' work; please cite them:
-
-```bibtex
-{BIBTEX}
-```"""

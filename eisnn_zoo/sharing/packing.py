@@ -19,7 +19,7 @@ from ..files import read_numbers, write_atomic
 from ..locating import Located
 from ..table import WEIGHTS, Weights, hub_folder, put_row, sha256, table_path
 from ..weights import adapt_state, read_tensors, save_network
-from . import card
+from . import card, card_text
 
 if TYPE_CHECKING:
     from ..training.data import Images
@@ -225,7 +225,7 @@ def _obtained(facts: dict, model: Model) -> str:
 
 def _trained(facts: dict) -> str:
     images = f" on {facts['train_images']:,} images" if "train_images" in facts else ""
-    return f"{facts['epochs']} epochs{images}, {card.duration(facts['training_seconds'])} on {card.machine(facts) or 'a CPU'}"
+    return f"{facts['epochs']} epochs{images}, {card_text.duration(facts['training_seconds'])} on {card_text.machine(facts) or 'a CPU'}"
 
 
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:
