@@ -102,9 +102,10 @@ def test_stdin_list_and_pattern(cli, tmp_path):
     _, out, _ = cli("predict", "-", "-f", "json", stdin=FILES[3].read_bytes())
     assert json.loads(out)[0]["path"] == "-"
     listed = tmp_path / "list.txt"
-    listed.write_text(f"{FILES[4]}\n\n{IMAGES / 'cat_8'}*\n")
+    listed.write_text(f"{FILES[4]}\n\n{tmp_path}/none*\n{IMAGES / 'cat_8'}*\n")
     rows = json.loads(cli("predict", str(IMAGES / "cat_*.png"), "--from-file", listed, "-f", "json")[1])
-    assert [Path(r["path"]).name for r in rows] == ["cat_0.png", "cat_8.png", FILES[4].name, "cat_8.png"]
+    assert [Path(r["path"]).name for r in rows] == ["cat_0.png", "cat_8.png", FILES[4].name, "none*", "cat_8.png"]
+    assert [r["label"] is None for r in rows] == [False, False, False, True, False]
 
 
 def test_over_http(cli):
@@ -201,7 +202,8 @@ def test_a_stream_that_lacks_the_letters_of_a_name(tmp_path):
 
 
 def test_waiting_for_stdin_can_be_interrupted():
-    code = "import threading, os, signal; threading.Timer(8, os.kill, (os.getpid(), signal.SIGINT)).start()\n" \
+    # A suite started in the background ignores SIGINT, and its children would inherit that.
+    code = "import threading, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); threading.Timer(8, os.kill, (os.getpid(), signal.SIGINT)).start()\n" \
            "from eisnn_zoo.cli import main; import sys; sys.argv[1:] = ['predict', '-', '-q']; main()"
     done = subprocess.run([sys.executable, "-c", code], stdin=(pipe := os.pipe())[0], capture_output=True, text=True, timeout=60)
     os.close(pipe[1])

@@ -67,7 +67,7 @@ def predict(
     format = format or _format_of(output)
     streams = [expand([argument]) for argument in inputs or ()]
     begun = [chain([next(stream)], stream) for stream in streams]  # one without an image is said before a network is loaded
-    names = chain(*begun, expand(from_list(from_file)) if from_file else ())
+    names = chain(*begun, from_list(from_file) if from_file else ())
     first = next(names, None)
     if first is None:
         raise UsageError(f"the list {from_file} names no input")

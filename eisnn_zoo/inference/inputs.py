@@ -56,7 +56,16 @@ def _some(names: Iterator[str], otherwise: str) -> Iterator[str]:
 
 
 def from_list(path: str) -> Iterator[str]:
-    """One input a line; "-" reads the list from stdin. Raises UsageError where there is no such file."""
+    """One input a line, as :func:`expand` takes them; a line that leads nowhere is given as it is, for an error of its own among
+    the results. "-" reads the list from stdin. Raises UsageError where there is no such file."""
+    for line in _lines(path):
+        try:
+            yield from expand([line])
+        except (UsageError, ValueError, OSError):  # the latter: no file can have that name
+            yield line
+
+
+def _lines(path: str) -> Iterator[str]:
     if path == "-":
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         return
