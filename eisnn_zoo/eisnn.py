@@ -14,6 +14,7 @@ from .locating import header_config, locate
 from .networks import FAMILIES
 from .networks.base import merge_time, split_time
 from .networks.cells import Spiking
+from .networks.vgg import halve
 from .table import Weights, weights_of
 from .weights import adapt_state
 
@@ -21,7 +22,7 @@ from .weights import adapt_state
 for module in (Spiking, neuron.LIF):
     register_notrace_module(module)
 for function in (ei.stabilise, ei.scale_gradient, convolution.conv2d, precision.matmul_full, precision.full_precision,
-                 merge_time, split_time):
+                 merge_time, split_time, halve):
     register_notrace_function(function)
 
 
