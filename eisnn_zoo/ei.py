@@ -132,9 +132,12 @@ class EISynapses(nn.Module):
     @torch.no_grad()
     def project_(self) -> None:
         """Dale's law: every parameter but b_E back to >= 0. The optimizer step calls it."""
-        for name, parameter in self.named_parameters():
-            if name != "b_e":
-                parameter.clamp_(min=0)
+        for parameter in self.nonnegative():
+            parameter.clamp_(min=0)
+
+    def nonnegative(self) -> list[nn.Parameter]:
+        """What Dale's law binds: all but b_E."""
+        return [parameter for name, parameter in self.named_parameters() if name != "b_e"]
 
 
 class EILayer(EISynapses):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .networks import SpikingNet
 
 _logger = logging.getLogger("eisnn_zoo")
+RESHAPING = ("num_classes", "in_chans", "ei_ratio", "input_size")  # options that give tensors other shapes
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -31,16 +32,20 @@ def load_network(located: Located, **options) -> SpikingNet:
     config = located.config
     check_header(located)
     given = {key: value for key, value in options.items() if value is not None}
+    changed = {key: value for key, value in given.items() if value != config.options.get(key)}
     try:
         network = build(config.model.name, **{**config.options, **given})
     except (TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
-        if given:
-            raise UsageError(f"{config.name} with {_words(given)}: {error}") from error
+        if changed:
+            raise UsageError(f"{config.name} with {_words(changed)}: {error}") from error
         raise ZooError(f"{located.path.parent}: the configuration does not fit {config.model.name}: {error}") from error
     state = adapt_state(read_tensors(located.path), config.model.name, located.path)
-    load_state(network, state, f"the weights of {config.name} do not fit a network with {_words(given)}; for other classes or channels use "
-                               "timm.create_model(..., pretrained=True), or `eisnn-zoo finetune`" if given else
-                               f"{located.path} does not hold the weights of {config.name}")
+    shapes = {key: value for key, value in changed.items() if key in RESHAPING}
+    otherwise = f"{located.path} does not hold the weights of {config.name}"
+    if shapes:
+        otherwise = (f"the weights of {config.name} do not fit a network with {_words(shapes)}; for other classes or channels use "
+                     "timm.create_model(..., pretrained=True), or `eisnn-zoo finetune`")
+    load_state(network, state, otherwise)
     return network.eval()
 
 

@@ -136,9 +136,16 @@ def test_options_that_the_weights_do_not_fit_are_not_the_files_fault():
             eisnn_zoo.create_model("ei_mlp4_mnist", pretrained=True, **options)
 
 
+def test_a_file_of_other_weights_is_not_the_options_fault(model_folder):
+    path = model_folder("ei_mlp2_mnist") / "model.safetensors"
+    save_file({"nonsense": torch.zeros(1)}, path)
+    with pytest.raises(ZooError, match=r"model\.safetensors does not hold the weights of ei_mlp2_mnist"):
+        load_network(locate(str(path.parent)), time_steps=2, stabilisation="adaptive")
+
+
 def test_a_folder_with_an_onnx_file_alone_names_it(tmp_path):
     (tmp_path / "small.onnx").touch()
-    with pytest.raises(UsageError, match=f"but an ONNX file: give {tmp_path / 'small.onnx'} itself"):
+    with pytest.raises(UsageError, match=rf"but an ONNX file: give {tmp_path / 'small.onnx'} itself"):
         locate(str(tmp_path))
 
 

@@ -12,7 +12,7 @@ from .contenders import PEERS
 
 
 def speed(rows: list[dict], path: Path) -> None:
-    """Images a second, median and quartiles,: a panel for each batch size."""
+    """Images a second, median and quartiles: a panel for each batch size."""
     batches = sorted({row["batch"] for row in rows})
     names = list(dict.fromkeys((row["model"], row["backend"]) for row in rows))
     one = len({model for model, _ in names}) == 1

@@ -100,7 +100,8 @@ def examples(name: str) -> list[str]:
 
 @lru_cache(maxsize=256)  # a large picture is decoded once, not for every move of a slider
 def _pixels(picture: str, input_size: tuple[int, int, int]) -> np.ndarray:
-    return preprocess(open_image(picture, Path(picture).name, MAX_PIXELS), input_size)
+    name = Path(picture).name
+    return preprocess(open_image(picture, name, MAX_PIXELS), input_size, name)
 
 
 def answer(name: str, picture: str | None, steps: int, subtraction: float, division: float) -> str:

@@ -42,11 +42,7 @@ def read_input(name: str, config: Config, time_steps: int, source: str | bytes |
     channels, height, width = config.input_size
     if not config.options.get("event_input"):
         shown = "stdin" if name == "-" else name
-        image = open_image(content(name) if source is None else source, shown)
-        try:
-            return preprocess(image, config.input_size)
-        except ImageError as error:
-            raise ImageError(f"{shown}: {error}") from error
+        return preprocess(open_image(content(name) if source is None else source, shown), config.input_size, shown)
     if not name.endswith(".npy"):
         raise ImageError(f"{name}: {config.model.name} takes event frames, a .npy file [{time_steps}, {channels}, {height}, {width}]")
     frames = read_frames(name, channels)

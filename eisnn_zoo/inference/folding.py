@@ -162,7 +162,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         int8: round the weights of E-I convolutions to 8 bits, except those of the first, which sees pixels; on a CPU, and where
             size is given (ValueError otherwise). See :mod:`~eisnn_zoo.inference.integer`.
     """
-    if any((p < 0).any() for layer in model.modules() if isinstance(layer, EISynapses) for n, p in layer.named_parameters() if n != "b_e"):
+    if any((p < 0).any() for layer in model.modules() if isinstance(layer, EISynapses) for p in layer.nonnegative()):
         raise ValueError("negative weights, which Dale's law forbids: call model.project_() after every step of the optimizer")
     folded = copy.deepcopy(model).eval()
     maps, bytes_of = _measure(folded, size) if size and next(model.parameters()).device.type == "cpu" else ({}, {})

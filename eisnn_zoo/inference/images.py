@@ -95,11 +95,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def preprocess(image: Image.Image, input_size: tuple[int, int, int]) -> np.ndarray:
+def preprocess(image: Image.Image, input_size: tuple[int, int, int], name: str = "the picture") -> np.ndarray:
     """float32 ``[C, H, W]`` in [0, 1].
 
     Args:
         input_size: (channels, height, width); 1 channel is luminance.
+        name: what to call it in errors.
     Raises:
         ImageError: so long and thin that it would not fit into memory.
     """
@@ -114,7 +115,7 @@ def preprocess(image: Image.Image, input_size: tuple[int, int, int]) -> np.ndarr
         # The longer side is truncated, not rounded: torchvision's rule, which timm's transform follows.
         size = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
         if size[0] * size[1] > MAX_RESIZED:
-            raise ImageError(f"{w} x {h} pixels are too long and thin to be resized: cut a part out of it")
+            raise ImageError(f"{name}: {w} x {h} pixels are too long and thin to be resized: cut a part out of it")
         image = image.resize(size, Image.Resampling.BILINEAR)
     w, h = image.size
     if w < width or h < height:  # a non-square network and a narrow picture

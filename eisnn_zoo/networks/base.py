@@ -24,6 +24,7 @@ from .cells import Cells
 _logger = logging.getLogger("eisnn_zoo")
 _exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # since torch 2.7
 
+
 def merge_time(x: Tensor, time_steps: int) -> tuple[Tensor, int]:
     """``[B, C, H, W]`` as it is and 1 step, or frames ``[B, T, C, H, W]`` as ``[T*B, C, H, W]`` and T steps."""
     if x.dim() == 4:

@@ -31,9 +31,9 @@ def npz_arrays(path: Path, *names: str, optional: str = "") -> list[np.ndarray]:
         raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {error}") from error
 
 
-def _square(image, channels: int, size: int) -> np.ndarray:
+def _square(image, channels: int, size: int, name: str) -> np.ndarray:
     """A Pillow image as uint8 ``[C, size, size]``, prepared exactly as for a prediction."""
-    return np.rint(preprocess(image, (channels, size, size)) * 255).astype(np.uint8)
+    return np.rint(preprocess(image, (channels, size, size), name) * 255).astype(np.uint8)
 
 
 def fit(x: np.ndarray, channels: int, size: int, where: Path) -> np.ndarray:
@@ -45,7 +45,7 @@ def fit(x: np.ndarray, channels: int, size: int, where: Path) -> np.ndarray:
     if x.shape[1] not in (1, 3):
         raise Damaged(f"{where}: pictures of {x.shape[1]} channels; 1 (grey) or 3 (RGB) can be used")
     rgb = np.repeat(x, 3, 1) if x.shape[1] == 1 else x
-    return np.stack([_square(Image.fromarray(image.transpose(1, 2, 0)), channels, size) for image in rgb])
+    return np.stack([_square(Image.fromarray(image.transpose(1, 2, 0)), channels, size, str(where)) for image in rgb])
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Pictures:
         rows = list(rows)
         out = np.zeros((len(rows), *self.shape[1:]), np.uint8)
         for place in range(len(rows))[needed]:
-            out[place] = _square(open_image(self.paths[rows[place]]), self.channels, self.size)
+            path = str(self.paths[rows[place]])
+            out[place] = _square(open_image(path), self.channels, self.size, path)
         return out
 
 
