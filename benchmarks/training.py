@@ -43,13 +43,14 @@ from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.machine import machine, peak_memory, processor
 from eisnn_zoo.networks import SpikingNet, build
 from eisnn_zoo.precision import strict_arithmetic
+from eisnn_zoo.training.graphs import WARM, Graphs, Plain
 from eisnn_zoo.training.optim import ProjectedSGD
 from eisnn_zoo.training.setup import keep_memory
 
 CASES = {"cpu": {"ei_vgg8": (32,), "ei_resnet18": (32,)}, "cuda": {"ei_vgg8": (32, 128), "ei_resnet18": (128,)}}
 APART = "literal (default malloc)"
 WAYS = {"cpu": (APART, "literal", "eager", "compiled", "eager bf16", "compiled bf16"),
-        "cuda": ("literal", "eager", "fused", "compiled", "eager bf16", "fused bf16", "compiled bf16")}
+        "cuda": ("literal", "eager", "fused", "fused bf16", "compiled bf16", "fused bf16 graphs", "compiled bf16 graphs")}
 Step = Callable[[], object]
 
 
@@ -92,8 +93,9 @@ class Apart:
 
 def training_step(network: SpikingNet, way: str, batch: int, device: str) -> Step:
     """One way of training a copy of network on one batch; a call is a step to its end, and returns the loss."""
-    kind, bf16 = torch.device(device).type, way.endswith("bf16")
+    kind, bf16 = torch.device(device).type, "bf16" in way
     network = copy.deepcopy(network).to(device).train()
+    network.mark_initialised()
     x, y = pictures(batch).to(device), torch.arange(batch, device=device) % network.num_classes
     forward: torch.nn.Module = network
     literal = way in ("literal", APART)
@@ -103,10 +105,9 @@ def training_step(network: SpikingNet, way: str, batch: int, device: str) -> Ste
         x = x.contiguous(memory_format=torch.channels_last)
     if "compiled" in way:
         forward = torch.compile(network, **compile_options(kind))
-    optimizer = ProjectedSGD(network, lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    optimizer = ProjectedSGD(network, lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=(kind == "cuda" and not literal) or None)
 
-    def step() -> float:
-        os.environ["EISNN_ZOO_FUSED"] = "1" if "fused" in way else "0"
+    def gradients(_setting: None, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad()
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             logits = forward(x).float()
@@ -116,9 +117,21 @@ def training_step(network: SpikingNet, way: str, batch: int, device: str) -> Ste
             for layer in network.modules():
                 if isinstance(layer, EISynapses):
                     layer.ei.weight.grad.div_(layer.fan_in)
-        optimizer.step()
-        return loss.item()  # waits for the device
+        return loss.detach()
 
+    recorded = way.endswith("graphs")
+    work = Graphs(gradients, optimizer.step, network.parameters()) if recorded else Plain(gradients, optimizer.step)
+    stream = torch.cuda.Stream(device) if recorded else None
+
+    def step() -> float:
+        os.environ["EISNN_ZOO_FUSED"] = "1" if "fused" in way else "0"
+        with torch.cuda.stream(stream):  # of None, nothing
+            loss = work.gradients(None, x, y)
+            work.step()
+            return loss.item()  # waits for the device
+
+    for _ in range(WARM + 2 if recorded else 1):
+        step()
     return step
 
 
@@ -133,14 +146,20 @@ def matmul_peak(device: str, dtype: torch.dtype, clock: Callable[[], float]) -> 
     return 2 * n**3 / float(alternate({"": product}, 5, 0.1, clock)[""].min())
 
 
+def made(network: SpikingNet, way: str, batch: int, device: str, held: dict[str, int]) -> Step:
+    """A training step, and, of a GPU's memory, the most bytes that it has held."""
+    if torch.device(device).type != "cuda":
+        return training_step(network, way, batch, device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step = training_step(network, way, batch, device)
+    step()
+    held[way] = torch.cuda.max_memory_allocated(device) - before
+    return step
+
+
 def memory(name: str, way: str, batch: int, device: str) -> int:
-    """The most bytes that two steps hold: on a GPU, of its memory; else of a process of their own, all that it holds."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        two_steps(name, way, batch, device)
-        return torch.cuda.max_memory_allocated(device) - before
+    """The most bytes that a process of its own holds, which computes two steps."""
     arguments = [name, "--ways", way, "--batch", str(batch), "--device", device, "--memory"]
     done = subprocess.run([sys.executable, __file__, "--models", *arguments], stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout.split()[-1])
@@ -149,9 +168,7 @@ def memory(name: str, way: str, batch: int, device: str) -> int:
 def two_steps(name: str, way: str, batch: int, device: str) -> None:
     network = build(name)
     network.mark_initialised()  # E-I Init would hold more than the steps
-    step = training_step(network, way, batch, device)
-    step()
-    step()
+    training_step(network, way, batch, device)()
 
 
 def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, with_memory: bool = True,
@@ -164,9 +181,9 @@ def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, wi
     clock = own = fair_clock(torch.get_num_threads(), device)
     if own is time.process_time:
         clock = lambda: own() + Apart.seconds  # noqa: E731
-    network = initialised(name)
-    held = {way: memory(name, way, batch, device) for way in ways} if with_memory else {}
-    steps = {way: Apart(name, batch) if way == APART else training_step(network, way, batch, device) for way in ways}
+    network, on_cpu = initialised(name), torch.device(device).type == "cpu"
+    held = {way: memory(name, way, batch, device) for way in ways} if with_memory and on_cpu else {}
+    steps = {way: Apart(name, batch) if way == APART else made(network, way, batch, device, held) for way in ways}
     for step in steps.values():
         step()
     about()
@@ -181,7 +198,7 @@ def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, wi
             "model": name, "batch": batch, "way": way, "ms_p25": round(1e3 * np.percentile(seconds, 25), 2),
             "ms_median": round(1e3 * median, 2), "ms_p75": round(1e3 * np.percentile(seconds, 75), 2),
             "images_per_s": round(batch / median, 1), "times_literal": round(literal / median, 2) if literal else None,
-            "matmul_share": round(operations / median / peaks[way.endswith("bf16")], 3),
+            "matmul_share": round(operations / median / peaks["bf16" in way], 3),
             "memory_mb": round(held[way] / 2**20) if held else None,
             "memory_of_literal": round(held[way] / held["literal"], 2) if "literal" in held else None})
         print("  ".join(f"{k}={v}" for k, v in rows[-1].items() if v is not None), flush=True)

@@ -129,11 +129,9 @@ class EISynapses(nn.Module):
     def _set_constants(self, mean: float, square: float, variance: float) -> None:
         self.ei.weight.fill_(1.0 / self.n_i)
 
-    @torch.no_grad()
     def project_(self) -> None:
         """Dale's law: every parameter but b_E back to >= 0. The optimizer step calls it."""
-        for parameter in self.nonnegative():
-            parameter.clamp_(min=0)
+        project(self)
 
     def nonnegative(self) -> list[nn.Parameter]:
         """What Dale's law binds: all but b_E."""
@@ -250,7 +248,8 @@ class EIReadout(EISynapses):
 
 
 def project(model: nn.Module) -> None:
-    """Dale's law in every E-I layer of model; see :meth:`EISynapses.project_`."""
-    for module in model.modules():
-        if isinstance(module, EISynapses):
-            module.project_()
+    """Dale's law in every E-I layer of model, in one pass over them; see :meth:`EISynapses.project_`."""
+    bound: list[Tensor] = [p for module in model.modules() if isinstance(module, EISynapses) for p in module.nonnegative()]
+    if bound:
+        with torch.no_grad():
+            torch._foreach_clamp_min_(bound, 0.0)

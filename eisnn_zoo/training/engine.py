@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,15 +35,32 @@ from .augment import AUGMENTATIONS, pixels
 from .data import TEST_SET, Images, load_data
 from .diagnose import first_overflow
 from .evaluation import Scores
+from .graphs import Graphs, Plain
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
-from .setup import check_parts, faster_precision, keep_memory, make_model, make_optimizer, set_slope
+from .setup import check_parts, faster_precision, keep_memory, make_model, make_optimizer, set_rate, set_slope
 from .validation import validate
 from .world import World
 
 INIT_BATCH = 128  # images, as they are, that E-I Init sees: enough to show the statistics, whatever batch_size and augment are
 NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
+
+
+class Setting(NamedTuple):
+    """What an iteration computes, but for the numbers in its tensors.
+
+    Attributes:
+        images: of the batch, in all processes; part: images that this one computes at a time; whole: not the rest of an epoch.
+        time_steps, alpha: the network's; deflated: the optimizer's step.
+    """
+
+    images: int
+    part: int
+    whole: bool
+    time_steps: int
+    alpha: float
+    deflated: bool
 
 
 class Stopped(ZooError):
@@ -92,7 +110,11 @@ class Training:
         if compile:
             compile_every_variant()
         self.network = torch.compile(self.parallel, **compile_options(self.device.type)) if compile else self.parallel
-        self.optimizer = make_optimizer(recipe, self.model, self.schedule.iterations(recipe.deflate_epochs))
+        self.deflated = self.schedule.iterations(recipe.deflate_epochs)
+        self.optimizer = make_optimizer(recipe, self.model, self.deflated)
+        self.plain = self.work = Plain(self._gradients, self._descend)
+        if Graphs.possible(self.device) and self.world.size == 1:
+            self.work = Graphs(self._gradients, self._descend, self.model.parameters())
         self.average: AveragedModel | None = None
         if recipe.ema:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -142,6 +164,7 @@ class Training:
             if self.world.first:
                 stack.enter_context(report.logging_to(self.run.folder / "log.txt"))
             stack.enter_context(self._signals())
+            stack.enter_context(self._stream())
             bar = report.Bar(total, self.step, self.world.first)
             stack.callback(bar.close)
             if self.step:
@@ -273,46 +296,66 @@ class Training:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Graphs are recorded on a stream of their own, on which all that they need was computed."""
+        if self.work is self.plain:
+            yield
+            return
+        stream, before = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        stream.wait_stream(before)
+        with torch.cuda.stream(stream):
+            yield
+        before.wait_stream(stream)
+
     # ---- one iteration -----------------------------------------------------------------------------------------------
 
     def _iteration(self, batch: Images) -> tuple[float, int]:
         """One optimizer step. Returns the mean loss of the batch and the number of right answers."""
         x, target, y = self._batch(batch)
-        lr = self.schedule.lr(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, self.schedule.lr(self.step))
+        recipe, epoch = self.recipe, self.epoch
+        setting = Setting(len(batch), recipe.part_size(epoch, self.world.size), len(batch) == recipe.at("batch_size", epoch),
+                          self.model.time_steps, recipe.at("alpha", epoch), self.step < self.deflated)
+        work = self.work if setting.whole else self.plain
+        results = work.gradients(setting, x, target, y)
+        asked = torch.full((1,), float(self.asked), device=self.device)
+        loss_sum, right, norm, stop = self.world.total(torch.cat([results, asked])).tolist()
+        self.stop = stop > 0
+        if not math.isfinite(loss_sum) or not math.isfinite(norm):
+            kept = f"the last good checkpoint is {self.run.checkpoint}" if self.run.checkpoint.exists() else "nothing was saved yet"
+            said = (f"the loss is {loss_sum / len(batch):.4g} and the gradient's norm {norm / self.world.size:.4g} at iteration "
+                    f"{self.step + 1}: {self._overflow(x)}; {kept}")
+            report.log.error("diverged: %s", said)
+            raise Diverged(said)
+        work.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        return loss_sum / len(batch), int(right)
+
+    def _gradients(self, setting: Setting, x: Tensor, target: Tensor, y: Tensor) -> Tensor:
+        """Gradients of the mean loss of a batch. Returns the sum of its losses, right answers, and the gradient's norm."""
         self.optimizer.zero_grad()
-        whole, size = self.recipe.at("batch_size", self.epoch), self.recipe.part_size(self.epoch, self.world.size)
-        parts = list(zip(*(t.split(size) for t in (x, target, y))))
-        sums = torch.zeros(3, device=self.device)
+        parts = list(zip(*(t.split(setting.part) for t in (x, target, y))))
+        sums = torch.zeros(2, device=self.device)
         for i, (part_x, part_target, part_y) in enumerate(parts):
-            full = len(batch) == whole or len(part_x) == size  # no compilation for the rest of an epoch
+            full = setting.whole or len(part_x) == setting.part  # no compilation for the rest of an epoch
             waits = isinstance(self.parallel, DistributedDataParallel) and i + 1 < len(parts)
             with self.parallel.no_sync() if waits else contextlib.nullcontext():  # gradients meet after the last part
                 with self.autocast():
                     logits = (self.network if full else self.parallel)(part_x).float()
                 loss = F.cross_entropy(logits, part_target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-                (loss * (self.world.size / len(batch))).backward()  # processes are averaged
-            sums[0] += loss.detach()
-            sums[1] += (logits.argmax(1) == part_y).sum()
-        sums[2] = self.asked
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = get_total_norm(gradients)
-        loss_sum, right, stop = self.world.total(sums).tolist()
-        self.stop = stop > 0
-        if not math.isfinite(loss_sum) or not torch.isfinite(norm):
-            kept = f"the last good checkpoint is {self.run.checkpoint}" if self.run.checkpoint.exists() else "nothing was saved yet"
-            said = (f"the loss is {loss_sum / len(batch):.4g} and the gradient's norm {norm.item():.4g} at iteration "
-                    f"{self.step + 1}: {self._overflow(x)}; {kept}")
-            report.log.error("diverged: %s", said)
-            raise Diverged(said)
+                (loss * (self.world.size / setting.images)).backward()  # processes are averaged
+            sums += torch.stack([loss.detach(), (logits.argmax(1) == part_y).sum()])
+        self.norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        return torch.cat([sums, self.norm[None]])
+
+    def _descend(self) -> None:
+        """A step by these gradients."""
         if self.recipe.clip_grad:
-            clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, norm)
+            clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, self.norm)
         self.optimizer.step()
-        if self.average:
-            self.average.update_parameters(self.model)
-        self.step += 1
-        return loss_sum / len(batch), int(right)
 
     def _batch(self, batch: Images) -> tuple[Tensor, Tensor, Tensor]:
         """This process's part of a batch: pixels, targets (classes, or their mixture), classes."""

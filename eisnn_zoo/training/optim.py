@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +17,12 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
+    size = x.shape
+    x = x.reshape(-1, *size[-2:])
+    for _ in range(steps):  # a x + (b A + c A A) x  with  A = x x^T
         a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * (a @ a)) @ x
+        x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    x = x.view(size)
     return (x.mT if tall else x).to(g.dtype)
 
 
@@ -53,7 +58,7 @@ class EIMuon(torch.optim.Optimizer):
         deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
     """
 
-    def __init__(self, model: nn.Module, lr: float = 8e-3, adaptive: float = 0.125, momentum: float = 0.95,
+    def __init__(self, model: nn.Module, lr: float | Tensor = 8e-3, adaptive: float = 0.125, momentum: float = 0.95,
                  betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10, weight_decay: float = 0.0,
                  deflate: int = 0):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -62,49 +67,82 @@ class EIMuon(torch.optim.Optimizer):
         rest = [p for _, p in named if id(p) not in chosen]
         groups = [{"params": matrices, "muon": True, "scale": 1.0, "weight_decay": weight_decay, "deflate": deflate},
                   {"params": rest, "muon": False, "scale": adaptive, "weight_decay": 0.0, "deflate": 0}]
-        super().__init__([g for g in groups if g["params"]], {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps})
+        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "capturable": True}  # torch's word, see step
+        super().__init__([g for g in groups if g["params"]], defaults)
         self.model = model
 
     @torch.no_grad()
     def step(self, closure=None):
+        """One step. With ``lr`` a tensor all of it happens on the device: nothing waits, and a CUDA graph can hold it."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    rms = p.double().square().mean().sqrt().float()
-                    state["rms0"] = torch.where(rms > 0, rms, 1.0)
-                    state["step"] = torch.zeros(())  # on the CPU, where torch keeps it when a state is loaded
-                    for name in ("momentum",) if group["muon"] else ("exp_avg", "exp_avg_sq"):
-                        state[name] = torch.zeros_like(p)
-                    if group["deflate"]:
-                        state["common"] = torch.ones_like(p.flatten(1)[0])
-                state["step"] += 1
-                direction = self._muon(p.grad, state, group) if group["muon"] else self._adam(p.grad, state, group)
-                if group["weight_decay"]:
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(direction * (group["lr"] * group["scale"] * state["rms0"]))
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            states = [self._state(p, group) for p in params]
+            torch._foreach_add_([s["step"] for s in states], 1)
+            directions = (self._muon if group["muon"] else self._adam)([p.grad for p in params], states, group)
+            if group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            sizes = torch.stack([s["rms0"] for s in states]) * (group["lr"] * group["scale"])
+            for direction, size in zip(directions, sizes):
+                direction.mul_(size)
+            torch._foreach_sub_(params, directions)
         project(self.model)
         return loss
 
-    @staticmethod
-    def _muon(grad: Tensor, state: dict, group: dict) -> Tensor:
-        momentum = state["momentum"].mul_(group["momentum"]).add_(grad)
-        nesterov = (grad + group["momentum"] * momentum).flatten(1)
-        if state["step"] <= group["deflate"]:
-            nesterov = deflate(nesterov, state["common"])
-        else:
-            state.pop("common", None)
-        direction = orthogonalise(nesterov)
-        return (direction / (direction.square().mean().sqrt() + 1e-12)).view_as(grad)
+    def _state(self, p: Tensor, group: dict) -> dict:
+        state = self.state[p]
+        if not state:
+            rms = p.double().square().mean().sqrt().float()
+            state["rms0"] = torch.where(rms > 0, rms, 1.0)
+            state["step"] = torch.zeros((), device=p.device)
+            for name in ("momentum",) if group["muon"] else ("exp_avg", "exp_avg_sq"):
+                state[name] = torch.zeros_like(p)
+            if group["deflate"]:
+                state["common"] = torch.ones_like(p.flatten(1)[0])
+        return state
 
     @staticmethod
-    def _adam(grad: Tensor, state: dict, group: dict) -> Tensor:
-        b1, b2 = group["betas"]
-        m, v, n = state["exp_avg"].lerp_(grad, 1 - b1), state["exp_avg_sq"].lerp_(grad.square(), 1 - b2), state["step"]
-        return (m / (1 - b1**n)) / ((v / (1 - b2**n)).sqrt() + group["eps"])
+    def _muon(grads: list[Tensor], states: list[dict], group: dict) -> list[Tensor]:
+        momenta = [s["momentum"] for s in states]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, grads)
+        nesterov = [g.flatten(1) for g in torch._foreach_add(grads, momenta, alpha=group["momentum"])]
+        if "common" in states[0]:
+            if _recording(grads[0]) or states[0]["step"] <= group["deflate"]:
+                nesterov = [deflate(g, s["common"]) for g, s in zip(nesterov, states)]
+            else:
+                for state in states:
+                    del state["common"]
+        alike = defaultdict(list)  # matrices of one shape are orthogonalised together
+        for i, g in enumerate(nesterov):
+            alike[g.shape].append(i)
+        directions = nesterov[:]
+        for indices in alike.values():
+            found = orthogonalise(torch.stack([nesterov[i] for i in indices]))
+            found = found / (found.square().mean((1, 2), keepdim=True).sqrt() + 1e-12)
+            for i, direction in zip(indices, found):
+                directions[i] = direction
+        return [d.view_as(g) for d, g in zip(directions, grads)]
+
+    @staticmethod
+    def _adam(grads: list[Tensor], states: list[dict], group: dict) -> list[Tensor]:
+        (b1, b2), n = group["betas"], states[0]["step"]
+        m, v = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
+        torch._foreach_lerp_(m, grads, 1 - b1)
+        torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - b2)
+        below = torch._foreach_div(v, 1 - torch.pow(b2, n))
+        torch._foreach_sqrt_(below)
+        torch._foreach_add_(below, group["eps"])
+        directions = torch._foreach_div(m, 1 - torch.pow(b1, n))
+        torch._foreach_div_(directions, below)
+        return directions
+
+
+def _recording(x: Tensor) -> bool:
+    """Whether a CUDA graph is being recorded, when no number may be read."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 class ProjectedSGD(torch.optim.SGD):

@@ -146,9 +146,20 @@ def set_slope(model: SpikingNet, alpha: float) -> None:
 
 
 def make_optimizer(recipe: Recipe, model: SpikingNet, deflated: int) -> torch.optim.Optimizer:
-    """The recipe's optimizer; deflated: number of iterations in its ``deflate_epochs``."""
-    peak = recipe.cycles[0][2]
+    """The recipe's optimizer; deflated: number of iterations in its ``deflate_epochs``. On a GPU its step size lives there."""
+    device, peak = next(model.parameters()).device, recipe.cycles[0][2]
+    on_gpu = device.type == "cuda"
+    lr = torch.tensor(peak, device=device) if on_gpu else peak
     if recipe.optimizer == "muon":
-        return EIMuon(model, lr=peak, adaptive=recipe.adaptive, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+        return EIMuon(model, lr=lr, adaptive=recipe.adaptive, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
                       deflate=deflated)
-    return ProjectedSGD(model, lr=peak, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return ProjectedSGD(model, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=on_gpu or None)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The step size of the next step, in place where it is a tensor: a recorded step reads it there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
