@@ -38,6 +38,12 @@ def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tenso
     return _tried(x.device, lif.surrogate, lif.reset)
 
 
+def fused_on(device: torch.device) -> bool:
+    """Whether the zoo's own neurons are fused on this device."""
+    lif = LIF()
+    return _possible(device.type) and _tried(device, lif.surrogate, lif.reset) is not None
+
+
 def _possible(kind: str) -> bool:
     """Triton's interpreter, for tests, runs on the processor."""
     return (kind == "cuda" or os.environ.get("TRITON_INTERPRET") == "1") and os.environ.get("EISNN_ZOO_FUSED") != "0"

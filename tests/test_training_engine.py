@@ -45,7 +45,7 @@ def losses(run):
 def one_step(data, folder, **values):
     training = Training(recipe(**values), data, folder, compile=False)
     training.model.train()
-    loss, right = training._iteration(training.train[torch.arange(50)])
+    loss, right, _ = training._iteration(training._batch(training.train[torch.arange(50)], 0))
     return training, loss, right
 
 
@@ -94,7 +94,7 @@ def test_parts_too_small_for_batch_normalisation():
 def test_the_batch_grows_during_training(data, tmp_path, monkeypatch):
     sizes = []
     counted = Training._iteration
-    monkeypatch.setattr(Training, "_iteration", lambda self, batch: sizes.append((self.epoch, len(batch), self.schedule.lr(self.step))) or counted(self, batch))
+    monkeypatch.setattr(Training, "_iteration", lambda self, batch, ahead: sizes.append((self.epoch, batch.images, self.schedule.lr(self.step))) or counted(self, batch, ahead))
     values = {"epochs": 3, "batch_size": {0: 50, 1: 150}, "accumulate": {1: 3, 0: 1}, "lr": {0: 1e-3, 1: 2e-3}}
     training = Training(recipe(**values, warmup_epochs=0.5), data, tmp_path, compile=False)
     training.fit()
@@ -111,7 +111,7 @@ def test_clipping_and_averaging(data, tmp_path):
     assert moved[1] <= 1.01 * 2e-3 * 1e-3 < moved[0]
     training = free[0]
     first = [p.clone() for p in training.model.parameters()]  # the average starts at the weights after the first step
-    training._iteration(training.train[torch.arange(50, 100)])
+    training._iteration(training._batch(training.train[torch.arange(50, 100)], 1))
     for mean, p, q in zip(training.judged.parameters(), first, training.model.parameters()):
         assert torch.allclose(mean, 0.75 * p + 0.25 * q, atol=1e-7)
 
@@ -120,7 +120,7 @@ def test_mixtures_change_images_and_targets(data, tmp_path):
     _, plain, _ = one_step(data, tmp_path / "a")
     for i, values in enumerate(({"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0})):
         training, loss, _ = one_step(data, tmp_path / str(i), **values)
-        _, target, y = training._batch(training.train[torch.arange(50)])
+        _, _, target, y = training._batch(training.train[torch.arange(50)], 0)
         assert target.shape == (50, 10) and torch.allclose(target.sum(1), torch.ones(50))
         assert (target.gather(1, y[:, None]) < 1).any(), "no image was mixed with another"
         assert np.isfinite(loss) and loss != plain

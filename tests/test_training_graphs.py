@@ -82,9 +82,9 @@ def test_on_a_gpu_a_run_goes_on_within_an_epoch(data, tmp_path):
     part = Training(recipe(**{"batch_size": 32, **values}), data, tmp_path / "part", "cuda", compile=False)
     iteration = part._iteration
 
-    def stop_in_the_third_epoch(batch):
+    def stop_in_the_third_epoch(*batch):
         part.stop = part.asked = part.step == 21
-        return iteration(batch)
+        return iteration(*batch)
 
     part._iteration = stop_in_the_third_epoch
     with pytest.raises(Exception, match="iteration 22"):
@@ -99,10 +99,10 @@ def test_on_a_gpu_a_loss_that_overflows_ends_the_run_before_the_step(data, tmp_p
     training = Training(recipe(batch_size=32), data, tmp_path, "cuda", compile=False)
     iteration = training._iteration
 
-    def spoil(batch):
+    def spoil(*batch):
         if training.step == 5:
             training.model.stages[0].layers[0].current.b_e.data.fill_(float("nan"))
-        return iteration(batch)
+        return iteration(*batch)
 
     training._iteration = spoil
     with pytest.raises(Diverged, match="iteration 6"):

@@ -81,9 +81,9 @@ def test_muon_in_bf16_goes_on_to_the_same_weights(data, tmp_path, compile):
     training = Training(recipe(**values), data, tmp_path / "run", compile=compile)
     iterate = training._iteration
 
-    def interrupted(batch):
+    def interrupted(*batch):
         training.asked = training.step == 2
-        return iterate(batch)
+        return iterate(*batch)
 
     training._iteration = interrupted
     with pytest.raises(Stopped, match="iteration 3 of 8"):
@@ -97,12 +97,12 @@ def test_sigint_saves_and_says_how_to_go_on(data, whole, tmp_path):
     training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
     iterate, count = training._iteration, 0
 
-    def interrupted(rows):
+    def interrupted(*batch):
         nonlocal count
         count += 1
         if count == 6:
             os.kill(os.getpid(), signal.SIGINT)
-        return iterate(rows)
+        return iterate(*batch)
 
     training._iteration = interrupted
     with pytest.raises(Stopped, match=r"iteration 6 of 12.*eisnn-zoo train --resume .*run") as stop:
@@ -197,9 +197,9 @@ def test_a_run_whose_folder_is_deleted_says_so(data, tmp_path):
     training = Training(recipe(), data, tmp_path / "run", compile=False)
     iterate = training._iteration
 
-    def sabotaged(rows):
+    def sabotaged(*batch):
         shutil.rmtree(tmp_path / "run")
-        return iterate(rows)
+        return iterate(*batch)
 
     training._iteration = sabotaged
     with pytest.raises(ZooError, match=r"checkpoint.safetensors cannot be written: its folder is gone$"):
@@ -210,11 +210,11 @@ def test_overflow_names_iteration_layer_and_checkpoint(data, tmp_path):
     training = Training(recipe(), data, tmp_path / "run", compile=False)
     iterate = training._iteration
 
-    def sabotaged(rows):
+    def sabotaged(*batch):
         if training.step == 5:
             with torch.no_grad():
                 training.model.stages[0].layers[0].current.g_e[3] = float("inf")
-        return iterate(rows)
+        return iterate(*batch)
 
     training._iteration = sabotaged
     with pytest.raises(Diverged, match=r"iteration 6: the current of layer stages\.0\.layers\.0 overflowed first.*checkpoint"):

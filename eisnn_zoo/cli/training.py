@@ -15,7 +15,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder. Default: runs/NAME.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")]
 Compile = Annotated[bool | None, typer.Option(
-    "--compile/--no-compile", help="torch.compile the network. Default: where it can be.")]
+    "--compile/--no-compile", help="torch.compile the network. Default: where it can be, and no fused kernels are faster.")]
 Report = Annotated[list[str] | None, typer.Option("--report-to", help="tensorboard, trackio or wandb (extra: track); repeatable.")]
 
 TRAIN = """[bold]Examples[/bold]
@@ -227,11 +227,12 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     from ..inference.torch_runtime import torch_device
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
+    from ..training.setup import fused_throughout
 
     device = str(torch_device(device))
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
     if compile is None:
-        compile = can_compile(device)
+        compile = can_compile(device) and not fused_throughout(recipe, device)
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
         going_on = f", going on from iteration {training.step}" if training.step else ""

@@ -20,7 +20,7 @@ def crop(x: Tensor, rng: torch.Generator, padding: int = 4) -> Tensor:
     """Random crop to the image's own size after zero padding. Shape: uint8 ``[B, C, H, W]``."""
     b, _, h, w = x.shape
     padded = F.pad(x, [padding] * 4)
-    dy, dx = (torch.randint(2 * padding + 1, (b, 1), generator=rng).to(x.device) for _ in range(2))
+    dy, dx = (_beside(x, torch.randint(2 * padding + 1, (b, 1), generator=rng)) for _ in range(2))
     rows = (torch.arange(h, device=x.device) + dy)[:, None, :, None]
     columns = (torch.arange(w, device=x.device) + dx)[:, None, None, :]
     image, channel = torch.arange(b, device=x.device), torch.arange(x.shape[1], device=x.device)
@@ -29,7 +29,7 @@ def crop(x: Tensor, rng: torch.Generator, padding: int = 4) -> Tensor:
 
 def flip(x: Tensor, rng: torch.Generator) -> Tensor:
     """Mirrored left to right with probability 0.5."""
-    chosen = (torch.rand(x.shape[0], generator=rng) < 0.5).to(x.device)
+    chosen = _beside(x, torch.rand(x.shape[0], generator=rng) < 0.5)
     return torch.where(_each(chosen, x), x.flip(-1), x)
 
 
@@ -47,10 +47,10 @@ def cutout(x: Tensor, rng: torch.Generator, p: float = 0.5, area: tuple[float, f
     height = (share * ratio * h * w).sqrt().floor().clamp(max=h)
     width = (share / ratio * h * w).sqrt().floor().clamp(max=w)
     top, left = (u[2] * (h - height + 1)).floor(), (u[3] * (w - width + 1)).floor()
-    inside = _box(top, left, height, width, h, w) & (u[4] < p)[:, None, None]
+    inside = _box(*_beside(x, torch.stack([top, left, height * (u[4] < p), width])), h, w)
     paint = torch.zeros(b, x.shape[1])
     paint[:, 0] = (u[5] * 256).floor()
-    return torch.where(inside[:, None].to(x.device), paint.to(x.device, x.dtype)[:, :, None, None], x)
+    return torch.where(inside[:, None], _beside(x, paint.to(x.dtype))[:, :, None, None], x)
 
 
 def crop_boxes(b: int, h: int, w: int, rng: torch.Generator, scale: tuple[float, float]) -> Tensor:
@@ -93,7 +93,7 @@ def resize(x: Tensor, size: int, boxes: Tensor | None = None) -> Tensor:
     """Bilinear, antialiased resize of each image's box (None: all of it), in float; ``[B, ..., H, W]``."""
     b, h, w = x.shape[0], x.shape[-2], x.shape[-1]
     boxes = torch.tensor([[0, 0, h, w]]) if boxes is None else boxes
-    boxes = boxes.to(x.device).expand(b, 4)
+    boxes = _beside(x, boxes).expand(b, 4)
     rows = resize_weights(boxes[:, 0], boxes[:, 2], h, size)
     columns = resize_weights(boxes[:, 1], boxes[:, 3], w, size)
     return (rows[:, None] @ x.float().flatten(1, -3) @ columns[:, None].mT).view(*x.shape[:-2], size, size)
@@ -107,8 +107,8 @@ def color_jitter(x: Tensor, rng: torch.Generator, strength: float = 0.4, hue: fl
     b = x.shape[0]
     factor = 1 - strength + 2 * strength * torch.rand(3, b, generator=rng)
     turn = hue * (2 * torch.rand(b, generator=rng) - 1)
-    order = torch.rand(4, b, generator=rng).argsort(0).to(x.device)
-    factor, turn = factor.to(x.device)[..., None, None, None], turn.to(x.device)[:, None, None]
+    order = _beside(x, torch.rand(4, b, generator=rng).argsort(0))
+    factor, turn = _beside(x, factor)[..., None, None, None], _beside(x, turn)[:, None, None]
     grey = torch.tensor([0.299, 0.587, 0.114], device=x.device)[:, None, None]
 
     def blended(a: Tensor, other: Tensor | float, f: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def paper_tinyimagenet(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
 def crop_nearest(x: Tensor, boxes: Tensor) -> Tensor:
     """Each recording's box, enlarged to the full size by repeating pixels; ``[B, T, C, H, W]``."""
     b, t, c, h, w = x.shape
-    top, left, height, width = boxes.to(x.device).T[..., None]
+    top, left, height, width = _beside(x, boxes).T[..., None]
     rows = top + (torch.arange(h, device=x.device) * height) // h
     columns = left + (torch.arange(w, device=x.device) * width) // w
     index = (rows[:, :, None] * w + columns[:, None, :]).view(b, 1, 1, -1).expand(b, t, c, -1)
@@ -179,7 +179,7 @@ def paper_cifar10dvs(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
     """Random resized crop (scale 0.7-1, nearest), resize, flip, then one of: roll, rotate, cut out."""
     b, _, _, h, w = x.shape
     x = flip(resize(crop_nearest(x, crop_boxes(b, h, w, rng, (0.7, 1.0))), size), rng)
-    which = torch.randint(3, (b,), generator=rng).to(x.device)
+    which = _beside(x, torch.randint(3, (b,), generator=rng))
     rolled, turned, cut = roll(x, rng), rotate(x, rng), cut_square(x, rng)
     return torch.where(_each(which == 0, x), rolled, torch.where(_each(which == 1, x), turned, cut))
 
@@ -187,7 +187,7 @@ def paper_cifar10dvs(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
 def roll(x: Tensor, rng: torch.Generator, most: int = 5) -> Tensor:
     """Rolled around by up to 5 pixels down and right or up and left."""
     h, w = x.shape[-2:]
-    dy, dx = (torch.randint(-most, most + 1, (x.shape[0], 1), generator=rng).to(x.device) for _ in range(2))
+    dy, dx = (_beside(x, torch.randint(-most, most + 1, (x.shape[0], 1), generator=rng)) for _ in range(2))
     rows, columns = (torch.arange(h, device=x.device) - dy) % h, (torch.arange(w, device=x.device) - dx) % w
     index = (rows[:, :, None] * w + columns[:, None, :]).view(-1, 1, 1, h * w).expand(*x.shape[:3], -1)
     return x.flatten(3).gather(3, index).view_as(x)
@@ -196,7 +196,7 @@ def roll(x: Tensor, rng: torch.Generator, most: int = 5) -> Tensor:
 def rotate(x: Tensor, rng: torch.Generator, most: float = 30.0) -> Tensor:
     """Turned about the middle by up to 30 degrees, nearest pixel, zeros from outside."""
     b, t, c, h, w = x.shape
-    angle = (most * (2 * torch.rand(b, generator=rng) - 1)).to(x.device) * (math.pi / 180)
+    angle = _beside(x, most * (2 * torch.rand(b, generator=rng) - 1)) * (math.pi / 180)
     cos, sin = angle.cos(), angle.sin()
     matrix = torch.stack([torch.stack([cos, -sin * h / w, 0 * cos], -1), torch.stack([sin * w / h, cos, 0 * cos], -1)], 1)
     grid = F.affine_grid(matrix, [b, t * c, h, w], align_corners=False)
@@ -209,10 +209,15 @@ def cut_square(x: Tensor, rng: torch.Generator, side: int = 16) -> Tensor:
     middle = torch.rand(2, b, generator=rng)
     top, left = (middle[0] * h).floor() - side // 2, (middle[1] * w).floor() - side // 2
     sides = torch.full((b,), side)
-    return x.masked_fill(_box(top, left, sides, sides, h, w)[:, None, None].to(x.device), 0)
+    return x.masked_fill(_box(*_beside(x, torch.stack([top, left, sides, sides])), h, w)[:, None, None], 0)
 
 
 # ---- common ----------------------------------------------------------------------------------------------------------
+
+
+def _beside(x: Tensor, drawn: Tensor) -> Tensor:
+    """What was drawn, on the device of x, without waiting for that device to finish what it does."""
+    return drawn.to(x.device, non_blocking=True)
 
 
 def _each(flags: Tensor, x: Tensor) -> Tensor:
@@ -222,7 +227,7 @@ def _each(flags: Tensor, x: Tensor) -> Tensor:
 
 def _box(top: Tensor, left: Tensor, height: Tensor, width: Tensor, h: int, w: int) -> Tensor:
     """Which of the h x w pixels lie in each box, ``[B, h, w]``."""
-    ys, xs = torch.arange(h), torch.arange(w)
+    ys, xs = torch.arange(h, device=top.device), torch.arange(w, device=top.device)
     return (((ys >= top[:, None]) & (ys < (top + height)[:, None]))[:, :, None]
             & ((xs >= left[:, None]) & (xs < (left + width)[:, None]))[:, None, :])
 

@@ -55,7 +55,7 @@ class Images:
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def __getitem__(self, rows: Tensor) -> Images:
-        rows = rows.to(self.y.device)
+        rows = rows.to(self.y.device, non_blocking=True)
         return replace(self, x=self.x[rows], y=self.y[rows])
 
     def take(self, rows: Tensor) -> Images:

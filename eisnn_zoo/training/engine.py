@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,15 @@ from .world import World
 
 INIT_BATCH = 128  # images, as they are, that E-I Init sees: enough to show the statistics, whatever batch_size and augment are
 NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
+
+
+class Batch(NamedTuple):
+    """Ready for the network: this process's part of so many images; target: its classes y, or their mixture."""
+
+    images: int
+    x: Tensor
+    target: Tensor
+    y: Tensor
 
 
 class Setting(NamedTuple):
@@ -196,11 +205,13 @@ class Training:
         rows = batches(len(self.train), recipe.at("batch_size", epoch), recipe.seed, epoch, self.step - self.schedule.starts[epoch])
         mixes = recipe.mixup or recipe.cutmix  # images of this process with those of others
         start = time.monotonic()
-        for batch in self.train.batches(rows, slice(None) if mixes else self.world.rows):
-            loss, right = self._iteration(batch)
+        batches_ahead = self._prepare(self.train.batches(rows, slice(None) if mixes else self.world.rows))
+        batch = next(batches_ahead, None)
+        while batch:
+            images = batch.images
+            loss, right, batch = self._iteration(batch, batches_ahead)
             seen, loss_sum, right_sum, seconds = self.epoch_sums
-            self.epoch_sums = [seen + len(batch), loss_sum + loss * len(batch), right_sum + right,
-                               seconds + time.monotonic() - start]
+            self.epoch_sums = [seen + images, loss_sum + loss * images, right_sum + right, seconds + time.monotonic() - start]
             seen, loss_sum, right_sum, seconds = self.epoch_sums
             bar.update(self.step, f"epoch {epoch + 1}/{recipe.epochs}  loss {loss_sum / seen:.3f}  "
                                   f"top-1 {100 * right_sum / seen:.1f} %  {seen / seconds:.0f} images/s")
@@ -310,21 +321,22 @@ class Training:
 
     # ---- one iteration -----------------------------------------------------------------------------------------------
 
-    def _iteration(self, batch: Images) -> tuple[float, int]:
-        """One optimizer step. Returns the mean loss of the batch and the number of right answers."""
-        x, target, y = self._batch(batch)
+    def _iteration(self, batch: Batch, ahead: Iterator[Batch] | None = None) -> tuple[float, int, Batch | None]:
+        """One optimizer step. Returns the mean loss of the batch, its right answers, and the next batch, made meanwhile."""
+        images, x, target, y = batch
         set_rate(self.optimizer, self.schedule.lr(self.step))
         recipe, epoch = self.recipe, self.epoch
-        setting = Setting(len(batch), recipe.part_size(epoch, self.world.size), len(batch) == recipe.at("batch_size", epoch),
+        setting = Setting(images, recipe.part_size(epoch, self.world.size), images == recipe.at("batch_size", epoch),
                           self.model.time_steps, recipe.at("alpha", epoch), self.step < self.deflated)
         work = self.work if setting.whole else self.plain
         results = work.gradients(setting, x, target, y)
         asked = torch.full((1,), float(self.asked), device=self.device)
+        following = next(ahead, None) if ahead else None  # while the device computes
         loss_sum, right, norm, stop = self.world.total(torch.cat([results, asked])).tolist()
         self.stop = stop > 0
         if not math.isfinite(loss_sum) or not math.isfinite(norm):
             kept = f"the last good checkpoint is {self.run.checkpoint}" if self.run.checkpoint.exists() else "nothing was saved yet"
-            said = (f"the loss is {loss_sum / len(batch):.4g} and the gradient's norm {norm / self.world.size:.4g} at iteration "
+            said = (f"the loss is {loss_sum / images:.4g} and the gradient's norm {norm / self.world.size:.4g} at iteration "
                     f"{self.step + 1}: {self._overflow(x)}; {kept}")
             report.log.error("diverged: %s", said)
             raise Diverged(said)
@@ -332,7 +344,7 @@ class Training:
         if self.average:
             self.average.update_parameters(self.model)
         self.step += 1
-        return loss_sum / len(batch), int(right)
+        return loss_sum / images, int(right), following
 
     def _gradients(self, setting: Setting, x: Tensor, target: Tensor, y: Tensor) -> Tensor:
         """Gradients of the mean loss of a batch. Returns the sum of its losses, right answers, and the gradient's norm."""
@@ -357,17 +369,21 @@ class Training:
             clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, self.norm)
         self.optimizer.step()
 
-    def _batch(self, batch: Images) -> tuple[Tensor, Tensor, Tensor]:
-        """This process's part of a batch: pixels, targets (classes, or their mixture), classes."""
-        rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        torch.manual_seed(self.recipe.seed * 1_000_033 + self.step)  # mixtures, dropout
+    def _prepare(self, batches: Iterable[Images]) -> Iterator[Batch]:
+        for step, batch in enumerate(batches, self.step):
+            yield self._batch(batch, step)
+
+    def _batch(self, batch: Images, step: int) -> Batch:
+        """This process's part of the batch of an iteration."""
+        rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        torch.manual_seed(self.recipe.seed * 1_000_033 + step)  # mixtures, dropout
         x, y = batch.x.to(self.device), batch.y.to(self.device)
         augment = AUGMENTATIONS[self.recipe.at("augment", self.epoch)]
         x, target = pixels(augment(x, rng, self.data.size), self.side), y
         if self.recipe.mixup or self.recipe.cutmix:
             x, target = self._mixture(x, y)
         part = self.world.part
-        return part(x), part(target), part(y)
+        return Batch(len(batch), part(x), part(target), part(y))
 
     def _mixture(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         from torchvision.transforms import v2

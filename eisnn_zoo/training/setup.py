@@ -15,11 +15,20 @@ from ..catalog import MODELS
 from ..ei import EILayer, EISynapses
 from ..ei_init import initialize
 from ..errors import UsageError
+from ..fusing import fused_on
 from ..networks import SpikingNet, build
 from ..neuron import LIF
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
 from .recipe import Recipe
+
+
+def fused_throughout(recipe: Recipe, device: str) -> bool:
+    """Whether all of the recipe's layers run in the fused kernels of :mod:`eisnn_zoo.fused`, which on a GPU leave nothing for a compiler
+    to gain (benchmarks/README.md)."""
+    if MODELS[recipe.model].kind != "ei" or recipe.stabilisation != "adaptive":
+        return False
+    return torch.device(device).type == "cuda" and fused_on(torch.device(device))
 
 
 def keep_memory() -> None:
