@@ -114,7 +114,8 @@ def estimates(table: Path, device: str) -> Iterable[dict]:
             epoch = IMAGES / float(row["images_per_s"])
             yield {"model": row["model"], "batch": row["batch"], "way": row["way"], "times_literal": row["times_literal"],
                    "memory_of_literal": row["memory_of_literal"], "epoch_s": round(epoch, 1),
-                   "epochs_per_hour": round(3600 / epoch, 1), "minutes_300_epochs": round(EPOCHS * epoch / 60, 1)}
+                   "epochs_per_hour": round(3600 / epoch, 1), "minutes_300_epochs": round(EPOCHS * epoch / 60, 1),
+                   **{k: row[k] for k in machine(("torch",))}}
 
 
 def write(rows: Iterable[dict], path: Path, device: str, again: bool) -> None:
@@ -125,7 +126,7 @@ def write(rows: Iterable[dict], path: Path, device: str, again: bool) -> None:
     about, made = {**machine(("torch", "triton")), "device": training.device_name(device)}, []
     for row in rows:
         print("  ".join(f"{k}={v}" for k, v in row.items()), flush=True)
-        made.append({**row, **about})
+        made.append({**about, **row})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, to_csv(made))
     print(f"wrote {path}\n", flush=True)

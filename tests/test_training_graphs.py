@@ -11,6 +11,7 @@ from training_helpers import digits, recipe, same, weights
 
 from eisnn_zoo.training.engine import Diverged, Training
 from eisnn_zoo.training.graphs import WARM, Graphs
+from eisnn_zoo.training.iteration import Iteration
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 RECIPES = {
@@ -42,9 +43,9 @@ def test_what_is_recorded_is_the_whole_iteration(data, tmp_path, monkeypatch, va
 
     run(data, tmp_path / "plain", **values)
     recorded: list = []
-    monkeypatch.setattr(Graphs, "possible", lambda device: True)
+    monkeypatch.setattr(Graphs, "possible", lambda world: True)
     monkeypatch.setattr(Graphs, "_record", record)
-    monkeypatch.setattr(Training, "_stream", lambda self: contextlib.nullcontext())
+    monkeypatch.setattr(Iteration, "stream", lambda self: contextlib.nullcontext())
     run(data, tmp_path / "recorded", **values)
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "recorded"))
     expected = [(1, True), (1, False), (2, False)] if "deflate_epochs" in values else [(4, False)]
@@ -68,7 +69,7 @@ def test_each_setting_is_warm_before_it_is_recorded():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_recorded_iterations_give_the_same_weights(data, tmp_path, monkeypatch, values, precision):
     training = run(data, tmp_path / "recorded", "cuda", precision=precision, **values)
-    assert training.work.recorded and not training.work.failed
+    assert training.iteration.graphs.recorded and not training.iteration.graphs.failed
     monkeypatch.setenv("EISNN_ZOO_GRAPHS", "0")
     run(data, tmp_path / "plain", "cuda", precision=precision, **values)
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "recorded"))

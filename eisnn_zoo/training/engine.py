@@ -15,17 +15,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..catalog import MODELS
-from ..compiling import compile_every_variant, compile_options
 from ..config import Config
 from ..errors import ZooError
 from ..networks import SpikingNet
@@ -35,41 +29,16 @@ from .augment import AUGMENTATIONS, pixels
 from .data import TEST_SET, Images, load_data
 from .diagnose import first_overflow
 from .evaluation import Scores
-from .graphs import Graphs, Plain
+from .iteration import Batch, Iteration
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
-from .setup import check_parts, faster_precision, keep_memory, make_model, make_optimizer, set_rate, set_slope
+from .setup import check_parts, faster_precision, keep_memory, make_model, set_slope
 from .validation import validate
 from .world import World
 
 INIT_BATCH = 128  # images, as they are, that E-I Init sees: enough to show the statistics, whatever batch_size and augment are
 NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
-
-
-class Batch(NamedTuple):
-    """Ready for the network: this process's part of so many images; target: its classes y, or their mixture."""
-
-    images: int
-    x: Tensor
-    target: Tensor
-    y: Tensor
-
-
-class Setting(NamedTuple):
-    """What an iteration computes, but for the numbers in its tensors.
-
-    Attributes:
-        images: of the batch, in all processes; part: images that this one computes at a time; whole: not the rest of an epoch.
-        time_steps, alpha: the network's; deflated: the optimizer's step.
-    """
-
-    images: int
-    part: int
-    whole: bool
-    time_steps: int
-    alpha: float
-    deflated: bool
 
 
 class Stopped(ZooError):
@@ -113,26 +82,14 @@ class Training:
         self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
         first = pixels(self.data.train[rows].x.cpu(), self.size)
         self.model = make_model(recipe, self.data, first, draw=self.world.first).to(self.device)
-        self.parallel: nn.Module = self.model
-        if self.world.size > 1:  # sends the first process's weights to the others
-            self.parallel = DistributedDataParallel(self.model)
-        if compile:
-            compile_every_variant()
-        self.network = torch.compile(self.parallel, **compile_options(self.device.type)) if compile else self.parallel
-        self.deflated = self.schedule.iterations(recipe.deflate_epochs)
-        self.optimizer = make_optimizer(recipe, self.model, self.deflated)
-        self.plain = self.work = Plain(self._gradients, self._descend)
-        if Graphs.possible(self.device) and self.world.size == 1:
-            self.work = Graphs(self._gradients, self._descend, self.model.parameters())
-        self.average: AveragedModel | None = None
-        if recipe.ema:
-            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        deflated = self.schedule.iterations(recipe.deflate_epochs)
+        self.iteration = Iteration(recipe, self.model, self.world, deflated, compile)
         if self.world.first:
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
                                     "validation": self.data.validation, "valid_images": len(self.valid)})
         self.world.wait()
-        progress = self.run.load_checkpoint(self._parts, self.optimizer) or {}
+        progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
         self.epoch = min(len(self.run.history), recipe.epochs - 1)
         self.epoch_sums = progress.get("epoch", NOTHING[:])
@@ -150,15 +107,13 @@ class Training:
 
     @property
     def _parts(self) -> dict[str, nn.Module]:
-        return {"model": self.model} | ({"average": self.average} if self.average else {})
+        average = self.iteration.average
+        return {"model": self.model} | ({"average": average} if average else {})
 
     @property
     def judged(self) -> SpikingNet:
         """The network that is evaluated and saved: the averaged one where there is one."""
-        return self.average.module if self.average else self.model
-
-    def autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        return self.iteration.average.module if self.iteration.average else self.model
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +128,7 @@ class Training:
             if self.world.first:
                 stack.enter_context(report.logging_to(self.run.folder / "log.txt"))
             stack.enter_context(self._signals())
-            stack.enter_context(self._stream())
+            stack.enter_context(self.iteration.stream())
             bar = report.Bar(total, self.step, self.world.first)
             stack.callback(bar.close)
             if self.step:
@@ -259,7 +214,7 @@ class Training:
 
     def evaluate(self, each=lambda done: None) -> Scores:
         """Scores of the judged network on the validation images."""
-        with self.autocast():
+        with self.iteration.autocast():
             return validate(self.judged, self.valid, self.side, world=self.world, each=each)
 
     def config(self, epoch: int, top1: float) -> Config:
@@ -275,7 +230,7 @@ class Training:
     def _save(self) -> None:
         if self.world.first:
             progress = {"step": self.step, "best": self.best, "epoch": self.epoch_sums}
-            self.run.save_checkpoint(self._parts, self.optimizer, progress)
+            self.run.save_checkpoint(self._parts, self.iteration.optimizer, progress)
         self.saved = time.monotonic()
 
     def _draw(self) -> None:
@@ -307,67 +262,24 @@ class Training:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    @contextlib.contextmanager
-    def _stream(self) -> Iterator[None]:
-        """Graphs are recorded on a stream of their own, on which all that they need was computed."""
-        if self.work is self.plain:
-            yield
-            return
-        stream, before = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
-        stream.wait_stream(before)
-        with torch.cuda.stream(stream):
-            yield
-        before.wait_stream(stream)
-
     # ---- one iteration -----------------------------------------------------------------------------------------------
 
     def _iteration(self, batch: Batch, ahead: Iterator[Batch] | None = None) -> tuple[float, int, Batch | None]:
         """One optimizer step. Returns the mean loss of the batch, its right answers, and the next batch, made meanwhile."""
-        images, x, target, y = batch
-        set_rate(self.optimizer, self.schedule.lr(self.step))
-        recipe, epoch = self.recipe, self.epoch
-        setting = Setting(images, recipe.part_size(epoch, self.world.size), images == recipe.at("batch_size", epoch),
-                          self.model.time_steps, recipe.at("alpha", epoch), self.step < self.deflated)
-        work = self.work if setting.whole else self.plain
-        results = work.gradients(setting, x, target, y)
+        results = self.iteration.gradients(batch, self.step, self.epoch, self.schedule.lr(self.step))
         asked = torch.full((1,), float(self.asked), device=self.device)
         following = next(ahead, None) if ahead else None  # while the device computes
         loss_sum, right, norm, stop = self.world.total(torch.cat([results, asked])).tolist()
         self.stop = stop > 0
         if not math.isfinite(loss_sum) or not math.isfinite(norm):
             kept = f"the last good checkpoint is {self.run.checkpoint}" if self.run.checkpoint.exists() else "nothing was saved yet"
-            said = (f"the loss is {loss_sum / images:.4g} and the gradient's norm {norm / self.world.size:.4g} at iteration "
-                    f"{self.step + 1}: {self._overflow(x)}; {kept}")
+            said = (f"the loss is {loss_sum / batch.images:.4g} and the gradient's norm {norm / self.world.size:.4g} at iteration "
+                    f"{self.step + 1}: {self._overflow(batch.x)}; {kept}")
             report.log.error("diverged: %s", said)
             raise Diverged(said)
-        work.step()
-        if self.average:
-            self.average.update_parameters(self.model)
+        self.iteration.descend()
         self.step += 1
-        return loss_sum / images, int(right), following
-
-    def _gradients(self, setting: Setting, x: Tensor, target: Tensor, y: Tensor) -> Tensor:
-        """Gradients of the mean loss of a batch. Returns the sum of its losses, right answers, and the gradient's norm."""
-        self.optimizer.zero_grad()
-        parts = list(zip(*(t.split(setting.part) for t in (x, target, y))))
-        sums = torch.zeros(2, device=self.device)
-        for i, (part_x, part_target, part_y) in enumerate(parts):
-            full = setting.whole or len(part_x) == setting.part  # no compilation for the rest of an epoch
-            waits = isinstance(self.parallel, DistributedDataParallel) and i + 1 < len(parts)
-            with self.parallel.no_sync() if waits else contextlib.nullcontext():  # gradients meet after the last part
-                with self.autocast():
-                    logits = (self.network if full else self.parallel)(part_x).float()
-                loss = F.cross_entropy(logits, part_target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-                (loss * (self.world.size / setting.images)).backward()  # processes are averaged
-            sums += torch.stack([loss.detach(), (logits.argmax(1) == part_y).sum()])
-        self.norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        return torch.cat([sums, self.norm[None]])
-
-    def _descend(self) -> None:
-        """A step by these gradients."""
-        if self.recipe.clip_grad:
-            clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, self.norm)
-        self.optimizer.step()
+        return loss_sum / batch.images, int(right), following
 
     def _prepare(self, batches: Iterable[Images]) -> Iterator[Batch]:
         for step, batch in enumerate(batches, self.step):
@@ -394,5 +306,5 @@ class Training:
         return v2.RandomChoice(kinds)(x, y)
 
     def _overflow(self, x: Tensor) -> str:
-        with self.autocast():
+        with self.iteration.autocast():
             return first_overflow(self.model, x)

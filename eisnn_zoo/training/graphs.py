@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable, Iterable
 import torch
 from torch import Tensor, nn
 
+from .world import World
+
 WARM = 3  # iterations run as they are: they compile, and make the optimizer's state
 _logger = logging.getLogger("eisnn_zoo")
 
@@ -42,8 +44,9 @@ class Graphs(Plain):
         self._forget()
 
     @staticmethod
-    def possible(device: torch.device) -> bool:
-        return device.type == "cuda" and os.environ.get("EISNN_ZOO_GRAPHS") != "0"
+    def possible(world: World) -> bool:
+        """On a GPU, in a process that trains alone."""
+        return world.device.type == "cuda" and world.size == 1 and os.environ.get("EISNN_ZOO_GRAPHS") != "0"
 
     def _forget(self) -> None:
         self.warm = 0

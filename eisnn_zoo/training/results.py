@@ -32,17 +32,19 @@ def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
     release, that figure is the better for it.
     """
     recipe, environment = run.recipe, run.environment
-    scores: dict[str, Scores] = {}
-    for which in ("last", "best"):
+    digests = {which: sha256(run.folder / which / WEIGHTS) for which in ("last", "best")}
+    scores: dict[str, Scores] = {}  # by digest: the last epoch may be the best
+    for which, digest in digests.items():
         weights = locate(str(run.folder / which))
-        scores[which] = validate(fold(load_network(weights)).to(device), test, weights.config.input_size[1])
+        scores[digest] = scores.get(digest) or validate(fold(load_network(weights)).to(device), test, weights.config.input_size[1])
+    last, best = (scores[digests[which]] for which in ("last", "best"))
     history = run.history
     speed = [row["images_per_s"] for epoch, row in enumerate(history) if recipe.comparable(epoch)]
     paper, source = recipe.paper
     values = (
-        recipe.model, name, sha256(run.folder / "last" / WEIGHTS), recipe.dataset, len(test), test.sha256,
+        recipe.model, name, digests["last"], recipe.dataset, len(test), test.sha256,
         environment["train_images"], environment["validation"], recipe.final_steps, recipe.precision,
-        round(scores["last"].top1, 2), round(scores["best"].top1, 2), round(scores["last"].top5, 2), paper, source, recipe.seed,
+        round(last.top1, 2), round(best.top1, 2), round(last.top5, 2), paper, source, recipe.seed,
         len(history), recipe.sha256, environment["commit"], environment["eisnn_zoo"], environment["torch"],
         environment["device_name"], environment["threads"], round(sum(row["seconds"] for row in history)),
         round(statistics.median(speed), 1), round(peak_memory(str(device)) / 2**20))
