@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_helpers import digits, recipe, same, weights
 
+from eisnn_zoo.training import setup
 from eisnn_zoo.training.engine import Diverged, Training
 from eisnn_zoo.training.graphs import WARM, Graphs
 from eisnn_zoo.training.iteration import Iteration
@@ -51,6 +52,13 @@ def test_what_is_recorded_is_the_whole_iteration(data, tmp_path, monkeypatch, va
     expected = [(1, True), (1, False), (2, False)] if "deflate_epochs" in values else [(4, False)]
     assert [(s.time_steps, s.deflated) for s in recorded] == expected
     assert all(s.whole and s.images == 32 for s in recorded)
+
+
+def test_the_compiler_is_left_out_where_all_layers_are_fused(monkeypatch):
+    monkeypatch.setattr(setup, "fused_on", lambda device: True)
+    assert setup.fused_throughout(recipe(), "cuda") and not setup.fused_throughout(recipe(), "cpu")
+    assert not setup.fused_throughout(recipe(model="bn_mlp2_mnist"), "cuda")
+    assert not setup.fused_throughout(recipe(stabilisation="none"), "cuda")
 
 
 def test_each_setting_is_warm_before_it_is_recorded():

@@ -194,7 +194,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "weight_decay": recipe.weight_decay or None, "label_smoothing": recipe.label_smoothing, "precision": recipe.precision,
         "train_images": environment.get("train_images"), "held_out": held_out,
         "training_seconds": round(sum(row["seconds"] for row in history)),
-        "device": environment.get("device_name"), "threads": environment.get("threads"),
+        "device": environment.get("device_name"), "threads": environment.get("threads") if environment.get("device") == "cpu" else None,
         "commit": environment.get("commit"), "torch": environment.get("torch"), "stored_as": "float16",
     }
     return {key: value for key, value in facts.items() if value is not None and value != ""}
