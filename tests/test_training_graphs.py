@@ -18,6 +18,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 RECIPES = {
     "sgd, clipped": {"clip_grad": 0.5},
     "deflated muon in parts, T grown": {"optimizer": "muon", "deflate_epochs": 1, "time_steps": {0: 1, 2: 2}, "accumulate": 2, "epochs": 4},
+    "slope, batch and parts change": {"alpha": {0: 2.0, 1: 6.0}, "batch_size": {0: 32, 2: 40}, "accumulate": {0: 1, 2: 2}, "epochs": 3},
     "batch normalisation, averaged": {"model": "bn_mlp2_mnist", "ema": 0.9, "augment": "crop_flip"},
 }
 
@@ -50,30 +51,54 @@ def test_what_is_recorded_is_the_whole_iteration(data, tmp_path, monkeypatch, va
     run(data, tmp_path / "recorded", **values)
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "recorded"))
     expected = [(1, True), (1, False), (2, False)] if "deflate_epochs" in values else [(4, False)]
-    assert [(s.time_steps, s.deflated) for s in recorded] == expected
-    assert all(s.whole and s.images == 32 for s in recorded)
+    if "alpha" not in values:
+        assert [(s.time_steps, s.deflated) for s in recorded] == expected
+    else:
+        assert [(s.alpha, s.images, s.part) for s in recorded] == [(2.0, 32, 32), (6.0, 32, 32), (6.0, 40, 20)]
+    assert all(s.whole for s in recorded)
 
 
 def test_the_compiler_is_left_out_where_all_layers_are_fused(monkeypatch):
     monkeypatch.setattr(setup, "fused_on", lambda device: True)
-    assert setup.fused_throughout(recipe(), "cuda") and not setup.fused_throughout(recipe(), "cpu")
-    assert not setup.fused_throughout(recipe(model="bn_mlp2_mnist"), "cuda")
-    assert not setup.fused_throughout(recipe(stabilisation="none"), "cuda")
+    gpu = torch.device("cuda")
+    assert setup.fused_throughout(recipe(), gpu) and not setup.fused_throughout(recipe(), torch.device("cpu"))
+    assert not setup.fused_throughout(recipe(model="bn_mlp2_mnist"), gpu)
+    assert not setup.fused_throughout(recipe(stabilisation="none"), gpu)
 
 
 def test_each_setting_is_warm_before_it_is_recorded():
-    calls = []
-    graphs = Graphs(lambda setting, x: calls.append(setting) or x, lambda: None, [])
-    graphs._record = lambda setting, inputs: setattr(graphs, "failed", True)
-    for setting in ["a"] * (WARM + 2) + ["b"]:
-        assert graphs.gradients(setting, torch.ones(2)).tolist() == [1, 1]
-    assert calls == ["a"] * (WARM + 2) + ["b"], "where nothing can be recorded it runs as it is"
-    assert not graphs.recorded
+    run, recorded = [], []
+
+    def record(setting, inputs):
+        recorded.append((setting, len(run)))
+        graphs.inputs, graphs.results = list(inputs), torch.zeros(2)
+        graphs.recorded = (types.SimpleNamespace(replay=lambda: None),) * 2
+
+    graphs = Graphs(lambda setting, x: run.append(setting) or x, lambda: None, [])
+    graphs._record = record
+    for setting in ["a"] * (WARM + 2) + ["b"] * (WARM + 1):
+        graphs.gradients(setting, torch.ones(2))
+    assert run == ["a"] * WARM + ["b"] * WARM and recorded == [("a", WARM), ("b", 2 * WARM)]
+
+
+def test_what_cannot_be_recorded_runs_as_it_is(caplog):
+    run = []
+    graphs = Graphs(lambda setting, x: run.append(setting) or x, lambda: run.append("step"), [])
+    caplog.set_level("INFO")
+    for _ in range(WARM + 2):  # without a GPU no graph can be made
+        assert graphs.gradients("a", torch.ones(2)).tolist() == [1, 1]
+        graphs.step()
+    assert run == ["a", "step"] * (WARM + 2) and not graphs.recorded and not graphs.inputs
+    assert caplog.text.count("not recorded as CUDA graphs") == 1
+
+
+CONVOLUTIONS = {"ei_vgg8": {"model": "ei_vgg8", "dataset": "mnist", "resolution": 32, "optimizer": "muon", "epochs": 2},
+                "bn_resnet18": {"model": "bn_resnet18", "dataset": "mnist", "resolution": 16, "epochs": 2}}
 
 
 @pytest.mark.cuda
 @needs_gpu
-@pytest.mark.parametrize("values", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("values", (RECIPES | CONVOLUTIONS).values(), ids=RECIPES | CONVOLUTIONS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_recorded_iterations_give_the_same_weights(data, tmp_path, monkeypatch, values, precision):
     training = run(data, tmp_path / "recorded", "cuda", precision=precision, **values)

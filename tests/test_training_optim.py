@@ -147,6 +147,21 @@ def test_state_saves_and_resumes_bit_for_bit(tmp_path, make):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
 
 
+def test_parameters_that_begin_late_are_corrected_by_their_own_count():
+    torch.manual_seed(6)
+    late, alone = EILinear(10, 8), EILinear(10, 8)
+    alone.load_state_dict(late.state_dict())
+    optimizers = EIMuon(late, lr=0.01, deflate=1), EIMuon(alone, lr=0.01, deflate=1)
+    late.b_e.grad, late.ee.weight.grad = torch.ones(8), torch.rand(8, 10)
+    for _ in range(3):
+        optimizers[0].step()
+    for layer, optimizer in zip((late, alone), optimizers):
+        layer.b_e.grad = layer.ee.weight.grad = None
+        layer.g_e.grad, layer.ie.weight.grad = torch.ones(8), torch.ones(2, 10).tril()
+        optimizer.step()
+    assert torch.equal(late.g_e, alone.g_e) and torch.equal(late.ie.weight, alone.ie.weight)
+
+
 def test_a_resumed_step_count_stays_where_an_unbroken_one_is():
     """With the parameters: elsewhere the powers of the decay rates would be rounded differently after a resume, and read in every step."""
     model, like = build("ei_mlp2_mnist", input_size=(6, 6)), build("ei_mlp2_mnist", input_size=(6, 6)).to("meta")

@@ -15,7 +15,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder. Default: runs/NAME.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")]
 Compile = Annotated[bool | None, typer.Option(
-    "--compile/--no-compile", help="torch.compile the network. Default: where it can be, and no fused kernels are faster.")]
+    "--compile/--no-compile", help="torch.compile the network. Default: where it can be, and recorded fused kernels are not as fast.")]
 Report = Annotated[list[str] | None, typer.Option("--report-to", help="tensorboard, trackio or wandb (extra: track); repeatable.")]
 
 TRAIN = """[bold]Examples[/bold]
@@ -131,7 +131,7 @@ def reproduce(
     training = _fit(recipe, data, output or Path("runs") / name, device, compile, report_to)
     if not training.world.first:
         return
-    row = measure(training.run, name, test, training.device)
+    row = measure(training.run, name, test, training.device, training.memory)
     append(row, results)
     paper, source = training.recipe.paper
     figures = [{"": "last epoch", "top-1 (%)": row["top1_last"]}, {"": "best epoch", "top-1 (%)": row["top1_best"]}]
@@ -223,16 +223,12 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, report_to: list[str] | None,
          save_every: float = 300, record_at: str | None = None):
     """Trains, and returns the finished training."""
-    from ..compiling import can_compile
     from ..inference.torch_runtime import torch_device
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
-    from ..training.setup import fused_throughout
 
     device = str(torch_device(device))
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
-    if compile is None:
-        compile = can_compile(device) and not fused_throughout(recipe, device)
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
         going_on = f", going on from iteration {training.step}" if training.step else ""

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ..catalog import MODELS
+from ..compiling import can_compile
 from ..config import Config
 from ..errors import ZooError
+from ..machine import peak_memory
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
 from . import report
@@ -29,11 +31,12 @@ from .augment import AUGMENTATIONS, pixels
 from .data import TEST_SET, Images, load_data
 from .diagnose import first_overflow
 from .evaluation import Scores
+from .graphs import Graphs
 from .iteration import Batch, Iteration
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
-from .setup import check_parts, faster_precision, keep_memory, make_model, set_slope
+from .setup import check_parts, faster_precision, fused_throughout, keep_memory, make_model, set_slope
 from .validation import validate
 from .world import World
 
@@ -59,14 +62,14 @@ class Training:
         data: folder of the data.
         output: the run folder; a checkpoint in it is gone on from.
         device: "cpu", "cuda", ...
-        compile: torch.compile the training step's network.
+        compile: torch.compile the training step's network; None: where that is possible, and recorded fused kernels are not as fast.
         report_to: names of :data:`~eisnn_zoo.training.report.TRACKERS`.
 
     Raises:
         ZooError: data, run folder or checkpoint that cannot be used; see the modules of the parts.
     """
 
-    def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool = True,
+    def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool | None = True,
                  report_to: Sequence[str] = ()):
         report.check_trackers(report_to)
         keep_memory()
@@ -82,6 +85,9 @@ class Training:
         self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
         first = pixels(self.data.train[rows].x.cpu(), self.size)
         self.model = make_model(recipe, self.data, first, draw=self.world.first).to(self.device)
+        if compile is None:
+            fused = Graphs.possible(self.world) and fused_throughout(recipe, self.device)
+            compile = can_compile(self.device.type) and not fused
         deflated = self.schedule.iterations(recipe.deflate_epochs)
         self.iteration = Iteration(recipe, self.model, self.world, deflated, compile)
         if self.world.first:
@@ -94,6 +100,7 @@ class Training:
         self.epoch = min(len(self.run.history), recipe.epochs - 1)
         self.epoch_sums = progress.get("epoch", NOTHING[:])
         self.hooks = [report.tracker(name, self.run, recipe) for name in report_to] if self.world.first else []
+        self.memory: int | None = None  # bytes that fit held at most, where it had something to do
         self.asked = self.stop = False  # this process was asked to stop; all processes know of one that was
 
     def _decide_precision(self, recipe: Recipe) -> Recipe:
@@ -123,7 +130,7 @@ class Training:
         Raises:
             Stopped: SIGINT or SIGTERM came. Diverged: the loss or a gradient is not finite. ZooError: a file cannot be written.
         """
-        total = self.schedule.starts[-1]
+        total, begun = self.schedule.starts[-1], self.step
         with contextlib.ExitStack() as stack:
             if self.world.first:
                 stack.enter_context(report.logging_to(self.run.folder / "log.txt"))
@@ -139,6 +146,8 @@ class Training:
                     break
                 self._epoch(epoch, bar, save_every)
                 self._finish_epoch(epoch, bar)
+            if self.step > begun:
+                self.memory = peak_memory(str(self.device))
             if self.reached and self.world.first:
                 text = f"validation top-1 of {self.recipe.stop_at:g} % reached in epoch {len(self.run.history)}"
                 report.log.info("%s", text)

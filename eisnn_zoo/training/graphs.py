@@ -3,17 +3,16 @@ than running them. ``EISNN_ZOO_GRAPHS=0`` switches them off."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from torch import Tensor, nn
 
+from .report import log
 from .world import World
 
 WARM = 3  # iterations run as they are: they compile, and make the optimizer's state
-_logger = logging.getLogger("eisnn_zoo")
 
 
 class Plain:
@@ -41,23 +40,24 @@ class Graphs(Plain):
         self.plain, self.parameters = Plain(gradients, step), list(parameters)
         self.key: Hashable = None
         self.failed = False
-        self._forget()
+        self.forget()
 
     @staticmethod
     def possible(world: World) -> bool:
         """On a GPU, in a process that trains alone."""
         return world.device.type == "cuda" and world.size == 1 and os.environ.get("EISNN_ZOO_GRAPHS") != "0"
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Gives their memory back: a recording holds what one iteration needs, also between replays."""
         self.warm = 0
         self.recorded: tuple[torch.cuda.CUDAGraph, ...] = ()
         self.inputs: list[Tensor] = []
-        self.held: list[Tensor | None] = []  # the gradients that both graphs know, which nothing else may keep alive
+        self.held: list[Tensor | None] = []  # the gradients that both graphs know
 
     def _gradients(self, setting: Hashable, *inputs: Tensor) -> Tensor:
         key = setting, *(x.shape for x in inputs)
         if key != self.key:
-            self._forget()
+            self.forget()
             self.key = key
         if not self.recorded and not self.failed and self.warm == WARM:
             self._record(setting, inputs)
@@ -66,6 +66,8 @@ class Graphs(Plain):
             return self.plain.gradients(setting, *inputs)
         for held, x in zip(self.inputs, inputs):
             held.copy_(x)
+        for p, gradient in zip(self.parameters, self.held):  # which the rest of an epoch, run as it is, has replaced
+            p.grad = gradient
         self.recorded[0].replay()
         return self.results
 
@@ -76,16 +78,17 @@ class Graphs(Plain):
             self.plain.step()
 
     def _record(self, setting: Hashable, inputs: tuple[Tensor, ...]) -> None:
-        graphs, stream = (torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()), torch.cuda.current_stream()
-        self.inputs = [x.clone() for x in inputs]
         try:
+            graphs, stream = (torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()), torch.cuda.current_stream()
+            self.inputs = [x.clone() for x in inputs]
             with torch.cuda.graph(graphs[0], stream=stream):
                 self.results = self.plain.gradients(setting, *self.inputs)
             self.held = [p.grad for p in self.parameters]
             with torch.cuda.graph(graphs[1], pool=graphs[0].pool(), stream=stream):
                 self.plain.step()
         except RuntimeError as error:  # something that cannot be recorded: it runs all the same
-            _logger.info("iterations are not recorded as CUDA graphs: %s", error)
+            log.info("iterations are not recorded as CUDA graphs: %s", error)
+            self.forget()
             self.failed = True
             return
         self.recorded = graphs

@@ -101,9 +101,12 @@ class Iteration:
             return
         stream, before = torch.cuda.Stream(self.world.device), torch.cuda.current_stream(self.world.device)
         stream.wait_stream(before)
-        with torch.cuda.stream(stream):
-            yield
-        before.wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            before.wait_stream(stream)
+            self.graphs.forget()
 
     def _gradients(self, setting: Setting, x: Tensor, target: Tensor, y: Tensor) -> Tensor:
         self.optimizer.zero_grad()

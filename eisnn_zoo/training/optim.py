@@ -67,13 +67,15 @@ class EIMuon(torch.optim.Optimizer):
         rest = [p for _, p in named if id(p) not in chosen]
         groups = [{"params": matrices, "muon": True, "scale": 1.0, "weight_decay": weight_decay, "deflate": deflate},
                   {"params": rest, "muon": False, "scale": adaptive, "weight_decay": 0.0, "deflate": 0}]
-        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "capturable": True}  # torch's word, see step
+        # capturable: torch then loads a step count to its parameter's device
+        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "capturable": True}
         super().__init__([g for g in groups if g["params"]], defaults)
         self.model = model
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step. With ``lr`` a tensor all of it happens on the device: nothing waits, and a CUDA graph can hold it."""
+        """One step. Nothing waits for the device, but for each step's count while deflation lasts; a CUDA graph can hold it, and follows
+        ``lr`` where that is a tensor."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
@@ -81,10 +83,10 @@ class EIMuon(torch.optim.Optimizer):
                 continue
             states = [self._state(p, group) for p in params]
             torch._foreach_add_([s["step"] for s in states], 1)
-            directions = (self._muon if group["muon"] else self._adam)([p.grad for p in params], states, group)
+            directions, factors = (self._muon if group["muon"] else self._adam)([p.grad for p in params], states, group)
             if group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            sizes = torch.stack([s["rms0"] for s in states]) * (group["lr"] * group["scale"])
+            sizes = torch.stack([s["rms0"] for s in states]) * (group["lr"] * group["scale"]) * factors
             for direction, size in zip(directions, sizes):
                 direction.mul_(size)
             torch._foreach_sub_(params, directions)
@@ -104,17 +106,17 @@ class EIMuon(torch.optim.Optimizer):
         return state
 
     @staticmethod
-    def _muon(grads: list[Tensor], states: list[dict], group: dict) -> list[Tensor]:
+    def _muon(grads: list[Tensor], states: list[dict], group: dict) -> tuple[list[Tensor], float]:
+        """Direction of each matrix, and what it is to be multiplied by."""
         momenta = [s["momentum"] for s in states]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, grads)
         nesterov = [g.flatten(1) for g in torch._foreach_add(grads, momenta, alpha=group["momentum"])]
-        if "common" in states[0]:
-            if _recording(grads[0]) or states[0]["step"] <= group["deflate"]:
-                nesterov = [deflate(g, s["common"]) for g, s in zip(nesterov, states)]
+        for i, state in enumerate(states):
+            if "common" in state and (_recording(grads[0]) or state["step"] <= group["deflate"]):
+                nesterov[i] = deflate(nesterov[i], state["common"])
             else:
-                for state in states:
-                    del state["common"]
+                state.pop("common", None)
         alike = defaultdict(list)  # matrices of one shape are orthogonalised together
         for i, g in enumerate(nesterov):
             alike[g.shape].append(i)
@@ -124,20 +126,18 @@ class EIMuon(torch.optim.Optimizer):
             found = found / (found.square().mean((1, 2), keepdim=True).sqrt() + 1e-12)
             for i, direction in zip(indices, found):
                 directions[i] = direction
-        return [d.view_as(g) for d, g in zip(directions, grads)]
+        return [d.view_as(g) for d, g in zip(directions, grads)], 1.0
 
     @staticmethod
-    def _adam(grads: list[Tensor], states: list[dict], group: dict) -> list[Tensor]:
-        (b1, b2), n = group["betas"], states[0]["step"]
+    def _adam(grads: list[Tensor], states: list[dict], group: dict) -> tuple[list[Tensor], Tensor]:
+        """Direction of each parameter, and the correction of its running means, which begin at 0."""
+        (b1, b2), steps = group["betas"], torch.stack([s["step"] for s in states])
         m, v = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
         torch._foreach_lerp_(m, grads, 1 - b1)
         torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - b2)
-        below = torch._foreach_div(v, 1 - torch.pow(b2, n))
-        torch._foreach_sqrt_(below)
+        below = torch._foreach_sqrt(v)
         torch._foreach_add_(below, group["eps"])
-        directions = torch._foreach_div(m, 1 - torch.pow(b1, n))
-        torch._foreach_div_(directions, below)
-        return directions
+        return torch._foreach_div(m, below), (1 - torch.pow(b2, steps)).sqrt() / (1 - torch.pow(b1, steps))
 
 
 def _recording(x: Tensor) -> bool:

@@ -12,7 +12,6 @@ from ..errors import ZooError
 from ..files import to_csv, write_atomic
 from ..inference.folding import fold
 from ..locating import locate
-from ..machine import peak_memory
 from ..table import WEIGHTS, sha256
 from ..weights import load_network
 from .data import Images
@@ -25,11 +24,14 @@ COLUMNS = ("model", "recipe", "weights_sha256", "dataset", "test_rows", "test_sh
            "commit", "eisnn_zoo", "torch", "device", "threads", "training_seconds", "images_per_s", "peak_memory_mb")
 
 
-def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
+def measure(run: Run, name: str, test: Images, device: torch.device, memory: int | None = None) -> dict:
     """A row: the run's last and best weights on the test images, in float32, beside the paper's figure.
 
     Best is the epoch that did best on the run's validation images; where those are the test images, as in the paper's
     release, that figure is the better for it.
+
+    Args:
+        memory: bytes that training held at most, where known.
     """
     recipe, environment = run.recipe, run.environment
     digests = {which: sha256(run.folder / which / WEIGHTS) for which in ("last", "best")}
@@ -47,7 +49,7 @@ def measure(run: Run, name: str, test: Images, device: torch.device) -> dict:
         round(last.top1, 2), round(best.top1, 2), round(last.top5, 2), paper, source, recipe.seed,
         len(history), recipe.sha256, environment["commit"], environment["eisnn_zoo"], environment["torch"],
         environment["device_name"], environment["threads"], round(sum(row["seconds"] for row in history)),
-        round(statistics.median(speed), 1), round(peak_memory(str(device)) / 2**20))
+        round(statistics.median(speed), 1), round(memory / 2**20) if memory else None)
     return dict(zip(COLUMNS, values, strict=True))
 
 

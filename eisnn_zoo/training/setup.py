@@ -23,12 +23,12 @@ from .optim import EIMuon, ProjectedSGD
 from .recipe import Recipe
 
 
-def fused_throughout(recipe: Recipe, device: str) -> bool:
-    """Whether all of the recipe's layers run in the fused kernels of :mod:`eisnn_zoo.fused`, which on a GPU leave nothing for a compiler
-    to gain (benchmarks/README.md)."""
+def fused_throughout(recipe: Recipe, device: torch.device) -> bool:
+    """Whether all of the recipe's layers run in the fused kernels of :mod:`eisnn_zoo.fused`, which as CUDA graphs are about as fast as
+    compiled ones (benchmarks/README.md)."""
     if MODELS[recipe.model].kind != "ei" or recipe.stabilisation != "adaptive":
         return False
-    return torch.device(device).type == "cuda" and fused_on(torch.device(device))
+    return device.type == "cuda" and fused_on(device)
 
 
 def keep_memory() -> None:

@@ -16,12 +16,11 @@ from .world import World
 
 
 @torch.no_grad()
-def validate(model: nn.Module, images: Images, size: int | None = None, batch_size: int = 0, world: World | None = None,
+def validate(model: nn.Module, images: Images, size: int | None = None, batch_size: int = 250, world: World | None = None,
              each: Callable[[int], object] = lambda done: None) -> Scores:
     """As :func:`~eisnn_zoo.training.evaluation.evaluate`, of a network in torch, which is set to evaluation mode."""
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     world = world or World(0, 1, device)
-    batch_size = batch_size or (250 if device.type == "cpu" else 1000)
     model.eval()
     sums = np.zeros(2 + len(images.label_names) ** 2)
     start, done = time.perf_counter(), 0
