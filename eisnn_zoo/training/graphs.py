@@ -31,8 +31,8 @@ class Graphs(Plain):
     """The same two halves, recorded once for a setting and replayed from then on.
 
     What they do may depend on the setting, which is hashable, and on numbers in tensors, and on nothing else; and it may read no
-    number from the GPU. Where recording fails, silently, they go on being run as they are. To be used on one stream, which is
-    not the device's default.
+    number from the GPU. Where recording fails they go on being run as they are, and the log says so. To be used on one stream,
+    which is not the device's default.
     """
 
     def __init__(self, gradients: Callable[..., Tensor], step: Callable[[], None], parameters: Iterable[nn.Parameter]):

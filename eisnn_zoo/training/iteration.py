@@ -99,13 +99,13 @@ class Iteration:
         if not self.graphs:
             yield
             return
-        stream, before = torch.cuda.Stream(self.world.device), torch.cuda.current_stream(self.world.device)
-        stream.wait_stream(before)
+        stream = torch.cuda.Stream(self.world.device)
+        stream.wait_stream(torch.cuda.current_stream(self.world.device))
         try:
             with torch.cuda.stream(stream):
                 yield
         finally:
-            before.wait_stream(stream)
+            stream.synchronize()
             self.graphs.forget()
 
     def _gradients(self, setting: Setting, x: Tensor, target: Tensor, y: Tensor) -> Tensor:
