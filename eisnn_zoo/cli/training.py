@@ -15,7 +15,8 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder. Default: runs/NAME.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")]
 Compile = Annotated[bool | None, typer.Option(
-    "--compile/--no-compile", help="torch.compile the network. Default: where it can be, but for E-I networks on one GPU, which have fused kernels.")]
+    "--compile/--no-compile",
+    help="torch.compile the network. Default: where possible, but for E-I networks on one GPU, which have fused kernels.")]
 Report = Annotated[list[str] | None, typer.Option("--report-to", help="tensorboard, trackio or wandb (extra: track); repeatable.")]
 
 TRAIN = """[bold]Examples[/bold]

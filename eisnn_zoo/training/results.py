@@ -70,13 +70,16 @@ def read_table(path: Path) -> list[dict]:
 
 
 def append(row: dict, path: Path) -> None:
-    """Adds a row to the table; a row of the same weights and test images is replaced.
+    """Adds a row to the table; a row of the same weights and test images is replaced, but what only their training could know stays.
 
     Raises:
         ZooError: the file is another table.
     """
     rows = read_table(path)
     key = ("weights_sha256", "test_sha256")
-    rows = [r for r in rows if tuple(r[k] for k in key) != tuple(row[k] for k in key)]
+    same = [r for r in rows if tuple(r[k] for k in key) == tuple(row[k] for k in key)]
+    rows = [r for r in rows if r not in same]
+    if same and row["peak_memory_mb"] is None:
+        row = {**row, "peak_memory_mb": same[0]["peak_memory_mb"]}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, to_csv([*rows, row], COLUMNS))
