@@ -77,6 +77,7 @@ class Apart:
     def __init__(self, name: str, batch: int):
         arguments = [sys.executable, __file__, "--serve", "--models", name, "--batch", str(batch)]
         self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self()  # returns when it is warm
 
     def __call__(self) -> None:
         print(file=self.process.stdin, flush=True)
@@ -92,10 +93,10 @@ class Apart:
 
 
 def training_step(network: SpikingNet, way: str, batch: int, device: str) -> Step:
-    """One way of training a copy of network on one batch; a call is a step to its end, and returns the loss."""
+    """One way of training a copy of network on one batch; a call is a step to its end, and returns the loss. It is warm already."""
     kind, bf16 = torch.device(device).type, "bf16" in way
     network = copy.deepcopy(network).to(device).train()
-    network.mark_initialised()
+    network.mark_initialised()  # E-I Init would hold more than the steps
     x, y = pictures(batch).to(device), torch.arange(batch, device=device) % network.num_classes
     forward: torch.nn.Module = network
     literal = way in ("literal", APART)
@@ -120,7 +121,8 @@ def training_step(network: SpikingNet, way: str, batch: int, device: str) -> Ste
         return loss.detach()
 
     recorded = way.endswith("graphs")
-    work = Graphs(gradients, optimizer.step, network.parameters()) if recorded else Plain(gradients, optimizer.step)
+    plain = Plain(gradients, optimizer.step)
+    work = Graphs(plain, network.parameters()) if recorded else plain
     stream = torch.cuda.Stream(device) if recorded else None
 
     def step() -> float:
@@ -166,9 +168,7 @@ def memory(name: str, way: str, batch: int, device: str) -> int:
 
 
 def two_steps(name: str, way: str, batch: int, device: str) -> None:
-    network = build(name)
-    network.mark_initialised()  # E-I Init would hold more than the steps
-    training_step(network, way, batch, device)()
+    training_step(build(name), way, batch, device)()
 
 
 def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, with_memory: bool = True,
@@ -184,8 +184,6 @@ def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, wi
     network, on_cpu = initialised(name), torch.device(device).type == "cpu"
     held = {way: memory(name, way, batch, device) for way in ways} if with_memory and on_cpu else {}
     steps = {way: Apart(name, batch) if way == APART else made(network, way, batch, device, held) for way in ways}
-    for step in steps.values():
-        step()
     about()
     peaks = {bf16: matmul_peak(device, torch.bfloat16 if bf16 else torch.float32, clock) for bf16 in (False, True)}
     times = alternate(steps, rounds, 0.3, clock)

@@ -23,7 +23,7 @@ from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.data import load_data
 from eisnn_zoo.training.recipe_file import check_recipe
 from eisnn_zoo.training.schedule import batches, rate
-from eisnn_zoo.training.setup import faster_precision, keep_memory, make_model, make_optimizer
+from eisnn_zoo.training.setup import faster_precision, keep_memory, make_model, make_optimizer, set_rate
 
 HERE = Path(__file__).parent
 LOSSES, RATES, PICTURE = (HERE.parent / "results" / "depth_losses.csv", HERE.parent / "results" / "depth_rates.csv", HERE / "depth.png")
@@ -46,8 +46,7 @@ def train(name: str, way: str, root: Path) -> tuple[list[dict], list[dict]]:
     losses, rates = [], measured(model, probed, name, way, 0)
     for step, chosen in enumerate(order[:STEPS], 1):
         batch = data.train[chosen]
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, STEPS, WARMUP, recipe.lr, recipe.warmup_lr, "flat")
+        set_rate(optimizer, rate(step, STEPS, WARMUP, recipe.lr, recipe.warmup_lr, "flat"))
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = model(pixels(batch.x, SIDE))

@@ -11,7 +11,7 @@ from training_helpers import digits, recipe, same, weights
 
 from eisnn_zoo.training import setup
 from eisnn_zoo.training.engine import Diverged, Training
-from eisnn_zoo.training.graphs import WARM, Graphs
+from eisnn_zoo.training.graphs import WARM, Graphs, Plain
 from eisnn_zoo.training.iteration import Iteration
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -74,7 +74,7 @@ def test_each_setting_is_warm_before_it_is_recorded():
         graphs.inputs, graphs.results = list(inputs), torch.zeros(2)
         graphs.recorded = (types.SimpleNamespace(replay=lambda: None),) * 2
 
-    graphs = Graphs(lambda setting, x: run.append(setting) or x, lambda: None, [])
+    graphs = Graphs(Plain(lambda setting, x: run.append(setting) or x, lambda: None), [])
     graphs._record = record
     for setting in ["a"] * (WARM + 2) + ["b"] * (WARM + 1):
         graphs.gradients(setting, torch.ones(2))
@@ -83,7 +83,7 @@ def test_each_setting_is_warm_before_it_is_recorded():
 
 def test_what_cannot_be_recorded_runs_as_it_is(caplog):
     run = []
-    graphs = Graphs(lambda setting, x: run.append(setting) or x, lambda: run.append("step"), [])
+    graphs = Graphs(Plain(lambda setting, x: run.append(setting) or x, lambda: run.append("step")), [])
     caplog.set_level("INFO")
     for _ in range(WARM + 2):  # without a GPU no graph can be made
         assert graphs.gradients("a", torch.ones(2)).tolist() == [1, 1]

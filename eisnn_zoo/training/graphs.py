@@ -27,17 +27,16 @@ class Plain:
         self.gradients, self.step = gradients, step
 
 
-class Graphs(Plain):
-    """The same two halves, recorded once for a setting and replayed from then on.
+class Graphs:
+    """The two halves of plain, recorded once for a setting and replayed from then on.
 
     What they do may depend on the setting, which is hashable, and on numbers in tensors, and on nothing else; and it may read no
     number from the GPU. Where recording fails they go on being run as they are, and the log says so. To be used on one stream,
     which is not the device's default.
     """
 
-    def __init__(self, gradients: Callable[..., Tensor], step: Callable[[], None], parameters: Iterable[nn.Parameter]):
-        super().__init__(self._gradients, self._step)
-        self.plain, self.parameters = Plain(gradients, step), list(parameters)
+    def __init__(self, plain: Plain, parameters: Iterable[nn.Parameter]):
+        self.plain, self.parameters = plain, list(parameters)
         self.key: Hashable = None
         self.failed = False
         self.forget()
@@ -54,7 +53,7 @@ class Graphs(Plain):
         self.inputs: list[Tensor] = []
         self.held: list[Tensor | None] = []  # the gradients that both graphs know
 
-    def _gradients(self, setting: Hashable, *inputs: Tensor) -> Tensor:
+    def gradients(self, setting: Hashable, *inputs: Tensor) -> Tensor:
         key = setting, *(x.shape for x in inputs)
         if key != self.key:
             self.forget()
@@ -71,7 +70,7 @@ class Graphs(Plain):
         self.recorded[0].replay()
         return self.results
 
-    def _step(self) -> None:
+    def step(self) -> None:
         if self.recorded:
             self.recorded[1].replay()
         else:

@@ -67,8 +67,9 @@ class Iteration:
         self.average: AveragedModel | None = None
         if recipe.ema:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-        self.work = self.plain = Plain(self._gradients, self._descend)
-        self.graphs = Graphs(self._gradients, self._descend, model.parameters()) if Graphs.possible(world) else None
+        self.plain = Plain(self._gradients, self._descend)
+        self.graphs = Graphs(self.plain, model.parameters()) if Graphs.possible(world) else None
+        self.work: Plain | Graphs = self.plain
 
     def gradients(self, batch: Batch, step: int, epoch: int, lr: float) -> Tensor:
         """Gradients of the mean loss of a batch, as the recipe has it in this epoch.
