@@ -45,6 +45,8 @@ def test_it_says_what_it_must():
     for words in ("| 0.008 from epoch 1, then 0.005 from epoch 43 |", "| cifar from epoch 1, then crop_flip from epoch 43 |", "Gone on with elsewhere."):
         assert words in grown, words
     assert "run was not finished" not in text and "run was not finished" in made(epochs=3)
+    stopped = made(epochs=3, stopped_at=87.9)
+    assert "3 of at most 42: to end at 87.9 % on the 5,000 training images held out" in stopped and "not finished" not in stopped
     assert "not by the paper's recipe" not in made(recipe="ei_vgg8_cifar10")
 
 

@@ -100,6 +100,14 @@ def test_a_model_can_be_published_with_another_t(run, data, tmp_path, cli):
     assert "last trained with T = 2, and run with T = 3" in (folder / "README.md").read_text()
 
 
+@pytest.mark.parametrize("stop_at, says", [(65.0, "3 of at most 9: to end at 65 % on the 5 training images held out"),
+                                           (90.0, "3 of the 9 of its recipe: the run was not finished")])  # 90 % it had at another T
+def test_the_card_says_why_a_run_ended_before_its_last_epoch(stop_at, says, run, data, tmp_path):
+    (run / "recipe.yaml").write_text(RECIPE.replace("epochs: 3", f"epochs: 9\nstop_at: {stop_at}"))
+    row = packing.pack(run, "zoo", data, hub=tmp_path / "hub")
+    assert f"| epochs | {says} |" in (tmp_path / "hub" / row.folder / "README.md").read_text()
+
+
 def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp_path, monkeypatch):
     hub = tmp_path / "hub"
     other = packing.pack(run, "other", data, hub=hub)

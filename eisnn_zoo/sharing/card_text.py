@@ -185,7 +185,9 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
 def _training(config: Config, facts: dict, files: set[str]) -> str:
     epochs = facts.get("epochs")
     if epochs != (planned := facts.get("epochs_planned", epochs)):
-        epochs = f"{epochs} of the {planned} of its recipe: the run was not finished"
+        reached = facts.get("stopped_at")
+        epochs = (f"{epochs} of at most {planned}: to end at {reached:g} % on the {facts['validation']}" if reached else
+                  f"{epochs} of the {planned} of its recipe: the run was not finished")
     optimizer = facts.get("optimizer")
     if n := facts.get("deflate_epochs"):
         optimizer = f"{optimizer}, deflated in the first {f'{n:g} epochs' if n != 1 else 'epoch'}"
