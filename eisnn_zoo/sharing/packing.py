@@ -188,7 +188,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "deflate_epochs": recipe.deflate_epochs or None,
         "trained_time_steps": epoch and int(epoch["time_steps"]),
         "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
-        "stopped_at": recipe.stop_at if 0 < recipe.stop_at <= max(row["valid_top1"] for row in comparable or history) else None,
+        "stopped_at": recipe.stop_at if any(recipe.reached(row["valid_top1"]) for row in comparable) else None,
         "time_steps": recipe.time_steps, "resolution": recipe.resolution or None, "batch_size": recipe.batch_size,
         "lr": recipe.lr, "seed": recipe.seed,
         "augment": recipe.augment, "mixup": recipe.mixup or None, "cutmix": recipe.cutmix or None, "ema": recipe.ema or None,

@@ -156,7 +156,7 @@ class Training:
     @property
     def reached(self) -> bool:
         """Whether the accuracy the recipe stops at was reached, with the time steps of its last epoch."""
-        return 0 < self.recipe.stop_at <= self.best
+        return self.recipe.reached(self.best)
 
     def _epoch(self, epoch: int, bar: report.Bar, save_every: float) -> None:
         recipe, self.epoch = self.recipe, epoch

@@ -163,6 +163,10 @@ class Recipe(BaseModel):
         """Whether this epoch computes with the T and the side of the last one, so that their accuracies can be compared."""
         return all(self.at(key, epoch) == self.at(key, self.epochs - 1) for key in ("time_steps", "resolution"))
 
+    def reached(self, top1: float) -> bool:
+        """Whether a validation top-1 in % of a comparable epoch is the one to end at."""
+        return 0 < self.stop_at <= top1
+
     @property
     def ablates(self) -> bool:
         """Whether a part of the method is left out, or another network trained than the paper's."""
