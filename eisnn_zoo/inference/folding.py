@@ -18,6 +18,7 @@ from ..convolution import apply_dense, dense_matrix, patches
 from ..ei import EIConv2d, EILayer, EIReadout, EISynapses
 from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
+from ..networks.cells import Conv2d
 from ..neuron import LIF
 from .integer import IntegerConv2d, available, round_weights
 
@@ -153,7 +154,7 @@ class Pieces(nn.Module):
 def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool = False, int8: bool = False) -> SpikingNet:
     """A copy of model that computes the same logits, to rounding, with every E-I layer folded.
 
-    BatchNorm baselines keep their layers. The copy is in evaluation mode and takes no gradient; run it under
+    BatchNorm baselines keep their layers, with torch's own convolution where no size is given. The copy is in evaluation mode and takes no gradient; run it under
     ``torch.inference_mode()`` or ``torch.no_grad()``.
 
     Args:
@@ -177,6 +178,8 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
                 readout = nn.Linear(child.ee.weight.shape[1], child.n_e, bias=False, device="meta")
                 readout.weight = nn.Parameter(child.signed_weight(child.w_ei()).detach())
                 setattr(module, name, readout)
+            elif isinstance(child, Conv2d) and size is None:
+                child.__class__ = nn.Conv2d  # what exporters like best
             elif isinstance(child, LIF):
                 child.__class__ = FoldedLIF
     if compile:
