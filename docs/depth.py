@@ -1,8 +1,8 @@
 """Does E-I Init with Muon hold with depth? python docs/depth.py CIFAR_FOLDER   (goes on where it was stopped)
 
-Trains E-I ResNets on 16 x 16 images at T = 1, with Muon as it is and deflated, for STEPS steps from the same start. Writes
-results/depth_losses.csv (loss by step), results/depth_rates.csv (firing rates by layer, at the start and the end) and docs/depth.png,
-which `python docs/depth.py` alone draws again.
+Trains E-I ResNets on 16 x 16 images at T = 1, with Muon as it is, with a slow W_IE, and deflated, for STEPS steps from the same
+start. Writes results/depth_losses.csv (loss by step), results/depth_rates.csv (firing rates by layer, at the start and the end) and
+docs/depth.png, which `python docs/depth.py` alone draws again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from eisnn_zoo.training.setup import faster_precision, keep_memory, make_model, 
 HERE = Path(__file__).parent
 LOSSES, RATES, PICTURE = (HERE.parent / "results" / "depth_losses.csv", HERE.parent / "results" / "depth_rates.csv", HERE / "depth.png")
 MODELS = ("ei_resnet18", "ei_resnet34", "ei_resnet50", "ei_resnet101")
-WAYS = {"Muon": ("#b5303a", 0), "deflated": ("#3b6ea5", 1)}  # colour, deflated epochs
+WAYS: dict[str, tuple[str, dict]] = {  # colour, what the recipe says
+    "Muon": ("#b5303a", {}), "slow W_IE": ("#d9a441", {"inhibitory": 0.125}), "deflated": ("#3b6ea5", {"deflate_epochs": 1})}
 STEPS, BATCH, SIDE, WARMUP, PROBED, WINDOW = 100, 64, 16, 20, 64, 10
 
 
@@ -36,7 +37,7 @@ def train(name: str, way: str, root: Path) -> tuple[list[dict], list[dict]]:
     """(loss of every step, rates of every layer at the start and the end)."""
     recipe = check_recipe({"model": name, "dataset": "cifar10", "time_steps": 1, "resolution": SIDE, "optimizer": "muon", "lr": 8e-3,
                            "momentum": 0.95, "weight_decay": 0.0, "batch_size": BATCH, "holdout": 5000,
-                           "deflate_epochs": WAYS[way][1]}, "depth")
+                           **WAYS[way][1]}, "depth")
     data = load_data(recipe, root)
     order = list(batches(len(data.train), BATCH, recipe.seed, 0))
     model = make_model(recipe, data, pixels(data.train[order[0]].x, SIDE)).train()

@@ -154,8 +154,8 @@ class Pieces(nn.Module):
 def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool = False, int8: bool = False) -> SpikingNet:
     """A copy of model that computes the same logits, to rounding, with every E-I layer folded.
 
-    BatchNorm baselines keep their layers, with torch's own convolution where no size is given. The copy is in evaluation mode and takes no gradient; run it under
-    ``torch.inference_mode()`` or ``torch.no_grad()``.
+    BatchNorm baselines keep their layers, with torch's own convolution where no size is given. The copy is in evaluation mode and
+    takes no gradient; run it under ``torch.inference_mode()`` or ``torch.no_grad()``.
 
     Args:
         size: (height, width) of the images to come, for speed on a CPU; other sizes remain possible.

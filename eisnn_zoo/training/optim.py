@@ -46,22 +46,22 @@ class EIMuon(torch.optim.Optimizer):
     """Muon on weights between populations, Adam on the rest, every step relative to the parameter's initial size.
 
     A weight of ``[n, ...]`` (but W_EI) takes a step of RMS ``lr * rms0``, W_IE of ``inhibitory * lr * rms0``, in the
-    orthogonalised direction of its Nesterov momentum; W_EI, gains and biases take Adam steps of ``adaptive * lr * rms0``. rms0 is the root mean square of
-    the parameter when it was first stepped, and 1 for a parameter that starts at 0. Steps of absolute size are what makes
-    Adam collapse these networks: W_EI starts at 1/n_I, W_EE at about 1/sqrt(d).
+    orthogonalised direction of its Nesterov momentum; W_EI, gains and biases take Adam steps of ``adaptive * lr * rms0``. rms0
+    is the root mean square of the parameter when it was first stepped, and 1 for a parameter that starts at 0. Steps of absolute
+    size are what makes Adam collapse these networks: W_EI starts at 1/n_I, W_EE at about 1/sqrt(d).
 
     Args:
         model: a network of the zoo; its Dale constraint is projected inside ``step``.
         lr: relative step of the weights; adaptive: the other parameters' step as a fraction of it.
-        inhibitory: W_IE's step as a fraction of it. An inhibitory cell acts on all cells of its layer, so a step of W_IE
-            moves them together, and allows W_EE, which tells cells apart, only small ones.
+        inhibitory: W_IE's step as a fraction of it. W_EI hardly leaves its uniform start, so that a step of W_IE moves all cells
+            of a layer together; where it is small, W_EE, which tells cells apart, can take larger ones.
         momentum: of Muon; betas: of Adam.
         weight_decay: the weights shrink by ``lr`` times this in every step.
         deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
     """
 
-    def __init__(self, model: nn.Module, lr: float | Tensor = 8e-3, adaptive: float = 0.125, inhibitory: float = 1.0, momentum: float = 0.95,
-                 betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10, weight_decay: float = 0.0,
+    def __init__(self, model: nn.Module, lr: float | Tensor = 8e-3, adaptive: float = 0.125, inhibitory: float = 1.0,
+                 momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10, weight_decay: float = 0.0,
                  deflate: int = 0):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = {n: p for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
