@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from eisnn_zoo.ei import EILinear, EIReadout
+from eisnn_zoo.errors import ZooError
 from eisnn_zoo.networks import build
 from eisnn_zoo.training.optim import EIMuon, ProjectedSGD, deflate, orthogonalise
 from eisnn_zoo.training.run import Run
@@ -145,6 +146,18 @@ def test_state_saves_and_resumes_bit_for_bit(tmp_path, make):
     assert Run(tmp_path).load_checkpoint({"model": resumed}, optimizer) == {"step": 3}
     steps(resumed, optimizer, 3, 6)
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_a_checkpoint_whose_parameters_are_counted_otherwise_is_refused(tmp_path):
+    model = build("ei_mlp2_mnist", input_size=(6, 6))
+    optimizer, other = EIMuon(model), EIMuon(model)
+    for p in model.parameters():
+        p.grad = torch.rand_like(p)
+    optimizer.step()
+    Run(tmp_path).save_checkpoint({"model": model}, optimizer, {"step": 1})
+    other.param_groups[0]["params"].reverse()
+    with pytest.raises(ZooError, match="does not fit this run"):
+        Run(tmp_path).load_checkpoint({"model": model}, other)
 
 
 def test_parameters_that_begin_late_are_corrected_by_their_own_count():

@@ -65,10 +65,9 @@ class EIMuon(torch.optim.Optimizer):
                  deflate: int = 0):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = {n: p for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
-        w_ie = {n: p for n, p in matrices.items() if n.endswith("ie.weight")}
         muon = {"muon": True, "weight_decay": weight_decay, "deflate": deflate}
-        groups = [{"params": [p for n, p in matrices.items() if n not in w_ie], "scale": 1.0, **muon},
-                  {"params": [*w_ie.values()], "scale": inhibitory, **muon},
+        groups = [{"params": [p for n, p in matrices.items() if not n.endswith("ie.weight")], "scale": 1.0, **muon},
+                  {"params": [p for n, p in matrices.items() if n.endswith("ie.weight")], "scale": inhibitory, **muon},
                   {"params": [p for n, p in named if n not in matrices],
                    "muon": False, "scale": adaptive, "weight_decay": 0.0, "deflate": 0}]
         # capturable: torch then loads a step count to its parameter's device

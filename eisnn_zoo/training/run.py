@@ -134,12 +134,15 @@ class Run:
             progress = json.loads(f.metadata()["progress"])
             for name, part in parts.items():
                 part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
-        state: dict[int, dict] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            state: dict[int, dict] = {}
+            for name, value in tensors.items():
+                if name.startswith("optimizer."):
+                    _, index, key = name.split(".", 2)
+                    state.setdefault(int(index), {})[key] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            for p, kept in optimizer.state.items():  # torch does not look
+                if any(v.dim() == p.dim() and v.shape != p.shape for v in kept.values()):
+                    raise ValueError("its optimizer counts the parameters in another order")
         self.history = progress.pop("history")
         return progress
 
