@@ -6,7 +6,6 @@
 1. gpu_correctness.csv  spikes and gradients of the kernels (eisnn_zoo.fused) and of torch, against float64
 2. gpu_kernels.csv      milliseconds of both, and of torch.compile, at the sizes that the networks have at batch 128
 3. training.csv         training steps against the literal formulation, see benchmarks/training.py
-4. gpu_estimates.csv    what follows from 3: seconds an epoch of CIFAR-10, minutes for the 300 epochs of a recipe
 
 Its programs are compiled first, which takes longer than measuring them: a run before, with --only and another --output, side by side for
 each part, leaves them in torch's cache.
@@ -15,7 +14,6 @@ each part, leaves them in torch's cache.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -36,7 +34,7 @@ from eisnn_zoo.precision import strict_arithmetic
 SIZES = {  # steps of the drives, images, side, channels
     "1st layer": (1, 128, 32, 64), "ResNet-18, 64 channels": (4, 128, 32, 64), "ResNet-18, 256 channels": (4, 128, 8, 256)}
 SMALL = {"small": (4, 2, 4, 8), "small, held": (1, 2, 4, 8)}
-T, IMAGES, EPOCHS = 4, 50_000, 300
+T = 4
 PARTS = ("correctness", "kernels", "training")
 Function = Callable[..., Tensor]
 
@@ -107,17 +105,6 @@ def kernels(device: str, small: bool) -> Iterable[dict]:
                        "ms_forward_backward": round(and_back, 3), "times_torch": round(times["torch", backward] / and_back, 2)}
 
 
-def estimates(table: Path, device: str) -> Iterable[dict]:
-    name = training.device_name(device)
-    for row in csv.DictReader(table.open(newline="")):
-        if row["device"] == name:
-            epoch = IMAGES / float(row["images_per_s"])
-            yield {"model": row["model"], "batch": row["batch"], "way": row["way"], "times_literal": row["times_literal"],
-                   "memory_of_literal": row["memory_of_literal"], "epoch_s": round(epoch, 1),
-                   "epochs_per_hour": round(3600 / epoch, 1), "minutes_300_epochs": round(EPOCHS * epoch / 60, 1),
-                   **{k: row[k] for k in machine(("torch",))}}
-
-
 def write(rows: Iterable[dict], path: Path, device: str, again: bool) -> None:
     """The whole table or nothing, so that a table that stands there is whole."""
     if path.exists() and not again:
@@ -153,12 +140,10 @@ def main() -> None:
         write(correctness(args.device, args.small), out / "gpu_correctness.csv", args.device, args.again)
     if "kernels" in args.only:
         write(kernels(args.device, args.small), out / "gpu_kernels.csv", args.device, args.again)
-    if "training" not in args.only:
-        return
-    options = ["--device", args.device, "--output", str(out / "training.csv"), *(["--again"] if args.again else [])]
-    small = ["--models", "ei_vgg8", "--batch", "2", "--rounds", "1", "--ways", "literal", "eager", "eager bf16"]
-    training.run(training.parser().parse_args(options + (small if args.small else [])))
-    write(estimates(out / "training.csv", args.device), out / "gpu_estimates.csv", args.device, True)
+    if "training" in args.only:
+        options = ["--device", args.device, "--output", str(out / "training.csv"), *(["--again"] if args.again else [])]
+        small = ["--models", "ei_vgg8", "--batch", "2", "--rounds", "1", "--ways", "literal", "eager", "eager bf16"]
+        training.run(training.parser().parse_args(options + (small if args.small else [])))
 
 
 if __name__ == "__main__":
