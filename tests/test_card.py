@@ -61,6 +61,13 @@ def test_it_says_nothing_that_is_not_so():
     assert f"{params:,} parameters" in card.render(config, row, set())
 
 
+def test_a_baseline_claims_nothing_of_inhibition():
+    text = made("bn_vgg8_cifar10", recipe="zoo_bn_vgg8_cifar10").replace(card_text.PAPER, "")
+    for words in ("Dale", "inhibition", "E-I Init", "never negative", "5e-4"):
+        assert words not in text, words
+    assert "batch normalisation: the baseline" in text and "not the paper's recipe" in text and "weight decay 1e-4" in text
+
+
 def test_it_speaks_only_of_files_that_are_there():
     assert "onnx" not in made().lower() and "curves.png" not in made() and "metrics.csv" not in made()
     assert "--model model.onnx" in made(files={"model.onnx"})

@@ -15,8 +15,7 @@ from ..files import write_atomic
 from ..table import Weights
 from .card_text import body
 
-TAGS = ["timm-compatible", "snn", "spiking-neural-network", "excitatory-inhibitory", "lateral-inhibition", "image-classification",
-        f"arxiv:{ARXIV}"]
+KIND_TAGS = {"ei": ["excitatory-inhibitory", "lateral-inhibition"], "bn": ["batch-normalization"]}
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "mnist": "ylecun/mnist",
                 "tinyimagenet200": "zh-plus/tiny-imagenet"}
 
@@ -31,8 +30,9 @@ def render(config: Config, row: Weights, files: set[str], repo: str = "") -> str
     from huggingface_hub import ModelCard, ModelCardData
 
     model = config.model
+    tags = ["timm-compatible", "snn", "spiking-neural-network", *KIND_TAGS[model.kind], "image-classification", f"arxiv:{ARXIV}"]
     data = ModelCardData(
-        license=row.license.lower(), library_name="eisnn-zoo", pipeline_tag="image-classification", tags=list(TAGS),
+        license=row.license.lower(), library_name="eisnn-zoo", pipeline_tag="image-classification", tags=tags,
         datasets=[HUB_DATASETS[d]] if (d := model.dataset.name) in HUB_DATASETS else None, metrics=["accuracy"],
         model_name=row.name, eval_results=_results(config, row))
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(config, row, files, repo)}\n"))

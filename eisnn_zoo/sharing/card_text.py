@@ -138,7 +138,7 @@ def _preprocessing(config: Config) -> str:
     else:
         text = (f"Shorter side resized to {min(height, width)} pixels (bilinear), centre crop of {height} x {width}, "
                 f"{'grey' if channels == 1 else 'RGB'}, pixels scaled to [0, 1]. **No mean is subtracted and nothing divided by a "
-                "standard deviation**: excitatory input is never negative.")
+                f"standard deviation**{': excitatory input is never negative' if config.model.kind == 'ei' else ''}.")
     labels = ", ".join(config.label_names[:20]) + (" ..." if len(config.label_names) > 20 else "")
     return f"## Preprocessing\n\n{text}\n\nClasses, in order: {labels}."
 
@@ -216,8 +216,10 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     table = "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items() if v is not None)])
     text = f"## Training\n\n{table}"
     if facts.get("recipe", "").startswith("zoo_"):
-        text += ("\n\nThis is not the paper's recipe, which is SGD with momentum 0.9 and weight decay 5e-4 over 300 epochs at the final T. "
-                 "Architecture, E-I Init, adaptive stabilisation, the scaling of gradients and Dale's law are the paper's.")
+        ei = config.model.kind == "ei"
+        same = ("Architecture, E-I Init, adaptive stabilisation, the scaling of gradients and Dale's law are" if ei else "The network is")
+        text += (f"\n\nThis is not the paper's recipe, which is SGD with momentum 0.9 and weight decay {'5e-4' if ei else '1e-4'} over "
+                 f"300 epochs at the final T. {same} the paper's.")
     if facts.get("remark"):
         text += f"\n\n{facts['remark']}"
     dataset = config.model.dataset
