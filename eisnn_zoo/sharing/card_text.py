@@ -69,13 +69,15 @@ def _about(config: Config, row: Weights, facts: dict) -> str:
     if model.kind == "ei":
         what = ("A spiking network with excitatory and inhibitory cells that obeys Dale's law: every synapse keeps its sign, and "
                 "lateral inhibition, subtractive and divisive, stands where other deep networks have a normalisation layer.")
+        source = "Architecture and method are those"
     else:
         what = "A spiking network with batch normalisation: the baseline to which the excitatory-inhibitory networks are compared."
+        source = "It is a baseline"
     return f"""# {model.title} for {model.dataset.title} (`{row.name}`)
 
 {what} It reaches **{row.top1} % top-1** on {_test_set(config, facts)} with T = {config.options['time_steps']} time steps.
 
-Architecture and method are those of *{PAPER}* by {AUTHORS} ({VENUE}, [arXiv {ARXIV}](https://arxiv.org/abs/{ARXIV})); the
+{source} of *{PAPER}* by {AUTHORS} ({VENUE}, [arXiv {ARXIV}](https://arxiv.org/abs/{ARXIV})); the
 authors' own code and weights are [{RELEASE_REPO}](https://huggingface.co/{RELEASE_REPO}). These weights were trained by the
 eisnn-zoo project, not by the authors{", and **not by the paper's recipe**: see Training" if own else ""}."""
 
@@ -242,9 +244,10 @@ def _cost(config: Config, facts: dict) -> str:
     kinds = ("macs", "acs", "multiplications", "additions", "divisions")
     lines = [f"| computation | {' | '.join(kinds).replace('macs', 'multiply-accumulates').replace('acs', 'accumulates')} | energy (µJ) |",
              "|---" * 7 + "|"]
+    names = VARIANTS if config.model.kind == "ei" else {**VARIANTS, "bn": "this network"}
     for variant, ops in measured.items():
         cells = " | ".join(f"{ops.get(kind, 0) / 1e6:,.2f}" for kind in kinds)
-        lines.append(f"| {VARIANTS.get(variant, variant)} | {cells} | {ops.get('microjoules', 0):,.0f} |")
+        lines.append(f"| {names.get(variant, variant)} | {cells} | {ops.get('microjoules', 0):,.0f} |")
     return text + ("\n\nHardware that computes only where a spike arrives would do, in millions of operations an image (mean over "
                    f"{facts.get('operations_images', 'some')} test images; energy by published figures for single float32 "
                    "operations at 45 nm, memory traffic not counted):\n\n"
