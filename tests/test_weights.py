@@ -113,7 +113,7 @@ def test_every_row_of_the_table_is_true():
             assert w.local, f"{w.name} is in the table and not in hub/"
             assert sha256(w.local) == w.sha256 and w.local.stat().st_size == w.size
             network = load_network(locate(w.name))
-            assert network.initialised
+            assert network.initialised or network.kind == "bn"  # E-I Init draws nothing in a baseline
 
 
 def test_default_is_the_most_accurate_that_is_here():
