@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def initialize(model: SpikingNet, batch: Tensor, seed: int) -> None:
+def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = False) -> None:
     """Layer by layer: each E-I layer is drawn from the statistics of what the initialised layers before it send.
 
     One numpy Generator draws for all layers, in the order in which they run, so a seed means the same weights as in the
@@ -24,6 +24,7 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int) -> None:
         model: any network of the zoo.
         batch: images ``[B, C, H, W]`` in [0, 1], or frames ``[B, T, C, H, W]``; enough of them to show the variance.
         seed: of the draws.
+        standardise: not the paper's: after each layer's draw, :meth:`~eisnn_zoo.ei.EILayer.standardise_` its cells on this batch.
 
     Raises:
         ValueError: negative input, or a layer whose input does not vary; model is then what it was.
@@ -41,6 +42,8 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int) -> None:
 
     def draw_and_run(layer: EILayer, args: tuple[Tensor], _folded: Tensor) -> Tensor:
         layer.initialize(args[0], rng)
+        if standardise:
+            layer.standardise_(args[0])
         return layer.currents(args[0])["I"]  # as the formula stands, not folded: the release's rounding
 
     hooks = [layer.register_forward_hook(draw_and_run) for layer in model.stages.modules() if isinstance(layer, EILayer)]

@@ -265,6 +265,7 @@ MUON = {"optimizer": "muon", "lr": 0.01, "momentum": 0.95}
 
 @pytest.mark.parametrize("values, compile, apart", [
     ({"accumulate": 2}, False, 2e-4),
+    ({"homeostasis": 0.1}, False, 2e-4),
     (MUON, False, 2e-3),  # its directions are computed in bf16,
     ({**MUON, "precision": "bf16"}, False, 5e-3),  # where a sum in another order is another spike
     pytest.param({**MUON, "precision": "bf16"}, True, 5e-3, marks=pytest.mark.slow),

@@ -84,7 +84,7 @@ def test_first_steps_are_relative_to_the_initial_size():
     EIMuon(layer, lr=0.01, adaptive=0.125, inhibitory=0.25).step()
     for name, p in layer.named_parameters():
         step, size = (p.detach() - before[name]).square().mean().sqrt(), before[name].square().mean().sqrt()
-        share = 0.01 * {"ee.weight": 1, "ie.weight": 0.25}.get(name, 0.125)
+        share = 0.01 * {"ee.weight": 1, "ie.weight": 0.25, "g_i": 0.25 * 0.125}.get(name, 0.125)
         assert step.item() == pytest.approx(share * (1 if name == "b_e" else size.item()), rel=0.15), name
 
 

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..compiling import compile_every_variant, compile_options
 from ..networks import SpikingNet
 from .graphs import Graphs, Plain
+from .homeostasis import Homeostasis
 from .recipe import Recipe
 from .setup import make_optimizer, set_rate
 from .world import World
@@ -57,6 +58,7 @@ class Iteration:
 
     def __init__(self, recipe: Recipe, model: SpikingNet, world: World, deflated: int, compile: bool):
         self.recipe, self.model, self.world, self.deflated = recipe, model, world, deflated
+        self.homeostasis = Homeostasis(model, recipe.homeostasis, world) if recipe.homeostasis else None
         self.parallel: nn.Module = model
         if world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(model)
@@ -128,4 +130,7 @@ class Iteration:
     def _descend(self) -> None:
         if self.recipe.clip_grad:
             clip_grads_with_norm_(self.model.parameters(), self.recipe.clip_grad, self.norm)
-        self.optimizer.step()
+        if self.homeostasis:
+            self.homeostasis.step(self.optimizer)
+        else:
+            self.optimizer.step()

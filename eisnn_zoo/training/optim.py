@@ -46,15 +46,16 @@ class EIMuon(torch.optim.Optimizer):
     """Muon on weights between populations, Adam on the rest, every step relative to the parameter's initial size.
 
     A weight of ``[n, ...]`` (but W_EI) takes a step of RMS ``lr * rms0``, W_IE of ``inhibitory * lr * rms0``, in the
-    orthogonalised direction of its Nesterov momentum; W_EI, gains and biases take Adam steps of ``adaptive * lr * rms0``. rms0
-    is the root mean square of the parameter when it was first stepped, and 1 for a parameter that starts at 0. Steps of absolute
-    size are what makes Adam collapse these networks: W_EI starts at 1/n_I, W_EE at about 1/sqrt(d).
+    orthogonalised direction of its Nesterov momentum; W_EI, gains and biases take Adam steps of ``adaptive * lr * rms0``, g_I of
+    ``inhibitory`` times that. rms0 is the root mean square of the parameter when it was first stepped, and 1 for a parameter that
+    starts at 0. Steps of absolute size are what makes Adam collapse these networks: W_EI starts at 1/n_I, W_EE at about 1/sqrt(d).
 
     Args:
         model: a network of the zoo; its Dale constraint is projected inside ``step``.
         lr: relative step of the weights; adaptive: the other parameters' step as a fraction of it.
-        inhibitory: W_IE's step as a fraction of it. W_EI hardly leaves its uniform start, so that a step of W_IE moves all cells
-            of a layer together; where it is small, W_EE, which tells cells apart, can take larger ones.
+        inhibitory: the inhibitory cells' (W_IE's, g_I's) step as a fraction of it. W_EI hardly leaves its uniform start, so that a step
+            of W_IE moves all cells of a layer together; where it is small, W_EE, which tells cells apart, can take larger ones.
+            g_I, a divisor, can reach 0 in a thousand steps of full size, and with it its layer is silent for good.
         momentum: of Muon; betas: of Adam.
         weight_decay: the weights shrink by ``lr`` times this in every step.
         deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
@@ -66,10 +67,11 @@ class EIMuon(torch.optim.Optimizer):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = {n: p for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
         muon = {"muon": True, "weight_decay": weight_decay, "deflate": deflate}
-        groups = [{"params": [p for n, p in matrices.items() if not n.endswith("ie.weight")], "scale": 1.0, **muon},
-                  {"params": [p for n, p in matrices.items() if n.endswith("ie.weight")], "scale": inhibitory, **muon},
-                  {"params": [p for n, p in named if n not in matrices],
-                   "muon": False, "scale": adaptive, "weight_decay": 0.0, "deflate": 0}]
+        adam = {"muon": False, "weight_decay": 0.0, "deflate": 0}
+        theirs = [n for n, _ in named if n.endswith(("ie.weight", "g_i"))]  # the inhibitory cells' own
+        groups = [{"params": [p for n, p in named if (n in matrices) is by_muon and (n in theirs) is inhibits],
+                   "scale": (1.0 if by_muon else adaptive) * (inhibitory if inhibits else 1.0), **(muon if by_muon else adam)}
+                  for by_muon in (True, False) for inhibits in (False, True)]
         # capturable: torch then loads a step count to its parameter's device
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "capturable": True}
         super().__init__([g for g in groups if g["params"]], defaults)

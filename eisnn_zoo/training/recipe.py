@@ -51,7 +51,8 @@ class Recipe(BaseModel):
     lr: Rate | dict[int, Rate] = Field(1e-3, description="peak of the step size; several are cycles, each with its own warm-up and decay")
     schedule: Literal["cosine", "linear", "flat"] = Field("cosine", description="step size after the warm-up, an iteration at a time")
     adaptive: float = Field(0.125, gt=0, description="of muon: the gains' and biases' relative step as a part of the weights'")
-    inhibitory: float = Field(1.0, gt=0, description="of muon: W_IE's relative step as a part of W_EE's")
+    inhibitory: float = Field(1.0, gt=0, description="of muon: the inhibitory cells' (W_IE, g_I) step as a part of it")
+    homeostasis: float = Field(0.0, ge=0, le=1, description="rate at which biases hold the mean currents of cells; 0: they only learn")
     deflate_epochs: float = Field(0.0, ge=0, description="of muon: first epochs without the drive common to a layer's neurons")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs, or a part of one, in which the step size rises")
     warmup_lr: float = Field(1e-7, ge=0, description="step size of the first iteration of a warm-up")
@@ -64,7 +65,8 @@ class Recipe(BaseModel):
     stop_at: float = Field(0.0, ge=0, le=100, description="end once the validation top-1 in % is reached; 0: train all epochs")
     precision: Literal["auto", "fp32", "bf16"] = Field("fp32", description="bf16: autocast; auto: the faster of both, measured")
 
-    init: Literal["ei", "default"] = Field("ei", description="E-I Init, or (ablation) torch's own, made non-negative")
+    init: Literal["ei", "standardised", "default"] = Field("ei", description=(
+        "E-I Init; then, standardised, gains and biases by which each cell's current has mean 0 and variance 1; or (ablation) torch's own"))
     stabilisation: Literal["adaptive", "no_ste", "none"] = Field("adaptive", description="of the division; no_ste, none: ablations")
     scale_w_ei_gradient: bool = Field(True, description="the 1/d of E-I Prop; false: ablation")
     ei_ratio: int = Field(0, ge=0, description="excitatory cells per inhibitory one; 0: the model's own, 4")
@@ -128,6 +130,12 @@ class Recipe(BaseModel):
             size, parts = self.at("batch_size", epoch), self.at("accumulate", epoch)
             if parts > size:
                 raise AtKey("accumulate", f"a batch of {size} has no {parts} parts")
+        if self.homeostasis and (self.weights or self.model.startswith("bn_")):
+            raise AtKey("homeostasis", "it is for networks that begin with E-I Init, and this one starts from weights" if self.weights else
+                        f"{self.model} has BatchNorm")
+        if self.init == "standardised" and (self.weights or self.model.startswith("bn_")):
+            raise AtKey("init", "a network that starts from weights keeps its gains and biases" if self.weights else
+                        f"{self.model} has BatchNorm, which does that at every step")
         if self.freeze and not self.weights:
             raise AtKey("freeze", "only a network that starts from weights can be frozen: set weights")
         if self.ei_ratio and (self.weights or self.model.startswith("bn_")):
@@ -171,7 +179,7 @@ class Recipe(BaseModel):
     @property
     def ablates(self) -> bool:
         """Whether a part of the method is left out, or another network trained than the paper's."""
-        return (self.init != "ei" or self.stabilisation != "adaptive" or not self.scale_w_ei_gradient
+        return (self.init == "default" or self.stabilisation != "adaptive" or not self.scale_w_ei_gradient
                 or self.ei_ratio not in (0, 4))
 
     @property

@@ -26,7 +26,7 @@ from .recipe import Recipe
 def fused_throughout(recipe: Recipe, device: torch.device) -> bool:
     """Whether all of the recipe's layers run in the fused kernels of :mod:`eisnn_zoo.fused`, which as CUDA graphs are about as fast as
     compiled ones (benchmarks/README.md)."""
-    if MODELS[recipe.model].kind != "ei" or recipe.stabilisation != "adaptive":
+    if MODELS[recipe.model].kind != "ei" or recipe.stabilisation != "adaptive" or recipe.homeostasis:  # it looks at the currents
         return False
     return device.type == "cuda" and fused_on(device)
 
@@ -136,8 +136,8 @@ def _initialize(recipe: Recipe, model: SpikingNet, first: Tensor) -> None:
             with torch.no_grad():
                 features = model.pool(model.forward_steps(first).flatten(0, 1))
                 model.head.initialize(features, np.random.default_rng(recipe.seed))
-    elif recipe.init == "ei":
-        initialize(model, first, recipe.seed)
+    elif recipe.init != "default":
+        initialize(model, first, recipe.seed, standardise=recipe.init == "standardised")
     else:
         for module in model.modules():
             if isinstance(module, EISynapses):  # torch's default for a layer, its sign dropped: Dale's law and no more

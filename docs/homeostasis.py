@@ -1,0 +1,120 @@
+"""Where the cells of VGG-8 stand, and how soon they learn: python docs/homeostasis.py CIFAR_FOLDER "TITLE=FOLDER" ...
+
+Each argument is a title and a folder with weights, or a value of the recipe's ``init`` for a network that never learned. Adds to
+results/currents.csv what the cells do on the first 256 held-out images at T = 1, and writes docs/homeostasis.png and the table of
+training.md, whose accuracies are those of the runs' own metrics.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import torch
+from generated import write_between
+
+from eisnn_zoo.figures import EXCITATION, GREY, INHIBITION, INK, label, layer_axis, legend, new, percent, to_png
+from eisnn_zoo.files import to_csv, write_atomic
+from eisnn_zoo.locating import locate
+from eisnn_zoo.networks import SpikingNet
+from eisnn_zoo.neuron import LIF, SURROGATES
+from eisnn_zoo.training.augment import pixels
+from eisnn_zoo.training.data import Data, load_data
+from eisnn_zoo.training.recipe_file import check_recipe
+from eisnn_zoo.training.setup import make_model
+from eisnn_zoo.weights import load_network
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+TABLE, PICTURE, PAGE = ROOT / "results" / "currents.csv", HERE / "homeostasis.png", HERE / "training.md"
+RUNS = {"E-I": (ROOT / "hub" / "ei_vgg8_cifar10.zoo" / "metrics.csv", GREY),
+        "E-I with homeostasis": (ROOT / "results" / "homeostasis.csv", EXCITATION),
+        "BatchNorm": (ROOT / "hub" / "bn_vgg8_cifar10.zoo" / "metrics.csv", INHIBITION)}
+EPOCHS = (1, 2, 3, 5, 10, 20, 30, 36, 42)
+SILENT = 0.005  # a cell that fires in fewer of its places and images
+
+
+def cells(title: str, model: SpikingNet, x: torch.Tensor) -> list[dict]:
+    """A row for every layer of neurons: the mean currents of its cells, and how near to their thresholds they work."""
+    rows: list[dict] = []
+
+    def look(lif: LIF, args: tuple, spikes: torch.Tensor) -> None:
+        current = args[0][0].float().transpose(0, 1).flatten(1)  # [cells, samples] of the first step
+        mean, rate = current.mean(1), spikes[0].float().transpose(0, 1).flatten(1).mean(1)
+        slope = SURROGATES[lif.surrogate](current - lif.threshold, lif.alpha).mean()
+        steepest = SURROGATES[lif.surrogate](torch.zeros(()), lif.alpha)
+        rows.append({"network": title, "layer": len(rows) + 1, "mean": mean.mean(), "spread": mean.std(),
+                     "deviation": current.std(1).median(), "rate": rate.mean(), "silent": (rate < SILENT).float().mean(),
+                     "slope": slope / steepest})
+
+    model.eval().time_steps = 1
+    hooks = [lif.register_forward_hook(look) for lif in model.modules() if isinstance(lif, LIF)]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return [{key: round(float(value), 4) if isinstance(value, torch.Tensor) else value for key, value in row.items()} for row in rows]
+
+
+def network(where: str, data: Data) -> SpikingNet:
+    if where in ("ei", "standardised"):
+        recipe = check_recipe({"model": "ei_vgg8_cifar10", "time_steps": 1, "init": where}, "homeostasis")
+        return make_model(recipe, data, pixels(data.train[torch.arange(128)].x))
+    return load_network(locate(where))
+
+
+def history(run: str) -> list[dict]:
+    with RUNS[run][0].open() as f:
+        return list(csv.DictReader(f))
+
+
+def page() -> str:
+    lines = ["| after epoch | T | " + " | ".join(f"{run}: training images (%) | held out (%)" for run in RUNS) + " |",
+             "|---:|---:|" + "---:|" * 2 * len(RUNS)]
+    histories = [{int(row["epoch"]): row for row in history(run)} for run in RUNS]
+    for epoch in EPOCHS:
+        rows = [rows.get(epoch) for rows in histories]
+        time_steps, = {row["time_steps"] for row in rows if row}  # all of them by the same schedule
+        cells = (f"{float(row['train_top1']):.1f} | {float(row['valid_top1']):.1f}" if row else "not trained | " for row in rows)
+        lines.append(f"| {epoch} | {time_steps} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(table: list[dict]) -> bytes:
+    figure, axes = new(1, 3, width=13, height=3.6)
+    curves, spread, slope = axes.flat
+    for run, (_, colour) in RUNS.items():
+        rows = history(run)[: max(EPOCHS)]
+        curves.plot([int(r["epoch"]) for r in rows], [float(r["valid_top1"]) for r in rows], color=colour, label=run, lw=1.8)
+    label(curves, "Held-out images right", "epoch", "%")
+    legend(curves)
+    titles = list(dict.fromkeys(row["network"] for row in table))
+    colours = dict(zip(titles, ("#c8a951", INK, GREY, EXCITATION, INHIBITION)))
+    for ax, key, text in ((spread, "spread", "Spread of the cells' mean currents"), (slope, "slope", "Mean slope of the surrogate")):
+        for title in titles:
+            values = [float(row[key]) for row in table if row["network"] == title]
+            ax.plot(range(1, len(values) + 1), values, "o-", color=colours[title], label=title, lw=1.6, ms=4)
+        ax.set_ylim(0)
+        label(ax, text, "layer")
+        layer_axis(ax, len(values))
+    percent(slope.yaxis)
+    legend(spread)
+    return to_png(figure)
+
+
+def main() -> None:
+    data = load_data(check_recipe({"model": "ei_vgg8_cifar10"}, "homeostasis"), Path(sys.argv[1]))
+    x = pixels(data.valid[torch.arange(256)].x)
+    arguments = [argument.rpartition("=") for argument in sys.argv[2:]]
+    new_rows = [row for title, _, where in arguments for row in cells(title, network(where, data), x)]
+    replaced = {row["network"] for row in new_rows}
+    before = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
+    table = [row for row in before if row["network"] not in replaced] + new_rows
+    write_atomic(TABLE, to_csv(table))
+    write_atomic(PICTURE, draw(table))
+    write_between(PAGE, "normalisation", page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Homeostasis: while a network learns, the bias of every cell keeps its mean current at a set point."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..ei import EILayer
+from .world import World
+
+
+class Homeostasis:
+    """Intrinsic plasticity of the excitatory cells, in training alone: what is trained is the paper's network, unchanged.
+
+    A step of the weights moves the mean currents of all cells of a layer, faster than b_E learns to follow: after an epoch cells sit
+    standard deviations below their threshold, where the surrogate has no slope left. So, after every step,
+
+        b_E       -= rate * (mean current - set point)                mean over the images of the step, all places and time steps
+        set point += what the step itself added to b_E                0 at the start
+
+    which makes b_E a learned set point less a running mean of the rest of the current. Unlike BatchNorm's, the mean is that of the
+    steps before, no gradient knows of it, nothing is divided by a deviation, and nothing of it is left when training ends.
+
+    Args:
+        model: an E-I network, whose layers are called as modules: a hook on each of them sees its current.
+        rate: in (0, 1]; 0.1 follows the mean of some ten steps.
+        world: the processes whose images make up a step.
+    """
+
+    def __init__(self, model: nn.Module, rate: float, world: World):
+        self.rate, self.world = rate, world
+        self.layers = [layer for layer in model.modules() if isinstance(layer, EILayer)]
+        self.seen = [_watch(layer) for layer in self.layers]
+
+    @torch.no_grad()
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer's step, then that of the biases. The set points are kept, and saved, with the optimizer's state of b_E."""
+        biases = [layer.b_e for layer in self.layers]
+        before = [b.clone() for b in biases]
+        optimizer.step()
+        if self.world.size > 1:
+            for seen in self.seen:
+                seen.copy_(self.world.total(seen))
+        for b, was, seen in zip(biases, before, self.seen):
+            state = optimizer.state[b]
+            if "set_point" not in state:
+                state["set_point"] = torch.zeros_like(b)
+            learned = b - was
+            b -= self.rate * (seen[:-1] / seen[-1] - state["set_point"])
+            state["set_point"] += learned
+            seen.zero_()
+
+
+def _watch(layer: EILayer) -> Tensor:
+    """A tensor ``[n_E + 1]`` that sums the current of every cell, and counts what was summed, whenever the layer trains."""
+    seen = torch.zeros(layer.n_e + 1, device=layer.b_e.device)
+
+    def add(layer: EILayer, _args: tuple[Tensor], current: Tensor) -> None:
+        if layer.training:
+            with torch.no_grad():
+                sums = current.detach().float().flatten(2).sum((0, 2)) if current.dim() > 2 else current.detach().float().sum(0)
+                seen[:-1] += sums
+                seen[-1:] += current.numel() // layer.n_e
+
+    layer.register_forward_hook(add)
+    return seen
