@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import torch
-from generated import write_between
+from generated import add_rows, write_between
 
 from eisnn_zoo.figures import EXCITATION, GREY, INHIBITION, INK, label, layer_axis, legend, new, percent, to_png
-from eisnn_zoo.files import to_csv, write_atomic
+from eisnn_zoo.files import write_atomic
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import SpikingNet
 from eisnn_zoo.neuron import LIF, SURROGATES
@@ -74,10 +74,10 @@ def page() -> str:
              "|---:|---:|" + "---:|" * 2 * len(RUNS)]
     histories = [{int(row["epoch"]): row for row in history(run)} for run in RUNS]
     for epoch in EPOCHS:
-        rows = [rows.get(epoch) for rows in histories]
+        rows = [run.get(epoch) for run in histories]
         time_steps, = {row["time_steps"] for row in rows if row}  # all of them by the same schedule
-        cells = (f"{float(row['train_top1']):.1f} | {float(row['valid_top1']):.1f}" if row else "not trained | " for row in rows)
-        lines.append(f"| {epoch} | {time_steps} | " + " | ".join(cells) + " |")
+        shown = (f"{float(row['train_top1']):.1f} | {float(row['valid_top1']):.1f}" if row else "not trained | " for row in rows)
+        lines.append(f"| {epoch} | {time_steps} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
@@ -108,11 +108,7 @@ def main() -> None:
     x = pixels(data.valid[torch.arange(256)].x)
     arguments = [argument.rpartition("=") for argument in sys.argv[2:]]
     new_rows = [row for title, _, where in arguments for row in cells(title, network(where, data), x)]
-    replaced = {row["network"] for row in new_rows}
-    before = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
-    table = [row for row in before if row["network"] not in replaced] + new_rows
-    write_atomic(TABLE, to_csv(table))
-    write_atomic(PICTURE, draw(table))
+    write_atomic(PICTURE, draw(add_rows(TABLE, "network", new_rows)))
     write_between(PAGE, "normalisation", page())
 
 

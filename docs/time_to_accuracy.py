@@ -12,11 +12,10 @@ import csv
 import sys
 from pathlib import Path
 
-from generated import write_between
+from generated import add_rows, write_between
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
-from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -68,11 +67,7 @@ def _cell(row: dict) -> str:
 
 def main() -> None:
     new = [row for argument in sys.argv[1:] for row in reached(*_parse(argument))]
-    replaced, before = {row["run"] for row in new}, list(csv.DictReader(TABLE.open()))
-    titles = list(dict.fromkeys(row["run"] for row in before + new))  # a run that is measured again keeps its column
-    rows = sorted([row for row in before if row["run"] not in replaced] + new, key=lambda row: titles.index(row["run"]))
-    write_atomic(TABLE, to_csv(rows))
-    write_between(PAGE, "time to accuracy", page(rows))
+    write_between(PAGE, "time to accuracy", page(add_rows(TABLE, "run", new)))
 
 
 def _parse(argument: str) -> tuple[str, Path]:

@@ -193,9 +193,9 @@ class EILayer(EISynapses):
     def standardise_(self, x: Tensor) -> None:
         """Sets g_E and b_E so that each cell's current over input x, as in ``forward``, has mean 0 and variance 1.
 
-        E-I Init draws each cell's synapses, and so its mean current, at random: their spread over the cells is twice a cell's own
-        deviation over images, and up to a third of the cells never fires. A cell that hardly varies gets at most 20 times the gain
-        of the median cell. Dale's law holds: g_E stays positive, and b_E has no sign to keep.
+        E-I Init draws each cell's synapses, and so its mean current, at random; where that is far below the threshold, the cell never
+        fires (results/currents.csv). A cell that hardly varies gets at most 20 times the gain of the median cell. Dale's law holds:
+        g_E stays positive, and b_E has no sign to keep.
         """
         current = self.currents(x)["I"]
         deviation, mean = torch.std_mean(current, [d for d in range(current.dim()) if d != 1])

@@ -12,8 +12,8 @@ from .world import World
 class Homeostasis:
     """Intrinsic plasticity of the excitatory cells, in training alone: what is trained is the paper's network, unchanged.
 
-    A step of the weights moves the mean currents of all cells of a layer, faster than b_E learns to follow: after an epoch cells sit
-    standard deviations below their threshold, where the surrogate has no slope left. So, after every step,
+    A step of the weights moves the mean currents of all cells of a layer, faster than b_E learns to follow, and cells drift below their
+    threshold, where the surrogate has little of its slope left (results/currents.csv). So, after every step,
 
         b_E       -= rate * (mean current - set point)                mean over the images of the step, all places and time steps
         set point += what the step itself added to b_E                0 at the start
@@ -38,17 +38,15 @@ class Homeostasis:
         biases = [layer.b_e for layer in self.layers]
         before = [b.clone() for b in biases]
         optimizer.step()
-        if self.world.size > 1:
-            for seen in self.seen:
-                seen.copy_(self.world.total(seen))
-        for b, was, seen in zip(biases, before, self.seen):
+        totals = self.world.total(torch.cat(self.seen)).float().split([len(seen) for seen in self.seen])
+        for b, was, total in zip(biases, before, totals):
             state = optimizer.state[b]
             if "set_point" not in state:
                 state["set_point"] = torch.zeros_like(b)
             learned = b - was
-            b -= self.rate * (seen[:-1] / seen[-1] - state["set_point"])
+            b -= self.rate * (total[:-1] / total[-1] - state["set_point"])
             state["set_point"] += learned
-            seen.zero_()
+        torch._foreach_zero_(self.seen)
 
 
 def _watch(layer: EILayer) -> Tensor:
@@ -58,8 +56,7 @@ def _watch(layer: EILayer) -> Tensor:
     def add(layer: EILayer, _args: tuple[Tensor], current: Tensor) -> None:
         if layer.training:
             with torch.no_grad():
-                sums = current.detach().float().flatten(2).sum((0, 2)) if current.dim() > 2 else current.detach().float().sum(0)
-                seen[:-1] += sums
+                seen[:-1] += current.float().sum([d for d in range(current.dim()) if d != 1])
                 seen[-1:] += current.numel() // layer.n_e
 
     layer.register_forward_hook(add)

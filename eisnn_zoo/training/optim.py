@@ -65,10 +65,10 @@ class EIMuon(torch.optim.Optimizer):
                  momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10, weight_decay: float = 0.0,
                  deflate: int = 0):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        matrices = {n: p for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
+        matrices = {n for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
         muon = {"muon": True, "weight_decay": weight_decay, "deflate": deflate}
         adam = {"muon": False, "weight_decay": 0.0, "deflate": 0}
-        theirs = [n for n, _ in named if n.endswith(("ie.weight", "g_i"))]  # the inhibitory cells' own
+        theirs = {n for n, _ in named if n.endswith(("ie.weight", "g_i"))}  # the inhibitory cells' own
         groups = [{"params": [p for n, p in named if (n in matrices) is by_muon and (n in theirs) is inhibits],
                    "scale": (1.0 if by_muon else adaptive) * (inhibitory if inhibits else 1.0), **(muon if by_muon else adam)}
                   for by_muon in (True, False) for inhibits in (False, True)]

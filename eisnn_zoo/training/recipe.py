@@ -51,7 +51,7 @@ class Recipe(BaseModel):
     lr: Rate | dict[int, Rate] = Field(1e-3, description="peak of the step size; several are cycles, each with its own warm-up and decay")
     schedule: Literal["cosine", "linear", "flat"] = Field("cosine", description="step size after the warm-up, an iteration at a time")
     adaptive: float = Field(0.125, gt=0, description="of muon: the gains' and biases' relative step as a part of the weights'")
-    inhibitory: float = Field(1.0, gt=0, description="of muon: the inhibitory cells' (W_IE, g_I) step as a part of it")
+    inhibitory: float = Field(1.0, gt=0, description="of muon: the inhibitory cells' (W_IE, g_I) relative steps as a part of the others'")
     homeostasis: float = Field(0.0, ge=0, le=1, description="rate at which biases hold the mean currents of cells; 0: they only learn")
     deflate_epochs: float = Field(0.0, ge=0, description="of muon: first epochs without the drive common to a layer's neurons")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs, or a part of one, in which the step size rises")
