@@ -143,7 +143,10 @@ def parse_config(raw: object, where: str) -> Config:
         given = cfg.get(key, value)
         if (tuple(given) if isinstance(given, list) else given) != value:
             raise ZooError(f"{where}: {key} {given!r} is not how images reach an E-I network, which is {value!r}")
-    return Config(model, options, tuple(map(str, labels)), str(cfg.get("tag") or ""), facts, size[1])
+    tag = str(cfg.get("tag") or "")
+    if not tag.isprintable() or set(tag) & set("/\\"):  # it becomes part of file names
+        raise ZooError(f"{where}: tag {tag!r} is none: letters, digits, - and _ make one")
+    return Config(model, options, tuple(map(str, labels)), tag, facts, size[1])
 
 
 def _whole(value: object, least: int, most: float = math.inf) -> bool:
@@ -152,12 +155,16 @@ def _whole(value: object, least: int, most: float = math.inf) -> bool:
 
 def read_config(path: Path) -> Config:
     """A config.json file. Raises ZooError where it is missing, too large or not ours."""
+    return parse_config(read_json(path), str(path))
+
+
+def read_json(path: Path) -> object:
+    """What a config.json file holds. Raises ZooError where it is missing, too large or not JSON."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ZooError(f"{path} has {path.stat().st_size} bytes: no configuration is that large")
-        raw = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ZooError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ZooError(f"{path} is not JSON: {error}") from error
-    return parse_config(raw, str(path))

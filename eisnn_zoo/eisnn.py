@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from timm.layers import register_notrace_function, register_notrace_module
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
 
 from . import convolution, ei, neuron, precision
 from .catalog import MODELS, Model
 from .config import parse_config, timm_cfg
-from .locating import header_config, locate
+from .locating import header_config, locate_name
 from .networks import FAMILIES
 from .networks.base import merge_time, split_time
 from .networks.cells import Spiking
@@ -24,6 +24,9 @@ for module in (Spiking, neuron.LIF):
 for function in (ei.stabilise, ei.scale_gradient, convolution.conv2d, precision.matmul_full, precision.full_precision,
                  merge_time, split_time, halve):
     register_notrace_function(function)
+
+SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename")
+"""timm's fields for where weights lie."""
 
 
 def _cfgs(model: Model) -> dict[str, dict]:
@@ -56,19 +59,28 @@ def _own_options(options: dict) -> dict:
     return {key: value for key, value in options.items() if key not in ("num_classes", "in_chans")}
 
 
+def _ours(model: Model, cfg: str | dict | PretrainedCfg | None) -> str | None:
+    """The name of the weights in our table that timm's ``pretrained_cfg`` stands for; None where it stands for others."""
+    if cfg is None or isinstance(cfg, str):
+        return f"{model.name}.{cfg}" if cfg else model.name
+    fields = cfg if isinstance(cfg, dict) else vars(cfg)
+    where = {key: fields[key] for key in SOURCES if fields.get(key)}
+    if not where and not isinstance(cfg, dict) and not cfg.source:
+        return f"{model.name}.{cfg.tag}" if cfg.tag else model.name
+    return next((w.name for w in weights_of(model.name) if where and where.items() <= _source(w).items()), None)
+
+
 def _create(model: Model, pretrained: bool, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
     if kwargs.get("feature_cls", "getter") not in ("getter", None):
         raise ValueError(f"feature_cls {kwargs['feature_cls']!r}: spiking networks give features by 'getter', as means over time")
     overlay = dict(pretrained_cfg_overlay or {})
-    ours = not hasattr(pretrained_cfg, "get") and getattr(pretrained_cfg, "source", "") in ("", None)
-    given = any(overlay.get(k) for k in ("file", "url", "hf_hub_id", "state_dict"))
-    if pretrained and ours and not given:  # the same look-up and the same checks as everywhere else
-        tag = pretrained_cfg if isinstance(pretrained_cfg, str) else getattr(pretrained_cfg, "tag", None)
-        located = locate(f"{model.name}.{tag}" if tag else model.name)
-        overlay |= {"file": str(located.path), "hf_hub_id": None, "hf_hub_filename": None}
+    given = any(overlay.get(k) for k in SOURCES)
+    if pretrained and not given and (name := _ours(model, pretrained_cfg)):  # the same look-up and checks as everywhere else
+        located = locate_name(name, cache_dir=kwargs.get("cache_dir"))
+        overlay |= {**dict.fromkeys(SOURCES), "file": str(located.path)}
         kwargs = {**_own_options(located.config.options), **kwargs}
     elif given:  # and nothing of where our weights lie
-        overlay = {"file": None, "url": None, "hf_hub_id": None, "hf_hub_filename": None, **overlay}
+        overlay = {**dict.fromkeys(SOURCES), **overlay}
         if overlay["file"] and str(overlay["file"]).endswith(".safetensors") and (raw := header_config(Path(overlay["file"]))):
             kwargs = {**_own_options(parse_config(raw, overlay["file"]).options), **kwargs}
     return build_model_with_cfg(

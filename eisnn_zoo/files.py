@@ -18,10 +18,11 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
     Args:
         write: the content, or a function that writes a file at the path it is given.
     """
-    path = Path(os.path.realpath(path))  # of a link, the file it leads to
+    path = Path(path)
     if path.exists() and not path.is_file():
         _write_through(path, write)
         return
+    path = path.resolve()  # of a link, the file it leads to
     try:
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:

@@ -23,21 +23,21 @@ def endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
-def cached(repo: str, filename: str, revision: str | None = None) -> Path | None:
+def cached(repo: str, filename: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
     """The file where an earlier download left it, without touching the network."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, filename, revision=revision)
+    found = try_to_load_from_cache(repo, filename, cache_dir, revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def obtain(repo: str, filename: str, revision: str | None = None) -> Path:
+def obtain(repo: str, filename: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
     """The cached file where it is there and whole, else a new one. Raises: see :func:`fetch`."""
-    path = cached(repo, filename, revision)
-    return path if path is not None and is_whole(path) else fetch(repo, filename, revision)
+    path = cached(repo, filename, revision, cache_dir)
+    return path if path is not None and is_whole(path) else fetch(repo, filename, revision, cache_dir)
 
 
-def fetch(repo: str, filename: str, revision: str | None = None) -> Path:
+def fetch(repo: str, filename: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
     """The file as the Hub has it now; from the cache where that is the same, or where the Hub is out of reach.
 
     A file whose content is not what the Hub's hash says is fetched again, once.
@@ -46,12 +46,12 @@ def fetch(repo: str, filename: str, revision: str | None = None) -> Path:
         UsageError: no such repository, revision or file. ZooError: anything else that came between.
     """
     where = f"{repo}/{filename}" + (f" at {revision}" if revision else "")
-    path = _download(repo, filename, revision, where)
+    path = _download(repo, filename, revision, cache_dir, where)
     if is_whole(path):
         return path
     _logger.warning("%s is truncated or altered: its hash is not the Hub's; fetching %s again", path, where)
     try:
-        path = _download(repo, filename, revision, where, again=True)
+        path = _download(repo, filename, revision, cache_dir, where, again=True)
     except ZooError as error:
         raise ZooError(f"the cached file {path} is truncated or altered and cannot be fetched again: {error}") from error
     if is_whole(path):
@@ -62,14 +62,14 @@ def fetch(repo: str, filename: str, revision: str | None = None) -> Path:
                    "away: try again later, or by another HF_ENDPOINT")
 
 
-def _download(repo: str, filename: str, revision: str | None, where: str, again: bool = False) -> Path:
+def _download(repo: str, filename: str, revision: str | None, cache_dir: str | Path | None, where: str, again: bool = False) -> Path:
     from huggingface_hub import hf_hub_download
 
     log = logging.getLogger("huggingface_hub")
     level = log.level
     log.setLevel(logging.ERROR)  # the client logs each of its retries; the sentence in the end is enough
     try:
-        return Path(hf_hub_download(repo, filename, revision=revision, endpoint=endpoint(), force_download=again))
+        return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir, endpoint=endpoint(), force_download=again))
     except Exception as error:  # also those of the client's HTTP library, whichever it is in this version
         raise explain(error, repo, where) from error
     finally:
@@ -78,8 +78,8 @@ def _download(repo: str, filename: str, revision: str | None, where: str, again:
 
 def commit(path: Path) -> str | None:
     """The commit that a cached file belongs to, so that its neighbours can be had from the same one."""
-    parts = path.parts
-    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-2] else None
+    found = re.match(r".*/snapshots/([^/]+)/", path.as_posix())  # the last of that name: the cache itself may lie below another
+    return found[1] if found else None
 
 
 def recorded_hash(path: Path) -> str | None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import hub_client
-from .catalog import TITLES, Model
-from .config import MAX_BYTES, Config, base_config, parse_config, read_config
+from .catalog import MODELS, TITLES, Model
+from .config import MAX_BYTES, Config, base_config, parse_config, read_config, read_json
 from .errors import UsageError, ZooError
 from .shapes import EI_RATIO
 from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, sha256
@@ -46,13 +46,15 @@ def locate(spec: str, revision: str | None = None) -> Located:
     if spec.startswith("local-dir:"):
         return _locate_folder(Path(spec.removeprefix("local-dir:")))
     path = Path(spec)
+    if any(spec in (w.name, w.model.name) for w in list_weights()):  # wherever this is said; a folder of that name is ./name
+        return locate_name(spec, revision)
     if path.is_dir():
         return _locate_folder(path)
     if path.is_file() or path.suffix == ".safetensors":
         return _locate_file(path)
     if "/" in spec:
         raise UsageError(f"there is no folder or file {spec}; a model on the Hub is written hf-hub:{spec}")
-    return _locate_name(spec, revision)
+    return locate_name(spec, revision)
 
 
 def _locate_folder(folder: Path) -> Located:
@@ -65,12 +67,21 @@ def _locate_folder(folder: Path) -> Located:
                 raise UsageError(f"{folder} holds no {WEIGHTS}, but an ONNX file: give {onnx} itself")
             raise UsageError(f"{folder} holds no {WEIGHTS}: give the folder of a published model or of a run")
         folder = folder / runs[0]
-    return Located(folder / WEIGHTS, read_config(folder / "config.json"))
+    return Located(folder / WEIGHTS, _config_of(folder / "config.json"))
+
+
+def _config_of(path: Path) -> Config:
+    """Of a config.json in our layout, or in the release's."""
+    raw = read_json(path)
+    model = described(raw)
+    return released_config(model, path) if model else parse_config(raw, str(path))
 
 
 def _locate_file(path: Path) -> Located:
     if is_onnx(str(path)):
         raise UsageError(f"{path} is an ONNX file, which predict, eval and benchmark take: name the weights themselves")
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is no .safetensors file: other weight formats can run code when loaded and are never read")
     raw = header_config(path)
@@ -79,20 +90,25 @@ def _locate_file(path: Path) -> Located:
         if not beside.is_file():
             raise ZooError(f"{path} carries no configuration, and there is no config.json beside it: without one its "
                            "preprocessing and classes would be a guess")
-        return Located(path, read_config(beside))
+        return Located(path, _config_of(beside))
     return Located(path, parse_config(raw, str(path)))
 
 
-def _locate_name(spec: str, revision: str | None) -> Located:
+def locate_name(spec: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Located:
+    """The files of ``name`` or ``name.tag`` in the table of weights, as :func:`locate` gives them.
+
+    Args:
+        cache_dir: in place of the Hub's cache.
+    """
     model, rows = rows_of(spec)
     if not rows:
         have = ", ".join(w.name for w in list_weights() if w.local) or "none yet"
         raise UsageError(f"{model.name} has no trained weights; train it, or choose one that is here: {have}")
     row = next((w for w in rows if w.local), rows[0])
-    return _locate_row(row, revision)
+    return _locate_row(row, revision, cache_dir)
 
 
-def _locate_row(row: Weights, revision: str | None) -> Located:
+def _locate_row(row: Weights, revision: str | None, cache_dir: str | Path | None) -> Located:
     if row.folder:
         path = row.local
         if path is None:
@@ -100,10 +116,18 @@ def _locate_row(row: Weights, revision: str | None) -> Located:
         if sha256(path) != row.sha256:
             raise ZooError(f"{path} is damaged: its sha256 is not that of {row.name}; install again")
         return Located(path, read_config(path.parent / "config.json"), row)
-    revision = revision or row.revision or None
-    config = hub_client.obtain(row.repo, f"{row.model.release_folder}/config.json", revision)
-    path = hub_client.obtain(row.repo, row.file, hub_client.commit(config) or revision)
+    config = hub_client.obtain(row.repo, f"{row.model.release_folder}/config.json", revision, cache_dir)
+    path = hub_client.obtain(row.repo, row.file, hub_client.commit(config) or revision, cache_dir)
     return Located(path, released_config(row.model, config), row)
+
+
+def described(raw: object) -> Model | None:
+    """The model that a config.json of the release describes; None where it is none of the release's."""
+    if not isinstance(raw, dict) or "arch" not in raw:
+        return None
+    wanted = (raw["arch"], raw.get("num_layers"), raw.get("dataset"))
+    return next((m for m in MODELS.values() if m.kind == "ei" and m.dataset
+                 and (TITLES[m.family], m.depth, m.dataset.release) == wanted), None)
 
 
 def released_config(model: Model, path: Path) -> Config:

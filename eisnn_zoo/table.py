@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Weights:
     Attributes:
         model, tag: what ``model.tag`` loads.
         top1: accuracy in % on the test set; obtained: how that figure came about.
-        folder: below hub/, for weights that come with the package; repo, file, revision: on the Hub, for the others.
+        folder: below hub/, for weights that come with the package; repo, file: on the Hub, for the others.
         license: of the weights. recipe: by which they were trained, and trained: for how long, on what; where we trained them.
         sha256, size: of the file, where we host it.
         time_steps: T of the published network, the architecture's where 0.
@@ -40,7 +40,6 @@ class Weights:
     folder: str = ""
     repo: str = ""
     file: str = ""
-    revision: str = ""
     sha256: str = ""
     size: int = 0
     recipe: str = ""
@@ -57,7 +56,7 @@ class Weights:
         if self.folder:
             path = hub_folder() / self.folder / WEIGHTS
             return path if path.is_file() else None
-        return hub_client.cached(self.repo, self.file, self.revision or None)
+        return hub_client.cached(self.repo, self.file)
 
 
 def hub_folder() -> Path:
@@ -91,9 +90,9 @@ def put_row(row: Weights, path: Path) -> None:
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     text = "".join(f"{line}\n" for line in lines if line.startswith("#"))
     for each in rows:
-        values = {**vars(each), "model": each.model.name}
+        values = {**{f.name: getattr(each, f.name) for f in fields(each) if getattr(each, f.name) != f.default}, "model": each.model.name}
         # JSON's texts and numbers are TOML's.
-        text += "\n[[weights]]\n" + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in values.items() if v)
+        text += "\n[[weights]]\n" + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in values.items())
     write_atomic(path, text)
     list_weights.cache_clear()
 

@@ -22,8 +22,8 @@ class Repo:
         self.messages: list[str] = []
         self.large: set[str] = set()
 
-    def commit(self, files: dict[str, bytes], branch: str = "main", message: str = "") -> str:
-        tree = {**self.commits[self.branches[branch]], **files}
+    def commit(self, files: dict[str, bytes | None], branch: str = "main", message: str = "") -> str:
+        tree = {name: data for name, data in {**self.commits[self.branches[branch]], **files}.items() if data is not None}
         name = hashlib.sha1(repr((sorted(tree), len(self.commits))).encode()).hexdigest()
         self.commits[name] = tree
         self.branches[branch] = name
@@ -229,6 +229,7 @@ class _Handler(BaseHTTPRequestHandler):
             lines = [json.loads(line) for line in self.body.splitlines()]
             files = {v["path"]: base64.b64decode(v["content"]) if line["key"] == "file" else hub.lfs[v["oid"]]
                      for line in lines if line["key"] in ("file", "lfsFile") for v in [line["value"]]}
+            files |= {line["value"]["path"]: None for line in lines if line["key"] == "deletedFile"}
             pull = "create_pr" in self.path
             if pull:
                 hub.repos[m[1]].branches["refs/pr/1"] = hub.repos[m[1]].branches["main"]

@@ -31,6 +31,8 @@ def test_list_filters(cli):
     assert {r["model"] for r in rows} >= {"ei_resnet18_cifar10.paper", "ei_vgg19_cifar10.paper"} and all(r["top1"] >= 91 for r in rows)
     rows = json.loads(cli("list", "--max-params", 6, "--format", "json")[1])
     assert rows and max(r["params_m"] for r in rows) <= 6
+    rows = json.loads(cli("list", "*.paper", "--format", "json")[1])
+    assert len(rows) == 11 and all("paper" in r["weights"] for r in rows)
     tops = [r["top1"] for r in json.loads(cli("list", "--pretrained", "--sort", "top1", "--format", "json")[1])]
     assert tops == sorted(tops, reverse=True)
 

@@ -18,6 +18,8 @@ import eisnn_zoo
 from eisnn_zoo import hub_client
 from eisnn_zoo.catalog import MODELS, RELEASE_REPO
 from eisnn_zoo.config import read_config
+from eisnn_zoo.networks import build
+from eisnn_zoo.release import release_names
 from eisnn_zoo.sharing import card
 from eisnn_zoo.table import Weights, put_row, read_table, sha256
 
@@ -90,6 +92,23 @@ def test_round_trip(hub, packed, token, cli, tmp_path):
     assert code == 0 and "discussions/1" in out and len(repo.messages) == 3
 
 
+def test_weights_that_the_new_ones_replace_leave_with_them(hub, packed, token, cli):
+    hub.put(REPO, {"config.json": (packed / "config.json").read_bytes(), "model.onnx": b"of earlier weights", "notes.txt": b"mine"})
+    assert cli("publish", packed, "--repo-id", REPO)[0] == 0
+    _, tree = hub.repos[REPO].at("main")
+    assert "model.onnx" not in tree and tree["notes.txt"] == b"mine" and "model.safetensors" in tree
+
+
+@pytest.mark.parametrize("arguments, code, word", [
+    (["--repo-id", "mine"], 2, "organisation/name"), (["--repo-id", REPO, "--create-pr", "--revision", "v2", "--dry-run"], 2, "leave out --revision"),
+    (["--repo-id", REPO], 1, "no token")])
+def test_a_request_that_cannot_be_met_is_refused_before_the_run_is_measured(arguments, code, word, packed, cli, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setattr("eisnn_zoo.sharing.packing.pack", lambda *_, **__: pytest.fail("packed"))
+    got, out, err = cli("publish", packed, "--data", packed, *arguments)
+    assert (got, out) == (code, "") and word in err and err.count("\n") == 1
+
+
 def test_dry_run_needs_no_network(packed, cli, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection"))
     code, out, err = cli("publish", packed, "--repo-id", REPO, "--dry-run")
@@ -110,7 +129,7 @@ def _damage(folder: Path) -> None:
     (lambda f: (f / "config.json").write_text((f / "config.json").read_text().replace("91.5", "99.5")), "pack the run again"),
     (lambda f: (f / "config.json").write_text((f / "config.json").read_text().replace('"time_steps": 4', '"time_steps": 5')), "time_steps"),
 ])
-def test_what_is_not_published(change, word, packed, cli, monkeypatch):
+def test_what_is_not_published(change, word, packed, token, cli, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection"))
     change(packed)
     code, out, err = cli("publish", packed, "--repo-id", REPO)
@@ -190,7 +209,8 @@ def test_the_authors_repository(hub, cli, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arguments, word", [
     ([], "name a model"), (["--all", "x"], "leave the names out"), (["a/b"], "hf-hub:"), (["ei_vgg9_cifar10"], "did you mean"),
-    (["x.safetensors"], "no model on the Hub"), (["ei_vgg8_cifar10.zoo", "--revision", "v1"], "comes with the package"),
+    (["x.safetensors"], "no model on the Hub"), (["hf-hub:a/b@v1", "--revision", "v2"], "leave out --revision v2"),
+    (["ei_vgg8_cifar10.zoo", "--revision", "v1"], "comes with the package"),
 ])
 def test_downloads_that_cannot_be_meant(arguments, word, cli):
     code, out, err = cli("download", *arguments)
@@ -237,12 +257,25 @@ def test_convert_and_back_is_bit_exact(dtype, cli, tmp_path):
     assert all(torch.equal(v, theirs[k]) for k, v in load_file(back).items())
 
 
+def test_convert_keeps_the_types_of_a_baseline(cli, tmp_path):
+    network = build("bn_resnet18_cifar10", dtype=torch.float16)
+    own = network.state_dict()
+    theirs = {name: torch.full_like(own[ours], 70_000) if name.endswith("num_batches_tracked") else own[ours].clone()
+              for ours, name in release_names(network)[0].items()}
+    source, ours, back = (tmp_path / f"{n}.safetensors" for n in ("theirs", "ours", "back"))
+    save_file(theirs, source)
+    assert cli("convert", source, ours, "--model", "bn_resnet18_cifar10")[0] == 0
+    assert cli("convert", ours, back)[0] == 0
+    returned = load_file(back)
+    assert returned.keys() == theirs.keys() and all(returned[k].dtype == v.dtype and torch.equal(returned[k], v) for k, v in theirs.items())
+
+
 def test_convert_what_cannot_be_converted(cli, tmp_path):
     source = tmp_path / "x.safetensors"
     save_file({"layers.0.weight_ei": torch.zeros(2, 2)}, source)
     for arguments, word in (([source, tmp_path / "o.pth"], "neither read nor written"), ([source, tmp_path / "no" / "o.safetensors"], "no folder"),
                             ([source, tmp_path / "o.safetensors", "--model", "ei_mlp4_mnist"], "does not hold the weights"),
-                            ([tmp_path / "none.safetensors", tmp_path / "o.safetensors"], "none.safetensors")):
+                            ([tmp_path / "none.safetensors", tmp_path / "o.safetensors"], "there is no file")):
         code, _, err = cli("convert", *arguments)
         assert code in (1, 2) and word in err and err.count("\n") == 1 and not (tmp_path / "o.safetensors").exists()
 

@@ -171,6 +171,14 @@ def test_the_revision_that_is_asked_for(hub):
     assert hub_client.fetch(REPO, FILE, first).read_bytes() == DATA
 
 
+def test_another_place_than_the_hubs_cache(hub, tmp_path):
+    place = tmp_path / "snapshots" / "mine"  # a name that the cache itself uses, too
+    path = hub_client.obtain(REPO, FILE, cache_dir=place)
+    assert path.is_relative_to(place) and hub_client.commit(path) == hub.repos[REPO].branches["main"]
+    asked = len(hub.requests)
+    assert hub_client.obtain(REPO, FILE, cache_dir=place) == path and len(hub.requests) == asked and not (tmp_path / "cache").exists()
+
+
 # ---- other processes -------------------------------------------------------------------------------------------------
 
 

@@ -81,7 +81,7 @@ def test_pack_makes_a_whole_model_that_loads(run, data, tmp_path, cli, monkeypat
     monkeypatch.setattr(weight_table, "hub_folder", lambda: hub)
     monkeypatch.setattr(weight_table, "list_weights", lambda: (row,))
     network = load_network(locate(f"{NAME}.zoo"))
-    assert network.time_steps == 2 and next(network.parameters()).dtype == torch.float32
+    assert network.time_steps == row.time_steps == 2 and next(network.parameters()).dtype == torch.float32
     test = np.load(data / "test.npz")
     with torch.no_grad():
         right = network(torch.from_numpy(test["x"][:, None, :, :, 0] / np.float32(255))).argmax(1).numpy() == test["y"]
@@ -182,7 +182,10 @@ def test_the_table_keeps_its_comment_and_reads_back(tmp_path):
     weight_table.put_row(row, path)
     weight_table.put_row(replace(row, tag="b"), path)
     assert path.read_text().startswith("# What it is.\n\n[[weights]]\n")
-    assert read_table(path) == [row, replace(row, tag="b")] and len(tomllib.loads(path.read_text())["weights"]) == 2
+    weight_table.put_row(replace(row, tag="c", top1=0.0), path)  # a network that gets nothing right is a row, too
+    assert read_table(path).pop().top1 == 0.0
+    weight_table.put_row(replace(row, tag="c"), path)
+    assert read_table(path) == [row, replace(row, tag="b"), replace(row, tag="c")] and len(tomllib.loads(path.read_text())["weights"]) == 3
     path.write_text("[[weights]]\nmodel = 3\n")
     with pytest.raises(ZooError, match="no table of weights"):
         weight_table.put_row(row, path)

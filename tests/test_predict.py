@@ -160,6 +160,20 @@ def test_cuda_without_a_gpu_says_so(cli):
     assert code == 2 and "--device cpu" in err
 
 
+def test_output_to_standard_output_by_its_name():
+    command = [sys.executable, "-m", "eisnn_zoo", "predict", FILES[0], "--format", "csv", "--output", "/dev/stdout"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)  # a pipe
+    assert done.stdout.startswith("path,label,")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read_is_not_the_outputs_fault(cli, tmp_path):
+    (tmp_path / "b").mkdir(mode=0o000)
+    (tmp_path / "a.png").write_bytes(Path(FILES[0]).read_bytes())
+    code, _, err = cli("predict", tmp_path, "--output", tmp_path / "x.csv")
+    assert code == 1 and "cannot read the folder" in err and not (tmp_path / "x.csv").exists()
+
+
 def test_output_to_a_pipe_and_through_a_link(cli, tmp_path):
     pipe, link, real = tmp_path / "pipe", tmp_path / "link.csv", tmp_path / "real.csv"
     os.mkfifo(pipe)

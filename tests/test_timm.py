@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import timm
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import eisnn_zoo  # noqa: F401  before timm on purpose: either order registers the models
 from eisnn_zoo.catalog import MODELS
-from eisnn_zoo.locating import locate
+from eisnn_zoo.locating import Located, locate
 from eisnn_zoo.weights import load_network
 
 
@@ -112,9 +113,35 @@ def test_an_overlay_names_other_weights(model_folder):
         timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"hf_hub_id": "nobody/nothing"})
 
 
+def test_our_entry_as_timms_scripts_pass_it_on_stands_for_our_weights(model_folder, tmp_path, monkeypatch):
+    """Their T and the checks of the table go with them, and a folder in the working directory that bears the name is none of them."""
+    cfg = timm.models.get_pretrained_cfg("ei_mlp4_mnist.zoo").to_dict()
+    assert timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg=cfg).time_steps == 4
+    path = model_folder("ei_mlp4_mnist", time_steps=3) / "model.safetensors"
+    config = replace(locate("ei_mlp4_mnist.zoo").config, options=locate(str(path)).config.options)
+    monkeypatch.setattr("eisnn_zoo.eisnn.locate_name", lambda name, cache_dir=None: Located(path, config))
+    for given in (cfg, timm.models.PretrainedCfg(**cfg), "zoo", None):
+        assert timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg=given).time_steps == 3
+    other = {**cfg, "file": str(model_folder("ei_mlp4_mnist", folder=tmp_path / "other") / "model.safetensors")}
+    model = timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg=other)
+    assert torch.equal(model.head.ee.weight, load_file(other["file"])["head.ee.weight"])
+
+
+def test_a_name_is_a_name_wherever_it_is_said(model_folder, tmp_path, monkeypatch):
+    model_folder("ei_mlp4_mnist", time_steps=3, folder=tmp_path / "ei_mlp4_mnist")
+    monkeypatch.chdir(tmp_path)
+    ours = load_file(locate("ei_mlp4_mnist.zoo").path)["head.ee.weight"].float()
+    for model in (timm.create_model("ei_mlp4_mnist", pretrained=True), load_network(locate("ei_mlp4_mnist"))):
+        assert torch.equal(model.head.ee.weight, ours)
+    assert load_network(locate("./ei_mlp4_mnist")).time_steps == 3
+
+
 def test_a_fine_tuned_model_in_timms_format(tmp_path):
-    """save_for_hf with our options; timm keeps no class names."""
-    model = timm.create_model("ei_mlp4_mnist", pretrained=True, num_classes=3, time_steps=2).eval()
+    """save_for_hf with our options as they are, those included that changed after the network was made; timm keeps no class names."""
+    model = timm.create_model("ei_mlp4_mnist", pretrained=True, num_classes=3, tau=3.0).eval()
+    model.time_steps = 2
+    timm.models.save_for_hf(model, tmp_path / "forgotten", safe_serialization=True)
+    assert (again := load_network(locate(str(tmp_path / "forgotten")))).time_steps == 2 and again.config == model.config
     timm.models.save_for_hf(model, tmp_path, model_args=model.config, safe_serialization=True)
     again, x = load_network(locate(str(tmp_path))), torch.rand(2, 1, 28, 28)
     assert again.time_steps == 2 and torch.equal(again(x), model(x))

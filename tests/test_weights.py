@@ -38,8 +38,8 @@ def release_on_the_hub(tmp_path, monkeypatch):
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
-    monkeypatch.setattr(hub_client, "cached", lambda repo, file, revision=None: p if (p := tmp_path / file).exists() else None)
-    monkeypatch.setattr(hub_client, "fetch", lambda repo, file, revision=None: tmp_path / file)
+    monkeypatch.setattr(hub_client, "cached", lambda repo, file, *_: p if (p := tmp_path / file).exists() else None)
+    monkeypatch.setattr(hub_client, "fetch", lambda repo, file, *_: tmp_path / file)
     return put
 
 
@@ -64,6 +64,14 @@ def test_released_config_that_contradicts_the_name(changed, word, release_on_the
     release_on_the_hub("ei_vgg8_cifar10", **changed)
     with pytest.raises(ZooError, match=word):
         eisnn_zoo.create_model("ei_vgg8_cifar10.paper")
+
+
+def test_a_folder_of_the_release_is_read_as_it_is(tmp_path, release_on_the_hub):
+    """As `hf download` leaves it, whatever it is called."""
+    folder = release_on_the_hub("ei_vgg8_cifar10").rename(tmp_path / "theirs")
+    for spec in (folder, folder / "model.safetensors"):
+        located = locate(str(spec))
+        assert located.config.name == "ei_vgg8_cifar10.paper" and load_network(located).initialised
 
 
 def test_release_time_steps_travel(release_on_the_hub):
@@ -123,7 +131,7 @@ def test_default_is_the_most_accurate_that_is_here():
 
 @pytest.mark.parametrize("spec, word", [
     ("ei_vgg9_cifar10", "did you mean .*ei_vgg8_cifar10"), ("ei_vgg8_cifar10.nonsense", "its tags"), ("ei_resnet34", "no trained weights"),
-    ("nobody/here", "hf-hub:nobody/here"), ("local-dir:/no/such", "no folder"), ("missing.safetensors", "cannot read"),
+    ("nobody/here", "hf-hub:nobody/here"), ("local-dir:/no/such", "no folder"), ("missing.safetensors", "no file"),
 ])
 def test_what_cannot_be_meant(spec, word):
     with pytest.raises(ZooError, match=word):
@@ -182,6 +190,7 @@ def test_pickles_are_never_read(tmp_path):
     (lambda c: c["pretrained_cfg"].update(input_size=[3, 10**9, 1]), "input_size"), (lambda c: c.update(model_args=[1]), "objects"),
     (lambda c: c["model_args"].update(ei_ratio=2), "does not hold the weights"),
     (lambda c: c["model_args"].update(time_steps=2.5), r"config\.json: time_steps 2\.5 is no number"),
+    (lambda c: c["pretrained_cfg"].update(tag="../out"), r"config\.json: tag '\.\./out' is none"),
     (lambda c: c["pretrained_cfg"].update(mean=[0.5], std=[0.2]), r"config\.json: mean \[0\.5\] is not how images reach"),
     (lambda c: c["pretrained_cfg"].update(input_size=[1, 28, 56]), r"input_size \[1, 28, 56\] is not \(1, side, side\)"),
     (lambda c: c["pretrained_cfg"].update(input_size=[3, 28, 28]), "is not \\(1, side, side\\)"),

@@ -37,7 +37,8 @@ def demo(
     need("demo")
     _check_free(host, port)
     # Gradio asks its own server whether it is there; a proxy that the environment names would not know it.
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), *LOOPBACK, host)))
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (known, *LOOPBACK, host)))
     from ..demo import build, launch_options
 
     page = build(model)

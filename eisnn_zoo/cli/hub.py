@@ -85,8 +85,10 @@ def card(
     """Print a model's card, made from its configuration and the table of weights."""
     from ..files import write_atomic
     from ..sharing import card as cards
-    from ..sharing.publishing import find
+    from ..sharing.publishing import check_request, find
 
+    if repo_id:
+        check_request(repo_id, dry_run=True)
     folder, row = find(model)
     text = cards.of_folder(folder, row, repo_id)
     cards.check(text)
@@ -110,6 +112,7 @@ def publish(
     """Upload a model to the Hugging Face Hub, after all checks, in one commit."""
     from ..sharing import publishing
 
+    publishing.check_request(repo_id, revision, create_pr, dry_run)
     with tempfile.TemporaryDirectory() as place:
         if data is None:
             folder, row = publishing.find(model)

@@ -50,14 +50,16 @@ def list_models(
         raise UsageError(f"there is no dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
     rows = []
     for model in MODELS.values():
-        if pattern and not (fnmatch.fnmatch(model.name, pattern) or pattern in model.name):
-            continue
         if dataset and (model.dataset is None or model.dataset.name != dataset):
             continue
         params = count(model).params / 1e6
         if max_params is not None and params > max_params:
             continue
         weights = [w for w in weights_of(model.name) if min_acc is None or w.top1 >= min_acc]
+        if pattern and not _fits(model.name, pattern):
+            weights = [w for w in weights if _fits(w.name, pattern)]  # as "*.paper"
+            if not weights:
+                continue
         if (pretrained or min_acc is not None) and not weights:
             continue
         base = {"dataset": model.dataset.title if model.dataset else None, "params_m": round(params, 2),
@@ -77,6 +79,10 @@ def list_models(
                                 "top1": "top-1 (%)", "weights": "weights"}))
     if format is Format.table:
         note(f"\n{len(rows)} rows. top-1 of the tag paper: the authors' released checkpoint, best epoch on the test set.")
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatch(name, pattern) or pattern in name
 
 
 def info(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, ZooError
 from .images import ImageError
 
 MAX_DOWNLOAD = 64 * 2**20
@@ -40,7 +40,11 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
     here = folder.resolve()
     if here in above:  # a link that leads back
         return
-    for entry in sorted(folder.iterdir()):
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ZooError(f"cannot read the folder {folder}: {error.strerror}") from error
+    for entry in entries:
         if entry.is_dir():
             yield from _walk(entry, (*above, here))
         elif entry.suffix.lower() in SUFFIXES:
@@ -61,7 +65,7 @@ def from_list(path: str) -> Iterator[str]:
     for line in _lines(path):
         try:
             yield from expand([line])
-        except (UsageError, ValueError, OSError):  # the latter: no file can have that name
+        except (ZooError, ValueError, OSError):  # the latter: no file can have that name
             yield line
 
 

@@ -63,6 +63,7 @@ class SpikingNet(nn.Module):
 
     kind: str
     num_features: int
+    __jit_unused_properties__ = ["config", "_model_args"]
 
     def __init__(self, kind: str, *, num_classes: int = 10, in_chans: int = 3, time_steps: int = TIME_STEPS, ei_ratio: int = EI_RATIO,
                  stabilisation: str = "adaptive", tau: float = 2.0, threshold: float = 1.0, surrogate: str = "sigmoid", alpha: float = 4.0,
@@ -76,9 +77,8 @@ class SpikingNet(nn.Module):
         self.kind, self.num_classes, self.in_chans = kind, num_classes, in_chans
         self.time_steps, self.drop_rate, self.event_input = time_steps, drop_rate, event_input
         neuron = dict(tau=tau, threshold=threshold, surrogate=surrogate, alpha=alpha, reset=reset)
-        self.config: dict[str, Any] = dict(
-            num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, ei_ratio=ei_ratio, stabilisation=stabilisation, **neuron,
-            drop_rate=drop_rate, global_pool=global_pool, event_input=event_input)
+        self._fixed: dict[str, Any] = dict(
+            in_chans=in_chans, ei_ratio=ei_ratio, stabilisation=stabilisation, **neuron, event_input=event_input)
         cells = Cells(kind, ei_ratio, stabilisation, device, dtype, **neuron)
         self.grad_checkpointing = False
         self.input_levels = 0  # feature levels before the first stage
@@ -100,8 +100,22 @@ class SpikingNet(nn.Module):
         if global_pool not in POOLS:
             raise ValueError(f"unknown global_pool {global_pool!r}; choose one of {', '.join(map(repr, POOLS))}")
         self.num_classes, self.global_pool = num_classes, global_pool
-        self.config.update(num_classes=num_classes, global_pool=global_pool)
         self.head = cells.readout(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options of a network that is like this one now."""
+        return {**self._fixed, "num_classes": self.num_classes, "global_pool": self.global_pool, "time_steps": self.time_steps,
+                "drop_rate": self.drop_rate}
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm saves with the weights."""
+        return self.config
+
+    @_model_args.setter
+    def _model_args(self, given: dict[str, Any]) -> None:
+        """timm notes with which options it made the network; T and others may change afterwards."""
 
     # ---- forward -----------------------------------------------------------------------------------------------
 
@@ -183,7 +197,7 @@ class SpikingNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new output layer (constants and draws of E-I Init for assumed statistics) on the network's device and type."""
         like = next(self.parameters(), torch.empty(0))
-        cells = Cells(self.kind, self.config["ei_ratio"], device=like.device, dtype=like.dtype)
+        cells = Cells(self.kind, self._fixed["ei_ratio"], device=like.device, dtype=like.dtype)
         self._set_head(num_classes, self.global_pool if global_pool is None else global_pool, cells)
         self.head.train(self.training)
 

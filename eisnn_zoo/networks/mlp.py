@@ -33,7 +33,7 @@ class SpikingMLP(SpikingNet):
     def __init__(self, depth: int, kind: str = "ei", input_size: tuple[int, int] = (28, 28), **options):
         self.depth, self.input_size = depth, tuple(input_size)
         super().__init__(kind, **{"in_chans": 1, **options})
-        self.config["input_size"] = self.input_size
+        self._fixed["input_size"] = self.input_size
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
         widths = MLP_WIDTHS[self.depth]

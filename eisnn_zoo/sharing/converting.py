@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..catalog import MODELS, Model
-from ..config import Config, base_config, find_model
+from ..config import Config, base_config, find_model, read_json
 from ..errors import UsageError, ZooError
 from ..files import write_atomic
-from ..locating import header_config, locate, read_header, released_config
+from ..locating import described, header_config, locate, read_header, released_config
 from ..weights import load_state, read_tensors
 
 LAYOUT = "release_layout"  # in the header of a converted file: the release's names and shapes, for the way back
@@ -30,6 +29,9 @@ def convert(source: Path, out: Path, name: str | None = None, like: Path | None 
     """
     from ..release import is_release_state
 
+    for path in (source, *([like] if like else [])):
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}")
     for path in (source, out, *([like] if like else [])):
         if path.suffix != ".safetensors":
             raise UsageError(f"{path} is no .safetensors file: other formats are neither read nor written")
@@ -67,7 +69,7 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
     if name is None and header_config(source) is None and not (source.parent / "config.json").is_file():
         raise UsageError(f"{source} does not say whose weights it holds: give --model")
     model = find_model(name) if name else locate(str(source)).config.model
-    kind = next(value.dtype for value in state.values() if value.is_floating_point())
+    kind = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
     network = build(model.name, dtype=kind)
     load_state(network, state, f"{source} does not hold the weights of {model.name}")
     if like:
@@ -84,7 +86,7 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
         theirs = to_release(network, pattern)
     except (ValueError, KeyError, RuntimeError) as error:
         raise ZooError(f"the weights of {model.name} do not fit the layout of {like or source}: {error}") from error
-    _write(out, {key: value.to(kind) for key, value in theirs.items()}, {})
+    _write(out, {key: value.to(kind) if value.is_floating_point() else value for key, value in theirs.items()}, {})
     return f"{model.name}, from our layout into the release's"
 
 
@@ -92,23 +94,12 @@ def _release_config(source: Path, name: str | None) -> Config:
     if name:
         return base_config(find_model(name), "paper")
     beside = source.parent / "config.json"
-    try:
-        raw = json.loads(beside.read_text("utf-8"))
-        model = _described(raw)
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
-        raise UsageError(f"{source} does not say whose weights it holds: put the release's config.json beside it, or give --model") \
-            from error
+    if not beside.is_file():
+        raise UsageError(f"{source} does not say whose weights it holds: put the release's config.json beside it, or give --model")
+    model = described(read_json(beside))
     if model is None:
         raise ZooError(f"{beside} describes no model of the zoo: give --model")
     return released_config(model, beside)
-
-
-def _described(raw: dict) -> Model | None:
-    from ..catalog import TITLES
-
-    wanted = (str(raw.get("arch")), raw.get("num_layers"), str(raw.get("dataset")))
-    return next((m for m in MODELS.values() if m.kind == "ei" and m.dataset
-                 and (TITLES[m.family], m.depth, m.dataset.release) == wanted), None)
 
 
 def _write(out: Path, state: dict, metadata: dict[str, str]) -> None:

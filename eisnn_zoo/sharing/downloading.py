@@ -50,7 +50,9 @@ def download(spec: str, to: Path | None = None, revision: str | None = None) -> 
 
 def _at(spec: str, revision: str | None) -> str:
     if spec.startswith(("hf-hub:", "hf_hub:")):
-        return f"{spec}@{revision}" if revision and "@" not in spec else spec
+        if revision and "@" in spec:
+            raise UsageError(f"{spec} names a revision already: leave out --revision {revision}")
+        return f"{spec}@{revision}" if revision else spec
     if "/" in spec or spec.endswith(".safetensors"):
         raise UsageError(f"{spec} is no model on the Hub: give a name of `eisnn-zoo list --pretrained`, or hf-hub:organisation/name")
     return spec

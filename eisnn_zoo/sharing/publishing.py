@@ -44,13 +44,9 @@ def find(spec: str) -> tuple[Path, Weights]:
     return hub_folder() / rows[0].folder, rows[0]
 
 
-def check(folder: Path, row: Weights, repo: str) -> dict[str, bytes]:
-    """Everything that would be uploaded, by its path in the repository, after every check that needs no network.
-
-    Raises:
-        ZooError: the weights are not what the table says, or do not load; a file that could run code, a link, a path of this
-            machine in a file; a card the Hub would refuse. UsageError: repo is no repository name.
-    """
+def check_request(repo: str, revision: str | None = None, create_pr: bool = False, dry_run: bool = False) -> None:
+    """What can be wrong before there is anything to publish. Raises UsageError; ZooError where there is no token (but for a dry run)."""
+    from huggingface_hub import get_token
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -59,6 +55,19 @@ def check(folder: Path, row: Weights, repo: str) -> dict[str, bytes]:
         raise hub_client.explain(error, repo, repo) from error
     if repo.count("/") != 1:
         raise UsageError(f"--repo-id {repo}: write organisation/name")
+    if create_pr and revision:
+        raise UsageError("--create-pr opens a pull request on the main branch: leave out --revision")
+    if not dry_run and not get_token():
+        raise ZooError("no token to publish with: run `hf auth login`, or set HF_TOKEN")
+
+
+def check(folder: Path, row: Weights, repo: str) -> dict[str, bytes]:
+    """Everything that would be uploaded, by its path in the repository, after every check that needs no network.
+
+    Raises:
+        ZooError: the weights are not what the table says, or do not load; a file that could run code, a link, a path of this
+            machine in a file; a card the Hub would refuse.
+    """
     config = read_config(folder / "config.json")
     failed = [finding for finding in verify(Located(folder / WEIGHTS, config, row)) if finding.problem]
     if failed:
@@ -84,16 +93,15 @@ def publish(files: dict[str, bytes], row: Weights, repo: str, private: bool = Fa
             create_pr: bool = False, say: Callable[[str], object] = lambda _: None) -> str:
     """Uploads files in one commit; the repository is made where there is none. Returns the commit's address.
 
+    Weights that lie there in other files, as an ONNX file made of earlier ones, are deleted in the same commit.
+
     Raises:
         ZooError: no token, no network, a name that is taken or refused. Nothing is published then; at most an empty
             repository was made.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    if create_pr and revision:
-        raise UsageError("--create-pr opens a pull request on the main branch: leave out --revision")
-    if not get_token():
-        raise ZooError("no token to publish with: run `hf auth login`, or set HF_TOKEN")
+    check_request(repo, revision, create_pr)
     api = HfApi(endpoint=hub_client.endpoint())
     made = False
     try:
@@ -105,7 +113,8 @@ def publish(files: dict[str, bytes], row: Weights, repo: str, private: bool = Fa
         if revision:
             api.create_branch(repo, branch=revision, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            operations = []
+            operations: list = [CommitOperationDelete(name) for name in api.list_repo_files(repo, revision=revision)
+                                if Path(name).suffix in (".onnx", ".safetensors") and name not in files]
             for name, data in files.items():
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
