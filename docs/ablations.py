@@ -21,6 +21,7 @@ from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.figures import label, layer_axis, legend, new, percent, to_png
 from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.training.recipe import Recipe
+from eisnn_zoo.training.record import IMAGES
 from eisnn_zoo.training.run import Run
 from eisnn_zoo.weights import read_tensors
 
@@ -140,12 +141,12 @@ def table(rows: list[dict]) -> str:
 
 
 def setting(rows: list[dict]) -> str:
-    r = rows[0]
+    r, precisions = rows[0], " or ".join(dict.fromkeys(row["precision"] for row in rows))
     threads = int(r["threads"])
     steps = "one time step" if r["time_steps"] == 1 else f"{r['time_steps']} time steps"
     return (f"`{r['model']}`, {steps}, {r['optimizer'].upper()} with a step of {r['lr']}, {r['epochs']} epochs on {r['train_images']} "
-            f"training images, seed {r['seed']}, {r['precision']}; top-1 accuracy in % on {r['validation']}. Rates and silent "
-            "neurons (those that never fired) on 64 training images at the last record: the end, or the start of a run that "
+            f"training images, seed {r['seed']}, {precisions}; top-1 accuracy in % on {r['validation']}. Rates and silent "
+            f"neurons (those that never fired) on {IMAGES} training images at the last record: the end, or the start of a run that "
             f"exploded. {r['device']}, {threads} thread{'s' * (threads != 1)}. One run each: a difference of a point or two is no finding.")
 
 

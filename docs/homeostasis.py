@@ -31,6 +31,7 @@ TABLE, PICTURE, PAGE = ROOT / "results" / "currents.csv", HERE / "homeostasis.pn
 RUNS = {"E-I": (ROOT / "hub" / "ei_vgg8_cifar10.zoo" / "metrics.csv", GREY),
         "E-I with homeostasis": (ROOT / "results" / "homeostasis.csv", EXCITATION),
         "BatchNorm": (ROOT / "hub" / "bn_vgg8_cifar10.zoo" / "metrics.csv", INHIBITION)}
+HELD_OUT = {"model": "ei_vgg8_cifar10", "holdout": 5000}
 EPOCHS = (1, 2, 3, 5, 10, 20, 30, 36, 42)
 SILENT = 0.005  # a cell that fires in fewer of its places and images
 
@@ -59,7 +60,7 @@ def cells(title: str, model: SpikingNet, x: torch.Tensor) -> list[dict]:
 
 def network(where: str, data: Data) -> SpikingNet:
     if where in ("ei", "standardised"):
-        recipe = check_recipe({"model": "ei_vgg8_cifar10", "time_steps": 1, "init": where}, "homeostasis")
+        recipe = check_recipe({**HELD_OUT, "time_steps": 1, "init": where}, "homeostasis")
         return make_model(recipe, data, pixels(data.train[torch.arange(128)].x))
     return load_network(locate(where))
 
@@ -104,7 +105,7 @@ def draw(table: list[dict]) -> bytes:
 
 
 def main() -> None:
-    data = load_data(check_recipe({"model": "ei_vgg8_cifar10"}, "homeostasis"), Path(sys.argv[1]))
+    data = load_data(check_recipe(HELD_OUT, "homeostasis"), Path(sys.argv[1]))
     x = pixels(data.valid[torch.arange(256)].x)
     arguments = [argument.rpartition("=") for argument in sys.argv[2:]]
     new_rows = [row for title, _, where in arguments for row in cells(title, network(where, data), x)]

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import functools
+import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
 
 import torch
 
+from .errors import UsageError
+
 
 def can_compile(device: str) -> bool:
     """Whether torch.compile can work: on a CPU it calls a C++ compiler."""
-    return device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++"))
+    return device != "cpu" or shutil.which(compiler()) is not None
+
+
+def check_compiler(device: str) -> None:
+    """Raises UsageError where torch.compile cannot work."""
+    if not can_compile(device):
+        raise UsageError(f"torch.compile needs the C++ compiler {compiler()}, which is not there: install it, name another in CXX, or do "
+                         "without compiling")
+
+
+def compiler() -> str:
+    """The C++ compiler that torch calls, whether it is there or not."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    return named[0] if named else "clang++" if sys.platform == "darwin" else "g++"
 
 
 def compile_every_variant() -> None:

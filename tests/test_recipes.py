@@ -59,7 +59,9 @@ def test_ablations_leave_out_one_thing_each():
         different[name] = {k: v for k, v in recipe.model_dump().items() if v != full[k] and k != "about"}
     assert different == {"no_init": {"init": "default"}, "no_stabilisation": {"stabilisation": "none"},
                          "no_ste": {"stabilisation": "no_ste"}, "no_scaling": {"scale_w_ei_gradient": False}}
-    assert load_recipe("ei_vgg8_cifar10", {"ei_ratio": "8"}).paper[0] is None  # the paper's figure is another network's
+    for key, value in (("ei_ratio", "8"), ("dataset", "cifar100"), ("time_steps", "1"), ("resolution", "64")):
+        assert load_recipe("ei_vgg8_cifar10", {key: value}).paper[0] is None  # the paper's figure is another network's, or of other data
+    assert load_recipe("zoo_vgg8_cifar10").paper == load_recipe("ei_vgg8_cifar10").paper
 
 
 def test_what_is_shown_can_be_read_again(tmp_path):
@@ -123,7 +125,7 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "time_steps: false", r"line 3: time_steps = False"),
     (HEAD + "time_steps: {}", r"line 3: time_steps = \{\}: \{epoch: value\} begins with epoch 0"),
     (HEAD + "batch_size: 4\naccumulate: 8", r"line 4: accumulate = 8: a batch of 4 has no 8 parts"),
-    (HEAD + "resolution: 4", r"line 3: resolution = 4: a side from 32 pixels"),
+    (HEAD + "resolution: 4", r"line 3: resolution = 4: .*takes a side from 32 pixels"),
     (HEAD + "resolution: {2: 16}", r"line 3: resolution = .*begins with epoch 0"),
     ("model: ei_mlp4_mnist\nresolution: {0: 16, 2: 28}", r"line 2: resolution = .*an MLP takes images of one size"),
     ("model: ei_vgg8_nmnist\nresolution: 16", r"line 2: resolution = 16: nmnist has the size of its sensor"),
@@ -137,11 +139,15 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     ("model: bn_vgg8_cifar10\nhomeostasis: 0.1", r"line 2: homeostasis = 0\.1: bn_vgg8_cifar10 has BatchNorm"),
     (HEAD + "weights: ei_vgg8_cifar10.zoo\nhomeostasis: 0.1", r"line 4: homeostasis = 0\.1: .*this one starts from weights"),
     ("model: bn_vgg8_cifar10\ninit: standardised", r"line 2: init = 'standardised': bn_vgg8_cifar10 has BatchNorm"),
-    (HEAD + "weights: ei_vgg8_cifar10.zoo\ninit: standardised", r"line 4: init = 'standardised': .*keeps its gains and biases"),
+    (HEAD + "weights: ei_vgg8_cifar10.zoo\ninit: standardised", r"line 4: init = 'standardised': .*this one starts from weights"),
     (HEAD + "homeostasis: 2", r"line 3: homeostasis = 2: .*less than or equal to 1"),
     (HEAD + "freeze: true", r"line 3: freeze = True: .*set weights"),
     (HEAD + "ei_ratio: 0.5", r"line 3: ei_ratio = 0\.5: .*integer"),
-    ("model: bn_vgg8_cifar10\nei_ratio: 8", r"line 2: ei_ratio = 8: bn_vgg8_cifar10 has no inhibitory cells"),
+    ("model: bn_vgg8_cifar10\nei_ratio: 8", r"line 2: ei_ratio = 8: bn_vgg8_cifar10 has BatchNorm in place of inhibitory cells"),
+    (HEAD + "inhibitory: 0.1", r"line 3: inhibitory = 0\.1: only muon has that"),
+    ("model: bn_vgg8_cifar10\nstabilisation: none", r"line 2: stabilisation = 'none': bn_vgg8_cifar10 has BatchNorm"),
+    ("model: ei_vgg8\ndataset: mnist", r"ei_vgg8 takes a side from 32 pixels"),
+    (HEAD + "lr: {{ LR }}", r"line 3: a key must be a word or a number"),
     (HEAD + "lr: 1e-3\nlr: 2e-3", r"line 4: key 'lr' stands there twice"),
     (HEAD + "lr: {0: 1e-3,\n  0: 2e-3}", r"line 4: key '0' stands there twice"),
     (HEAD + "lr: [1", r"is not YAML: .*line 3"),

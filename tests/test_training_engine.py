@@ -286,6 +286,20 @@ def test_two_processes_are_one_with_twice_the_batch(data, tmp_path, values, comp
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
 
 
+def test_several_processes_judge_the_network_that_is_saved(data, tmp_path):
+    """BatchNorm's statistics are each process's own until the next forward pass in training."""
+    values = {"model": "bn_mlp2_mnist", "optimizer": "sgd", "lr": 0.1, "batch_size": 40}
+    port = free_port()
+    processes = [start(values, data, tmp_path / "two", {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+                                                         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}) for rank in range(2)]
+    for process in processes:
+        process.join()
+    assert [p.exitcode for p in processes] == [0, 0]
+    scores = validate(create_model(str(tmp_path / "two" / "last")), Training(recipe(**values), data, tmp_path / "one", compile=False).valid)
+    with (tmp_path / "two" / "metrics.csv").open() as f:
+        assert float(list(csv.DictReader(f))[-1]["valid_loss"]) == pytest.approx(scores.loss, abs=1e-4)
+
+
 def test_accelerate_starts_processes_as_torchrun_does(data, tmp_path):
     pytest.importorskip("accelerate")
     values = [f"--set={key}={value}" for key, value in {"epochs": 1, "warmup_epochs": 0, "batch_size": 50}.items()]

@@ -207,9 +207,9 @@ def test_muons_weight_decay_shrinks_the_weights_alone():
     before = {name: p.detach().clone() for name, p in layer.named_parameters()}
     for p in layer.parameters():
         p.grad = torch.zeros_like(p)
-    EIMuon(layer, lr=0.1, weight_decay=0.5).step()
+    EIMuon(layer, lr=0.1, inhibitory=0.5, weight_decay=0.5).step()
     for name, p in layer.named_parameters():
-        factor = 0.95 if name in ("ee.weight", "ie.weight") else 1.0
+        factor = {"ee.weight": 0.95, "ie.weight": 0.975}.get(name, 1.0)
         torch.testing.assert_close(p.detach(), factor * before[name])
 
 

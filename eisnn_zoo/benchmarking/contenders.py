@@ -7,8 +7,10 @@ the process to the first answer, and the most memory that the process held.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -49,10 +51,12 @@ class Contender:
         """Raises UsageError, ZooError: it cannot be had, or not on this device."""
         return _open_onnx(self) if is_onnx(self.source) else _open_torch(self)
 
-    def cold(self, batch: int) -> dict[str, float]:
+    def cold(self, batch: int) -> dict[str, float | None]:
         """{"start_s", "memory_mb"} of a process of its own. Raises ZooError where it fails."""
-        task = json.dumps({"begun": time.time(), "batch": batch, **asdict(self)})
-        done = subprocess.run([sys.executable, "-m", __name__], input=task, capture_output=True, text=True)
+        with tempfile.TemporaryDirectory() as programs:  # that were compiled here before are none of a cold process's
+            env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": programs, "TRITON_CACHE_DIR": f"{programs}/triton"}
+            task = json.dumps({"begun": time.time(), "batch": batch, **asdict(self)})
+            done = subprocess.run([sys.executable, "-m", __name__], input=task, capture_output=True, text=True, env=env)
         if done.returncode:
             said = done.stderr.strip().splitlines()
             raise ZooError(f"{self.title}, {self.way}, batch {batch}, in a process of its own: {said[-1] if said else 'killed'}")
@@ -69,7 +73,7 @@ class Runner:
         shape: of one input.
         device: that it runs on, in words.
         place: brings a batch to where it is computed, and gives a function that computes it once, to the end.
-        memory: the most bytes held by its device so far.
+        memory: the most bytes held by its device so far; None where that cannot be known.
     """
 
     config: Config
@@ -77,7 +81,7 @@ class Runner:
     shape: tuple[int, ...]
     device: str
     place: Callable[[np.ndarray], Callable[[], object]]
-    memory: Callable[[], int] = peak_memory
+    memory: Callable[[], int | None] = peak_memory
 
     def run(self, batch: int) -> Callable[[], object]:
         """A function that computes a batch of drawn inputs."""
@@ -92,7 +96,8 @@ def _open_onnx(contender: Contender) -> Runner:
 
     network = OnnxModel(contender.source, contender.device, contender.threads)
     config = parse_config(network.config, contender.source)
-    return Runner(config, network.time_steps, network.input_shape, network.device, lambda x: lambda: network(x))
+    memory = peak_memory if network.device == "cpu" else lambda: None  # onnxruntime does not say what it holds on a GPU
+    return Runner(config, network.time_steps, network.input_shape, network.device, lambda x: lambda: network(x), memory)
 
 
 def _open_torch(contender: Contender) -> Runner:
@@ -148,7 +153,8 @@ def _cold() -> None:
     run()
     seconds = time.time() - begun
     run()
-    print(json.dumps({"start_s": seconds, "memory_mb": opened.memory() / 2**20}))
+    held = opened.memory()
+    print(json.dumps({"start_s": round(seconds, 2), "memory_mb": None if held is None else round(held / 2**20)}))
 
 
 if __name__ == "__main__":

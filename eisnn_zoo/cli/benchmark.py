@@ -81,7 +81,6 @@ def benchmark(
             times = alternate({i: o.run(size) for i, o in enumerate(opened)}, rounds, clock=clock)
             rows += [{**_row(contender, o, size, times[i], peak if o.device == place else None), **contender.cold(size)}
                      for i, (contender, o) in enumerate(zip(contenders, opened))]
-    rows = [{**row, "memory_mb": round(row["memory_mb"]), "start_s": round(row["start_s"], 2)} for row in rows]
     if peers:
         _compare(rows)
     hidden = {"device"} if places == "cpu" else set()

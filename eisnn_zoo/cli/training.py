@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError, ZooError
-from .output import Format, need, note, render, table
+from .output import Format, check_folder, need, note, render, table
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data; what must lie in it is said where it does not.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -132,7 +132,8 @@ def reproduce(
     training = _fit(recipe, data, output or Path("runs") / name, device, compile, report_to)
     if not training.world.first:
         return
-    row = measure(training.run, name, test, training.device, training.memory)
+    said = name + (f" with {', '.join(set_)}" if set_ else "")
+    row = measure(training.run, said, test, training.device, training.memory)
     append(row, results)
     paper, source = training.recipe.paper
     figures = [{"": "last epoch", "top-1 (%)": row["top1_last"]}, {"": "best epoch", "top-1 (%)": row["top1_best"]}]
@@ -228,6 +229,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
 
+    check_folder(run)
     device = str(torch_device(device))
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
     training = Training(recipe, data, run, device, compile, report_to or ())

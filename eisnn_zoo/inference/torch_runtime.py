@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ..compiling import can_compile
+from ..compiling import check_compiler
 from ..errors import UsageError
 from ..locating import Located
 from ..networks import SpikingNet
@@ -44,8 +44,8 @@ def fold_for(device: torch.device, network: SpikingNet, size: tuple[int, int], c
     """
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision}: torch computes in {' or '.join(PRECISIONS)} here")
-    if compile and not can_compile(device.type):
-        raise UsageError("torch.compile needs a C++ compiler, g++ or clang++, and finds none: install one, or do without compiling")
+    if compile:
+        check_compiler(device.type)
     try:
         return fold(network, size, compile, precision == "int8")
     except ValueError as error:

@@ -206,6 +206,11 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None, "epochs": epochs,
         "time steps": over_epochs("time_steps", "T = {}"), "image size": over_epochs("resolution", "{0} x {0}"), "optimizer": optimizer,
         "step size": over_epochs("lr", "{:g}"), "batch size": over_epochs("batch_size"), "augmentation": over_epochs("augment"),
+        "initialisation": {"standardised": "E-I Init, then each cell's current at mean 0, variance 1", "default": "torch's own"}.get(
+            facts.get("init", "")),
+        "homeostasis, rate": facts.get("homeostasis"), "inhibitory cells' relative step": facts.get("inhibitory"),
+        "schedule of the step size": facts.get("schedule"), "surrogate's slope": over_epochs("alpha"),
+        "largest norm of the gradient": facts.get("clip_grad"),
         "MixUp, alpha": facts.get("mixup"), "CutMix, alpha": facts.get("cutmix"), "averaged weights, decay": facts.get("ema"),
         "weight decay": facts.get("weight_decay"), "label smoothing": facts.get("label_smoothing"),
         "seed": facts.get("seed"), "arithmetic": facts.get("precision"),

@@ -101,7 +101,8 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         save_network(beside, state, config)
         _records(run, beside, environment, history, recipe)
         row = Weights(model, tag, facts["top1"], _obtained(facts, model), LICENSE, folder=config.name, sha256=sha256(beside / WEIGHTS),
-                      size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts), time_steps=time_steps or 0)
+                      size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts),
+                      time_steps=steps if (steps := config.options["time_steps"]) != model.options["time_steps"] else 0)
         card.write(beside, config, row)
         beside.chmod(0o755)
         _put(beside, hub / config.name)
@@ -184,21 +185,26 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "top1_best": scores.get("best", {}).get("top1"), "top1_last": scores.get("last", {}).get("top1"),
         "valid_top1": epoch and epoch["valid_top1"], "valid_top1_last": history[-1]["valid_top1"],
         "validation": f"{held_out:,} training images held out" if held_out else TEST_SET,
-        "recipe": recipe_name(recipe), "recipe_sha256": recipe.sha256, "about": recipe.about, "optimizer": recipe.optimizer,
-        "deflate_epochs": recipe.deflate_epochs or None,
+        "recipe": recipe_name(recipe), "recipe_sha256": recipe.sha256, **_said(recipe),
         "trained_time_steps": epoch and int(epoch["time_steps"]),
         "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
         "stopped_at": recipe.stop_at if any(recipe.reached(row["valid_top1"]) for row in comparable) else None,
-        "time_steps": recipe.time_steps, "resolution": recipe.resolution or None, "batch_size": recipe.batch_size,
-        "lr": recipe.lr, "seed": recipe.seed,
-        "augment": recipe.augment, "mixup": recipe.mixup or None, "cutmix": recipe.cutmix or None, "ema": recipe.ema or None,
-        "weight_decay": recipe.weight_decay or None, "label_smoothing": recipe.label_smoothing, "precision": recipe.precision,
         "train_images": environment.get("train_images"), "held_out": held_out,
         "training_seconds": round(sum(row["seconds"] for row in history)),
         "device": environment.get("device_name"), "threads": environment.get("threads") if environment.get("device") == "cpu" else None,
         "commit": environment.get("commit"), "torch": environment.get("torch"), "stored_as": "float16",
     }
     return {key: value for key, value in facts.items() if value is not None and value != ""}
+
+
+def _said(recipe: Recipe) -> dict:
+    """The recipe's keys, but for those that are as good as not there, and those that the facts have in other words."""
+    from ..training.recipe import SAYS
+
+    named = ("model", "dataset", "holdout", "epochs", "weights", *SAYS)
+    always = ("about", "optimizer", "time_steps", "batch_size", "lr", "seed", "augment", "label_smoothing", "weight_decay", "precision")
+    return {key: value for key, value in recipe.model_dump().items()
+            if key in always or (key not in named and (value or value is False) and value != type(recipe).model_fields[key].default)}
 
 
 def recipe_name(recipe: Recipe) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..catalog import MODELS
-from ..compiling import can_compile
+from ..compiling import can_compile, check_compiler
 from ..config import Config
 from ..errors import ZooError
 from ..machine import peak_memory
@@ -88,6 +88,8 @@ class Training:
         if compile is None:
             fused = Graphs.possible(self.world) and fused_throughout(recipe, self.device)
             compile = can_compile(self.device.type) and not fused
+        elif compile:
+            check_compiler(self.device.type)
         deflated = self.schedule.iterations(recipe.deflate_epochs)
         self.iteration = Iteration(recipe, self.model, self.world, deflated, compile)
         if self.world.first:
@@ -223,6 +225,7 @@ class Training:
 
     def evaluate(self, each=lambda done: None) -> Scores:
         """Scores of the judged network on the validation images."""
+        self.world.share(self.judged.buffers())  # BatchNorm's statistics are each process's own; those of the first are saved
         with self.iteration.autocast():
             return validate(self.judged, self.valid, self.side, world=self.world, each=each)
 

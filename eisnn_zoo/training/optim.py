@@ -57,7 +57,7 @@ class EIMuon(torch.optim.Optimizer):
             of W_IE moves all cells of a layer together; where it is small, W_EE, which tells cells apart, can take larger ones.
             g_I, a divisor, can reach 0 in a thousand steps of full size, and with it its layer is silent for good.
         momentum: of Muon; betas: of Adam.
-        weight_decay: the weights shrink by ``lr`` times this in every step.
+        weight_decay: the weights shrink by this times the size of their relative step, in every step.
         deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
     """
 
@@ -90,7 +90,7 @@ class EIMuon(torch.optim.Optimizer):
             torch._foreach_add_([s["step"] for s in states], 1)
             directions, factors = (self._muon if group["muon"] else self._adam)([p.grad for p in params], states, group)
             if group["weight_decay"]:
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_mul_(params, 1 - group["lr"] * group["scale"] * group["weight_decay"])
             sizes = torch.stack([s["rms0"] for s in states]) * (group["lr"] * group["scale"]) * factors
             for direction, size in zip(directions, sizes):
                 direction.mul_(size)

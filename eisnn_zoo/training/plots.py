@@ -14,7 +14,7 @@ def curves(history: list[dict], path: Path, paper: float | None = None) -> None:
     """Loss and accuracy by epoch; paper: the figure to reproduce, as a line."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("cross-entropy", "top-1 accuracy, %")):
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("loss (validation: plain cross-entropy)", "top-1 accuracy, %")):
         axes.plot(epochs, [row[f"train_{key}"] for row in history], label="training", color="#8c9fb1")
         axes.plot(epochs, [row[f"valid_{key}"] for row in history], label="validation", color="#b5303a")
         axes.set_xlabel("epoch")

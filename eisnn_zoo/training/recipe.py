@@ -50,14 +50,14 @@ class Recipe(BaseModel):
     optimizer: Literal["sgd", "muon"] = Field("sgd", description="with Dale's law in its step; muon: steps relative to a parameter's size")
     lr: Rate | dict[int, Rate] = Field(1e-3, description="peak of the step size; several are cycles, each with its own warm-up and decay")
     schedule: Literal["cosine", "linear", "flat"] = Field("cosine", description="step size after the warm-up, an iteration at a time")
-    adaptive: float = Field(0.125, gt=0, description="of muon: the gains' and biases' relative step as a part of the weights'")
+    adaptive: float = Field(0.125, gt=0, description="of muon: relative step of W_EI, gains and biases, as a part of the weights'")
     inhibitory: float = Field(1.0, gt=0, description="of muon: the inhibitory cells' (W_IE, g_I) relative steps as a part of the others'")
     homeostasis: float = Field(0.0, ge=0, le=1, description="rate at which biases hold the mean currents of cells; 0: they only learn")
     deflate_epochs: float = Field(0.0, ge=0, description="of muon: first epochs without the drive common to a layer's neurons")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs, or a part of one, in which the step size rises")
     warmup_lr: float = Field(1e-7, ge=0, description="step size of the first iteration of a warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, and of muon's weights")
-    weight_decay: float = Field(5e-4, ge=0, description="in the gradient (sgd), or of the weights by lr times this (muon)")
+    weight_decay: float = Field(5e-4, ge=0, description="in the gradient (sgd), or of the weights by this times their relative step (muon)")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="part of the target that is spread over all classes")
     clip_grad: float = Field(0.0, ge=0, description="largest norm of the whole gradient; 0: any")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights, which are then evaluated; 0: none")
@@ -112,15 +112,16 @@ class Recipe(BaseModel):
         for key in ("mixup", "cutmix"):
             if events and getattr(self, key):
                 raise AtKey(key, f"it mixes pictures, and {self.dataset} holds events")
-        least = SMALLEST[model.family]
+        least, own = SMALLEST[model.family], dataset.size if dataset else model.input_size[1]
         if self.resolution and events:
             raise AtKey("resolution", f"{self.dataset} has the size of its sensor")
         if model.family == "mlp" and isinstance(self.resolution, dict):
             raise AtKey("resolution", "an MLP takes images of one size: give one number")
-        if any(side != 0 and side < least for side in _values(self.resolution)):
-            raise AtKey("resolution", f"a side from {least} pixels, or {{epoch: side}}")
-        if self.deflate_epochs and self.optimizer != "muon":
-            raise AtKey("deflate_epochs", "only muon orthogonalises: set optimizer to muon")
+        if any((side or own) < least for side in _values(self.resolution)):
+            raise AtKey("resolution", f"{model.name} takes a side from {least} pixels, or {{epoch: side}}")
+        for key in ("deflate_epochs", "adaptive", "inhibitory"):
+            if self.optimizer != "muon" and self._says(key):
+                raise AtKey(key, "only muon has that: set optimizer to muon")
         if self.warmup_epochs >= self.epochs:
             raise AtKey("warmup_epochs", f"the warm-up must end before the last of {self.epochs} epochs")
         shortest = min(end - start for start, end, _ in self.cycles)
@@ -130,18 +131,19 @@ class Recipe(BaseModel):
             size, parts = self.at("batch_size", epoch), self.at("accumulate", epoch)
             if parts > size:
                 raise AtKey("accumulate", f"a batch of {size} has no {parts} parts")
-        if self.homeostasis and (self.weights or self.model.startswith("bn_")):
-            raise AtKey("homeostasis", "it is for networks that begin with E-I Init, and this one starts from weights" if self.weights else
-                        f"{self.model} has BatchNorm")
-        if self.init == "standardised" and (self.weights or self.model.startswith("bn_")):
-            raise AtKey("init", "a network that starts from weights keeps its gains and biases" if self.weights else
-                        f"{self.model} has BatchNorm, which does that at every step")
+        for key in ("init", "homeostasis", "ei_ratio", "inhibitory", "stabilisation", "scale_w_ei_gradient"):
+            if model.kind == "bn" and self._says(key):
+                raise AtKey(key, f"{self.model} has BatchNorm in place of inhibitory cells, and nothing of that")
+        for key in ("init", "homeostasis", "ei_ratio"):
+            if self.weights and self._says(key):
+                raise AtKey(key, "it belongs to a network's beginning, and this one starts from weights")
         if self.freeze and not self.weights:
             raise AtKey("freeze", "only a network that starts from weights can be frozen: set weights")
-        if self.ei_ratio and (self.weights or self.model.startswith("bn_")):
-            raise AtKey("ei_ratio", "the weights it starts from have their own" if self.weights else
-                         f"{self.model} has no inhibitory cells")
         return self
+
+    def _says(self, key: str) -> bool:
+        """Whether a key has another value than where nothing is said."""
+        return getattr(self, key) != type(self).model_fields[key].default
 
     @property
     def cycles(self) -> list[tuple[int, int, float]]:
@@ -185,9 +187,11 @@ class Recipe(BaseModel):
     @property
     def paper(self) -> tuple[float | None, str]:
         """The figure to reproduce, in % top-1, and where it stands."""
-        released = MODELS[self.model].released_top1
-        if self.paper_top1 is None and released is not None and not self.ablates and self.dataset != FOLDER:
-            return released, "released checkpoint, best epoch on the test set"
+        model, last = MODELS[self.model], self.epochs - 1
+        same = (model.dataset and self.dataset == model.dataset.name and self.final_steps == model.options["time_steps"]
+                and self.at("resolution", last) in (0, model.dataset.size) and not self.ablates)
+        if self.paper_top1 is None and model.released_top1 is not None and same:
+            return model.released_top1, "released checkpoint, best epoch on the test set"
         return self.paper_top1, self.paper_source
 
     def departs(self, begun: Recipe, epochs: int) -> str:

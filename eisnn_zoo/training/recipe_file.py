@@ -24,6 +24,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError(f"line {key.start_mark.line + 1}: a key must be a word or a number")
             if key.value in seen:
                 raise RecipeError(f"line {key.start_mark.line + 1}: key {key.value!r} stands there twice")
             seen.add(str(key.value))

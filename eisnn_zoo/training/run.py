@@ -60,10 +60,12 @@ class Run:
                 raise UsageError(f"{self.folder} began with {before[key]} {what} images and the data has {environment[key]}: go on with "
                                  "the data it began with, or choose another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
-        names = ".recipe.yaml.* .metrics.csv.* .curves.png.* .checkpoint.safetensors.* .config.json.* .model.safetensors.* .tmp??????"
-        for name in names.split():  # of a process that was killed in a write: ours, and safetensors' own
-            for leftover in (*self.folder.glob(name), *self.folder.glob(f"*/{name}")):
-                leftover.unlink(missing_ok=True)
+        names = (".recipe.yaml.* .environment.json.* .metrics.csv.* .curves.png.* .checkpoint.safetensors.* .config.json.* "
+                 ".model.safetensors.* .tmp??????")
+        for folder in (self.folder, self.folder / "best", self.folder / "last"):
+            for name in names.split():  # of a process that was killed in a write: ours, and safetensors' own
+                for leftover in folder.glob(name):
+                    leftover.unlink(missing_ok=True)
         write_atomic(self.folder / "recipe.yaml", recipe.dump())
         if not self.checkpoint.exists():
             environment = {"run_id": uuid.uuid4().hex, **environment}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,12 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """All processes take those of the first, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
         if self.size > 1:
