@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 TABLE, PICTURE, PAGE = ROOT / "results" / "currents.csv", HERE / "homeostasis.png", HERE / "training.md"
 RUNS = {"E-I": (ROOT / "hub" / "ei_vgg8_cifar10.zoo" / "metrics.csv", GREY),
-        "E-I with homeostasis": (ROOT / "results" / "homeostasis.csv", EXCITATION),
+        "E-I with homeostasis": (ROOT / "hub" / "ei_vgg8_cifar10.homeostasis" / "metrics.csv", EXCITATION),
         "BatchNorm": (ROOT / "hub" / "bn_vgg8_cifar10.zoo" / "metrics.csv", INHIBITION)}
 HELD_OUT = {"model": "ei_vgg8_cifar10", "holdout": 5000}
 EPOCHS = (1, 2, 3, 5, 10, 20, 30, 36, 42)

@@ -99,8 +99,8 @@ def put_row(row: Weights, path: Path) -> None:
 
 @functools.cache
 def list_weights() -> tuple[Weights, ...]:
-    """All weights, ours first; every name's rows in the order in which a name without a tag tries them."""
-    ours = read_table(table_path())
+    """All weights, ours first, the most accurate before others: a name without a tag tries its rows in this order."""
+    ours = sorted(read_table(table_path()), key=lambda w: -w.top1)
     released = [Weights(model, "paper", model.released_top1, "the authors' released checkpoint: best epoch on the test set",
                         "see the authors' repository", repo=RELEASE_REPO, file=f"{model.release_folder}/{WEIGHTS}")
                 for model in MODELS.values() if model.released_top1 is not None]

@@ -112,7 +112,7 @@ def create_model(name: str, pretrained: bool = False, **options) -> SpikingNet:
     Args:
         name: ``ei_vgg8_cifar10``, with or without a tag, or anything :func:`locate` takes.
         pretrained: load weights. A tag, an address or a path always does. A name without a tag takes weights that are here
-            before weights on the Hub, and logs which.
+            before weights on the Hub, the most accurate first, and logs which.
         options: of :class:`~eisnn_zoo.networks.SpikingNet`; they override what the name or configuration fixes.
 
     Raises:
