@@ -146,12 +146,15 @@ def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):
     (["train", "ei_mlp2_mnist", "--data", "nowhere"], 1, "there is no folder nowhere"),
     (["train", "ei_mlp2_mnist", "--data", ".", "--set", "lr"], 2, "--set lr: write key=value"),
     (["train", "ei_mlp2_mnist", "--data", ".", "--device", "tpu9"], 2, "--device tpu9"),
+    (["train", "ei_mlp2_mnist", "--data", ".", "--output", __file__], 2, "is a file: name a folder"),
+    (["train", "ei_mlp2_mnist", "--data", ".", "--device", "cpu", "--compile"], 2, "needs the C++ compiler no-such-compiler"),
     (["reproduce", "ei_vgg8_cifar10", "--data", "."], 1, "holds no CIFAR-10: unpack"),
     (["finetune", "--model", "ei_mlp2_mnist", "--data", "."], 2, "has no trained weights"),
     (["eval", "ei_mlp2_mnist", "--data", "."], 2, "has no trained weights"),
 ])
 def test_mistakes_are_one_sentence(cli, tmp_path, monkeypatch, arguments, code, said):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXX", "no-such-compiler")
     got, out, err = cli(*arguments)
     assert (got, out) == (code, "") and said in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -69,13 +69,15 @@ class Training:
         ZooError: data, run folder or checkpoint that cannot be used; see the modules of the parts.
     """
 
-    def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool | None = True,
+    def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool | None = None,
                  report_to: Sequence[str] = ()):
         report.check_trackers(report_to)
         keep_memory()
         strict_arithmetic()
         self.run, self.world = Run(output), World.join(device)
         self.device = self.world.device
+        if compile:
+            check_compiler(self.device.type)
         self.recipe = recipe = self._decide_precision(recipe)
         self.data = load_data(recipe, data)
         self.train, self.valid = self.data.train.to(self.device), self.data.valid.to(self.device)
@@ -88,8 +90,6 @@ class Training:
         if compile is None:
             fused = Graphs.possible(self.world) and fused_throughout(recipe, self.device)
             compile = can_compile(self.device.type) and not fused
-        elif compile:
-            check_compiler(self.device.type)
         deflated = self.schedule.iterations(recipe.deflate_epochs)
         self.iteration = Iteration(recipe, self.model, self.world, deflated, compile)
         if self.world.first:
