@@ -78,7 +78,7 @@ def draw(rows: list[dict]) -> None:
         axes.plot(values, [i] * len(values), "o", color=colour, ms=5)
     axes.axvspan(min(base), max(base), color="#222222", alpha=0.08, lw=0)
     axes.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=8)
-    axes.set_xlabel("top-1 on images held out, %; a dot is a run, the band the runs of the baseline")
+    axes.set_xlabel("top-1 on images held out, %\na dot is a run, the band the runs of the baseline")
     axes.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
