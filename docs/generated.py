@@ -24,8 +24,7 @@ def write_between(page: Path, name: str, body: str) -> None:
 
 def add_rows(table: Path, key: str, new: list[dict]) -> list[dict]:
     """Adds rows to a CSV file, in place of those that have the same key; all of its rows. What is measured again keeps its place."""
-    with table.open() as f:
-        before = list(csv.DictReader(f))
+    before = list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
     places = list(dict.fromkeys(row[key] for row in before + new))
     replaced = {row[key] for row in new}
     rows = sorted([row for row in before if row[key] not in replaced] + new, key=lambda row: places.index(row[key]))

@@ -75,9 +75,9 @@ def page() -> str:
              "|---:|---:|" + "---:|" * 2 * len(RUNS)]
     histories = [{int(row["epoch"]): row for row in history(run)} for run in RUNS]
     for epoch in EPOCHS:
-        rows = [run.get(epoch) for run in histories]
-        time_steps, = {row["time_steps"] for row in rows if row}  # all of them by the same schedule
-        shown = (f"{float(row['train_top1']):.1f} | {float(row['valid_top1']):.1f}" if row else "not trained | " for row in rows)
+        rows = [run[epoch] for run in histories]
+        time_steps, = {row["time_steps"] for row in rows}  # all of them by the same schedule
+        shown = (f"{float(row['train_top1']):.1f} | {float(row['valid_top1']):.1f}" for row in rows)
         lines.append(f"| {epoch} | {time_steps} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
