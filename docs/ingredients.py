@@ -1,6 +1,6 @@
 """What each ingredient of a recipe is worth: adds runs to results/ingredients.csv, and writes the table and the picture of training.md.
 
-    python docs/ingredients.py --baseline runs/base runs/base_seed1 runs/no_smoothing ...
+    python docs/ingredients.py --baseline runs/base runs/base runs/base_seed1 runs/no_smoothing ...
     python docs/ingredients.py                       # the table and the picture again, from the CSV alone
 
 A run is named by the keys of its recipe that differ from the baseline's; runs that differ in the seed alone are one row. How the
@@ -87,13 +87,13 @@ def draw(rows: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--baseline", type=Path, help="run whose recipe the others are compared with")
+    parser.add_argument("--baseline", type=Path, help="run whose recipe the others are compared with; counts if among them")
     parser.add_argument("runs", type=Path, nargs="*")
     arguments = parser.parse_args()
     rows = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
     if arguments.baseline:
         baseline = Run.existing(arguments.baseline).recipe
-        new = [measured(folder, baseline) for folder in (arguments.baseline, *arguments.runs)]
+        new = [measured(folder, baseline) for folder in arguments.runs]
         hashes = {row["recipe_sha256"] for row in new}
         rows = [row for row in rows if row["recipe_sha256"] not in hashes] + new
         write_atomic(TABLE, to_csv(rows))

@@ -23,7 +23,7 @@ def check_compiler(device: str) -> None:
     """Raises UsageError where torch.compile cannot work."""
     if not can_compile(device):
         raise UsageError(f"torch.compile needs the C++ compiler {compiler()}, which is not there: install it, name another in CXX, or do "
-                         "without compiling")
+                         "without (in training: --no-compile)")
 
 
 def compiler() -> str:

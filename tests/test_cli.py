@@ -77,3 +77,13 @@ def test_no_command_shows_the_help(cli):
 def test_label_lists_fit_their_datasets():
     for dataset in DATASETS.values():
         assert len(dataset.label_names) == len(set(dataset.label_names)) == dataset.num_classes
+
+
+def test_an_extra_that_holds_another_one_asks_for_both(monkeypatch):
+    from eisnn_zoo.cli import output
+    from eisnn_zoo.errors import ZooError
+
+    monkeypatch.setattr(output, "version", lambda name: "0.1")
+    with pytest.raises(ZooError) as refused:
+        output.need("analysis")
+    assert all(name in str(refused.value) for name in ("jinja2", "pydantic", "pyyaml", "matplotlib"))

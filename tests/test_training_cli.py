@@ -66,6 +66,17 @@ def test_train_then_resume_then_eval(cli, data, trained, tmp_path):
         assert min(picture.size) > 300
 
 
+def test_a_compiled_run_goes_on_where_no_compiler_is(cli, trained, monkeypatch):
+    environment = json.loads((trained / "environment.json").read_text())
+    (trained / "environment.json").write_text(json.dumps({**environment, "compile": True}))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    longer = ("--set", "epochs=3", "--set", "lr={0: 2e-3, 2: 1e-3}")
+    code, _, err = cli("train", "--resume", trained, *longer)
+    assert code == 2 and err.count("\n") == 1 and "no-such-compiler" in err and "--no-compile" in err
+    code, _, err = cli("train", "--resume", trained, *longer, "--no-compile")
+    assert code == 0 and "this run began compiled and goes on otherwise" in err and "epoch   3" in err
+
+
 def test_another_ratio_of_cells_trains_and_loads(cli, data, tmp_path):
     run = tmp_path / "run"
     assert cli("train", "ei_mlp2_mnist", "--data", data, "--output", run, "--no-compile", *QUICK, "--set", "ei_ratio=10")[0] == 0
@@ -141,7 +152,7 @@ def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):
     (["train", "ei_vgg8_cifar10"], 2, "name a recipe and its data"),
     (["train", "ei_mlp2_mnist", "--resume", "x"], 2, "--resume takes everything from the run"),
     (["train", "--resume", "x", "--report-to", "wandb"], 2, "--resume takes everything from the run"),
-    (["train", "--resume", "x", "--no-compile"], 2, "--resume takes everything from the run"),
+    (["train", "--resume", "nowhere", "--no-compile"], 2, "nowhere is no run"),
     (["train", "--resume", "nowhere"], 2, "nowhere is no run"),
     (["train", "ei_mlp2_mnist", "--data", "nowhere"], 1, "there is no folder nowhere"),
     (["train", "ei_mlp2_mnist", "--data", ".", "--set", "lr"], 2, "--set lr: write key=value"),

@@ -6,8 +6,9 @@ import codecs
 import json
 import os
 import sys
+from collections.abc import Iterator
 from enum import Enum
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TextIO
 
@@ -44,14 +45,32 @@ def is_terminal(stream) -> bool:
     return hasattr(stream, "isatty") and stream.isatty()
 
 
-EXTRAS = {"train": ("pydantic", "yaml", "matplotlib"), "analysis": ("matplotlib", "jinja2", "pydantic", "yaml"),
-          "demo": ("gradio", "matplotlib")}
-
-
 def need(extra: str, what: str = "this command") -> None:
-    """Raises ZooError where a module of the package's extra is not installed."""
-    if missing := [module for module in EXTRAS[extra] if find_spec(module) is None]:
-        raise ZooError(f"{what} needs {', '.join(missing).replace('yaml', 'pyyaml')}: pip install 'eisnn-zoo[{extra}]'")
+    """Raises ZooError where a distribution of the package's extra is not installed, or is too old for it."""
+    if missing := list(_missing(extra)):
+        raise ZooError(f"{what} needs {', '.join(missing)}: pip install 'eisnn-zoo[{extra}]'")
+
+
+def _missing(extra: str) -> Iterator[str]:
+    """By what the installed package says of itself, so that pyproject.toml alone says what an extra holds."""
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = requires("eisnn-zoo") or []
+    except PackageNotFoundError:  # run from a source tree: nothing says what is needed
+        return
+    for needed in map(Requirement, requirements):
+        if needed.marker is None or not needed.marker.evaluate({"extra": extra}):
+            continue
+        if needed.name == "eisnn-zoo":
+            for other in needed.extras:
+                yield from _missing(other)
+            continue
+        try:
+            if not needed.specifier.contains(installed := version(needed.name), prereleases=True):
+                yield f"{needed.name}{needed.specifier} (here is {installed})"
+        except PackageNotFoundError:
+            yield needed.name
 
 
 def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:

@@ -89,9 +89,9 @@ def train(
     need("train")
     moments = record_at or ("auto" if record else None)
     if resume is not None:
-        if recipe or output or report_to or compile is not None:
-            raise UsageError("--resume takes everything from the run: leave out RECIPE, --output, --report-to and --compile")
-        _resume(resume, data, device, save_every, moments, _settings(set_))
+        if recipe or output or report_to:
+            raise UsageError("--resume takes everything from the run: leave out RECIPE, --output and --report-to")
+        _resume(resume, data, device, compile, save_every, moments, _settings(set_))
         return
     if recipe is None or data is None:
         raise UsageError("name a recipe and its data: eisnn-zoo train ei_vgg8_cifar10 --data FOLDER")
@@ -244,7 +244,8 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     return training
 
 
-def _resume(folder: Path, data: Path | None, device: str, save_every: float, record_at: str | None, settings: dict[str, str]) -> None:
+def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, save_every: float, record_at: str | None,
+            settings: dict[str, str]) -> None:
     import torch
 
     from ..training.recipe_file import load_recipe
@@ -254,11 +255,13 @@ def _resume(folder: Path, data: Path | None, device: str, save_every: float, rec
     try:
         where = data or Path(begun["data"])
         device = begun["device"] if device == "auto" else device
-        compile, report_to = begun["compile"], begun["report_to"]
+        compiled, report_to = begun["compile"], begun["report_to"]
     except KeyError as error:
         raise ZooError(f"{folder / 'environment.json'} lacks {error}: this run cannot be gone on with") from error
     if begun.get("threads") not in (None, torch.get_num_threads()):
         note(f"this run began with {begun['threads']} threads and goes on with {torch.get_num_threads()}: sums are rounded in "
              f"another order (OMP_NUM_THREADS={begun['threads']} keeps it exact)")
+    if compile not in (None, compiled):
+        note(f"this run began {'compiled' if compiled else 'without compiling'} and goes on otherwise: sums are rounded in another order")
     recipe = load_recipe(folder / "recipe.yaml", settings)  # set on the way: what lies ahead may change
-    _fit(recipe, where, folder, device, compile, report_to, save_every, record_at)
+    _fit(recipe, where, folder, device, compiled if compile is None else compile, report_to, save_every, record_at)
