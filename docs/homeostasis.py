@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from generated import add_rows, write_between
 
+from eisnn_zoo.ei import EILayer
 from eisnn_zoo.figures import EXCITATION, GREY, INHIBITION, INK, label, layer_axis, legend, new, percent, to_png
 from eisnn_zoo.files import write_atomic
 from eisnn_zoo.locating import locate
@@ -37,17 +38,21 @@ SILENT = 0.005  # a cell that fires in fewer of its places and images
 
 
 def cells(title: str, model: SpikingNet, x: torch.Tensor) -> list[dict]:
-    """A row for every layer of neurons: the mean currents of its cells, and how near to their thresholds they work."""
+    """A row for every layer of neurons: the mean currents of its cells, how near to their thresholds they work, and what least inhibition
+    a cell has kept: the sum of its W_EI, 1 at E-I Init."""
     rows: list[dict] = []
+    layers = [layer for layer in model.modules() if isinstance(layer, EILayer)]
 
     def look(lif: LIF, args: tuple, spikes: torch.Tensor) -> None:
         current = args[0][0].float().transpose(0, 1).flatten(1)  # [cells, samples] of the first step
         mean, rate = current.mean(1), spikes[0].float().transpose(0, 1).flatten(1).mean(1)
         slope = SURROGATES[lif.surrogate](current - lif.threshold, lif.alpha).mean()
         steepest = SURROGATES[lif.surrogate](torch.zeros(()), lif.alpha)
+        deviation = current.std(1)
+        least = layers[len(rows)].ei.weight.flatten(1).sum(1).min() if layers else ""
         rows.append({"network": title, "layer": len(rows) + 1, "mean": mean.mean(), "spread": mean.std(),
-                     "deviation": current.std(1).median(), "rate": rate.mean(), "silent": (rate < SILENT).float().mean(),
-                     "slope": slope / steepest})
+                     "deviation": deviation.median(), "largest_deviation": deviation.max(), "rate": rate.mean(),
+                     "silent": (rate < SILENT).float().mean(), "slope": slope / steepest, "least_inhibition": least})
 
     model.eval().time_steps = 1
     hooks = [lif.register_forward_hook(look) for lif in model.modules() if isinstance(lif, LIF)]

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
 import urllib.error
 import urllib.parse
@@ -223,8 +224,12 @@ def test_another_host_is_said(cli, monkeypatch):
         def close(self, verbose):
             launched["closed"] = True
 
-    def interrupted(_event):
-        raise KeyboardInterrupt
+    wait = threading.Event.wait
+
+    def interrupted(event, timeout=None):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return wait(event, timeout)
 
     monkeypatch.setattr(demo, "build", lambda first: Page())
     monkeypatch.setattr("threading.Event.wait", interrupted)

@@ -88,6 +88,23 @@ def test_first_steps_are_relative_to_the_initial_size():
         assert step.item() == pytest.approx(share * (1 if name == "b_e" else size.item()), rel=0.15), name
 
 
+@pytest.mark.parametrize("least", [0.0, 0.25])
+def test_a_cell_keeps_its_inhibition(least):
+    """Pushed down for long, W_EI ends at its least part of what it was before the first step, across a stop as well."""
+    torch.manual_seed(2)
+    layer = nn.Sequential(EILinear(12, 8))
+    start = layer[0].ei.weight.detach().square().mean().sqrt()
+    optimizer = EIMuon(layer, lr=0.2, least_inhibition=least)
+    for step in range(60):
+        if step == 30:
+            state, optimizer = optimizer.state_dict(), EIMuon(layer, lr=0.2, least_inhibition=least)
+            optimizer.load_state_dict(state)
+        for name, p in layer.named_parameters():
+            p.grad = torch.ones_like(p) if name.endswith("ei.weight") else torch.zeros_like(p)
+        optimizer.step()
+    torch.testing.assert_close(layer[0].ei.weight.detach(), torch.full((8, 2), least * start.item()))
+
+
 @pytest.mark.parametrize("make", [lambda m: EIMuon(m, lr=0.3), lambda m: ProjectedSGD(m, lr=1.0, momentum=0.9, weight_decay=0.1)])
 def test_dales_law_holds_after_every_step(make):
     torch.manual_seed(3)

@@ -223,11 +223,15 @@ def test_overflow_names_iteration_layer_and_checkpoint(data, tmp_path):
     assert Training(recipe(), data, tmp_path / "run", compile=False).step == 5
 
 
-def test_overflow_of_a_gradient_is_found_before_the_step(data, tmp_path):
+@pytest.mark.parametrize("value, said", [
+    (float("nan"), r"gradient overflowed first in stages\.0\.layers\.0\.current\.b_e"),
+    (1e30, r"all currents and gradients are finite, the largest gradient is stages\.0\.layers\.0\.current\.b_e's, 1e\+30"),
+])
+def test_overflow_of_a_gradient_is_found_before_the_step(data, tmp_path, value, said):
     training = Training(recipe(epochs=1), data, tmp_path / "run", compile=False)
     before = {k: v.clone() for k, v in training.model.state_dict().items()}
-    training.model.stages[0].layers[0].current.b_e.register_hook(lambda grad: grad * float("nan"))
-    with pytest.raises(Diverged, match=r"gradient overflowed first in stages\.0\.layers\.0\.current\.b_e; nothing was saved yet"):
+    training.model.stages[0].layers[0].current.b_e.register_hook(lambda grad: torch.full_like(grad, value))
+    with pytest.raises(Diverged, match=said + "; nothing was saved yet"):
         training.fit()
     assert all(torch.equal(v, before[k]) for k, v in training.model.state_dict().items())
 

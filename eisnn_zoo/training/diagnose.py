@@ -27,5 +27,12 @@ def first_overflow(model: SpikingNet, x: Tensor) -> str:
             hook.remove()
     if broken:
         return f"the current of layer {broken[0]} overflowed first"
-    last = [name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
-    return f"all currents are finite, the gradient overflowed first in {last[-1]}" if last else "no current overflowed"
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    last = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+    if last:
+        return f"all currents are finite, the gradient overflowed first in {last[-1]}"
+    if not gradients:
+        return "no current overflowed"
+    sizes = {name: gradient.abs().max().item() for name, gradient in gradients.items()}
+    largest = max(sizes, key=sizes.__getitem__)
+    return f"all currents and gradients are finite, the largest gradient is {largest}'s, {sizes[largest]:.2g}"

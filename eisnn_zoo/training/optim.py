@@ -56,14 +56,16 @@ class EIMuon(torch.optim.Optimizer):
         inhibitory: the inhibitory cells' (W_IE's, g_I's) step as a fraction of it. W_EI hardly leaves its uniform start, so that a step
             of W_IE moves all cells of a layer together; where it is small, W_EE, which tells cells apart, can take larger ones.
             g_I, a divisor, can reach 0 in a thousand steps of full size, and with it its layer is silent for good.
+        least_inhibition: W_EI stays at or above this part of its initial size. A cell whose W_EI may go to 0 can shed its inhibition,
+            and with it its divisor: its current then grows without bound, and at last the gradient's norm overflows.
         momentum: of Muon; betas: of Adam.
         weight_decay: the weights shrink by this times the size of their relative step, in every step.
         deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
     """
 
     def __init__(self, model: nn.Module, lr: float | Tensor = 8e-3, adaptive: float = 0.125, inhibitory: float = 1.0,
-                 momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10, weight_decay: float = 0.0,
-                 deflate: int = 0):
+                 least_inhibition: float = 0.0, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10,
+                 weight_decay: float = 0.0, deflate: int = 0):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = {n for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
         muon = {"muon": True, "weight_decay": weight_decay, "deflate": deflate}
@@ -75,7 +77,8 @@ class EIMuon(torch.optim.Optimizer):
         # capturable: torch then loads a step count to its parameter's device
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "capturable": True}
         super().__init__([g for g in groups if g["params"]], defaults)
-        self.model = model
+        self.model, self.least_inhibition = model, least_inhibition
+        self.w_ei = [p for n, p in named if n.endswith("ei.weight")]
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -96,6 +99,9 @@ class EIMuon(torch.optim.Optimizer):
                 direction.mul_(size)
             torch._foreach_sub_(params, directions)
         project(self.model)
+        for p in self.w_ei if self.least_inhibition else ():
+            if p.grad is not None:
+                p.clamp_(min=self.state[p]["rms0"] * self.least_inhibition)
         return loss
 
     def _state(self, p: Tensor, group: dict) -> dict:

@@ -52,6 +52,7 @@ class Recipe(BaseModel):
     schedule: Literal["cosine", "linear", "flat"] = Field("cosine", description="step size after the warm-up, an iteration at a time")
     adaptive: float = Field(0.125, gt=0, description="of muon: relative step of W_EI, gains and biases, as a part of the weights'")
     inhibitory: float = Field(1.0, gt=0, description="of muon: the inhibitory cells' (W_IE, g_I) relative steps as a part of the others'")
+    least_inhibition: float = Field(0.0, ge=0, le=1, description="of muon: W_EI stays at or above this part of its initial size")
     homeostasis: float = Field(0.0, ge=0, le=1, description="rate at which biases hold the mean currents of cells; 0: they only learn")
     deflate_epochs: float = Field(0.0, ge=0, description="of muon: first epochs without the drive common to a layer's neurons")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs, or a part of one, in which the step size rises")
@@ -119,7 +120,7 @@ class Recipe(BaseModel):
             raise AtKey("resolution", "an MLP takes images of one size: give one number")
         if any((side or own) < least for side in _values(self.resolution)):
             raise AtKey("resolution", f"{model.name} takes a side from {least} pixels, or {{epoch: side}}")
-        for key in ("deflate_epochs", "adaptive", "inhibitory"):
+        for key in ("deflate_epochs", "adaptive", "inhibitory", "least_inhibition"):
             if self.optimizer != "muon" and self._says(key):
                 raise AtKey(key, "only muon has that: set optimizer to muon")
         if self.warmup_epochs >= self.epochs:
@@ -131,7 +132,7 @@ class Recipe(BaseModel):
             size, parts = self.at("batch_size", epoch), self.at("accumulate", epoch)
             if parts > size:
                 raise AtKey("accumulate", f"a batch of {size} has no {parts} parts")
-        for key in ("init", "homeostasis", "ei_ratio", "inhibitory", "stabilisation", "scale_w_ei_gradient"):
+        for key in ("init", "homeostasis", "ei_ratio", "inhibitory", "least_inhibition", "stabilisation", "scale_w_ei_gradient"):
             if model.kind == "bn" and self._says(key):
                 raise AtKey(key, f"{self.model} has BatchNorm in place of inhibitory cells, and nothing of that")
         for key in ("init", "homeostasis", "ei_ratio"):
