@@ -83,7 +83,7 @@ def test_an_extra_that_holds_another_one_asks_for_both(monkeypatch):
     from eisnn_zoo.cli import output
     from eisnn_zoo.errors import ZooError
 
-    monkeypatch.setattr(output, "version", lambda name: "0.1")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.1")
     with pytest.raises(ZooError) as refused:
         output.need("analysis")
     assert all(name in str(refused.value) for name in ("jinja2", "pydantic", "pyyaml", "matplotlib"))

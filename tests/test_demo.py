@@ -197,20 +197,17 @@ def test_a_taken_port_and_a_foreign_address_are_one_sentence(cli):
 def test_without_gradio_the_command_says_what_to_install(cli, monkeypatch):
     from importlib.metadata import PackageNotFoundError, version
 
-    from eisnn_zoo.cli import output
-
     def without(name):
         if name == "gradio":
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(output, "version", without)
+    monkeypatch.setattr("importlib.metadata.version", without)
     code, out, err = cli("demo")
     assert (code, out) == (1, "") and err == "Error: this command needs gradio: pip install 'eisnn-zoo[demo]'\n"
-    monkeypatch.setattr(output, "version", lambda name: "5.0" if name == "gradio" else version(name))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "5.0" if name == "gradio" else version(name))
     code, out, err = cli("demo")
     assert (code, out) == (1, "") and "needs gradio<7,>=6.31 (here is 5.0): pip install 'eisnn-zoo[demo]'" in err
-
 
 
 def test_another_host_is_said(cli, monkeypatch):

@@ -152,7 +152,6 @@ def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):
     (["train", "ei_vgg8_cifar10"], 2, "name a recipe and its data"),
     (["train", "ei_mlp2_mnist", "--resume", "x"], 2, "--resume takes everything from the run"),
     (["train", "--resume", "x", "--report-to", "wandb"], 2, "--resume takes everything from the run"),
-    (["train", "--resume", "nowhere", "--no-compile"], 2, "nowhere is no run"),
     (["train", "--resume", "nowhere"], 2, "nowhere is no run"),
     (["train", "ei_mlp2_mnist", "--data", "nowhere"], 1, "there is no folder nowhere"),
     (["train", "ei_mlp2_mnist", "--data", ".", "--set", "lr"], 2, "--set lr: write key=value"),

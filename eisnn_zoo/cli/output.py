@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TextIO
 
@@ -53,11 +52,13 @@ def need(extra: str, what: str = "this command") -> None:
 
 def _missing(extra: str) -> Iterator[str]:
     """By what the installed package says of itself, so that pyproject.toml alone says what an extra holds."""
+    from importlib import metadata  # not at start-up: every command would wait for it
+
     from packaging.requirements import Requirement
 
     try:
-        requirements = requires("eisnn-zoo") or []
-    except PackageNotFoundError:  # run from a source tree: nothing says what is needed
+        requirements = metadata.requires("eisnn-zoo") or []
+    except metadata.PackageNotFoundError:  # run from a source tree: nothing says what is needed
         return
     for needed in map(Requirement, requirements):
         if needed.marker is None or not needed.marker.evaluate({"extra": extra}):
@@ -67,9 +68,9 @@ def _missing(extra: str) -> Iterator[str]:
                 yield from _missing(other)
             continue
         try:
-            if not needed.specifier.contains(installed := version(needed.name), prereleases=True):
+            if not needed.specifier.contains(installed := metadata.version(needed.name), prereleases=True):
                 yield f"{needed.name}{needed.specifier} (here is {installed})"
-        except PackageNotFoundError:
+        except metadata.PackageNotFoundError:
             yield needed.name
 
 

@@ -31,8 +31,5 @@ def first_overflow(model: SpikingNet, x: Tensor) -> str:
     last = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
     if last:
         return f"all currents are finite, the gradient overflowed first in {last[-1]}"
-    if not gradients:
-        return "no current overflowed"
-    sizes = {name: gradient.abs().max().item() for name, gradient in gradients.items()}
-    largest = max(sizes, key=sizes.__getitem__)
-    return f"all currents and gradients are finite, the largest gradient is {largest}'s, {sizes[largest]:.2g}"
+    size, largest = max((gradient.abs().max().item(), name) for name, gradient in gradients.items())
+    return f"all currents and gradients are finite, the largest gradient is {largest}'s, {size:.2g}"
