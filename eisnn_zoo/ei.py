@@ -151,6 +151,7 @@ class EILayer(EISynapses):
         self.g_i = nn.Parameter(torch.empty(self.n_i, device=device, dtype=dtype))
         self.g_e = nn.Parameter(torch.empty(n_e, device=device, dtype=dtype))
         self.b_e = nn.Parameter(torch.empty(n_e, device=device, dtype=dtype))
+        self.sums: Tensor | None = None  # [n_E + 1], of a trainer: every cell's current and their count, summed while the layer trains
         self.reset_parameters()
 
     def _set_constants(self, mean: float, square: float, variance: float) -> None:
@@ -171,7 +172,10 @@ class EILayer(EISynapses):
 
     def forward(self, x: Tensor) -> Tensor:
         net, i_div = self.drives(x)
-        return as_map(excitatory_current(net, i_div, self.g_e, self.b_e, self.stabilisation))
+        current = excitatory_current(net, i_div, self.g_e, self.b_e, self.stabilisation)
+        if self.sums is not None and self.training:
+            add_currents(self.sums, current)
+        return as_map(current)
 
     def currents(self, x: Tensor) -> dict[str, Tensor]:
         """Every current of the layer by the paper's name, each computed as the formula stands.
@@ -213,6 +217,14 @@ def excitatory_current(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, mod
     """g_E (I_EE - I_sub) / D(I_div) + b_E, in float32 under autocast; channels in the last axis."""
     net, i_div = full_precision(net), full_precision(i_div)
     return g_e * net / stabilise(i_div, mode) + b_e
+
+
+@torch.no_grad()
+def add_currents(sums: Tensor, current: Tensor) -> None:
+    """Adds the current of every cell, channels in the last axis, and their count to sums, ``[C + 1]``."""
+    rows = current.flatten(0, -2)
+    sums[:-1] += rows.sum(0)
+    sums[-1:] += rows.shape[0]
 
 
 class EIConv2d(EILayer):

@@ -53,6 +53,13 @@ def _tile(rows, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
 
 
 @triton.jit
+def _part(channels, CHANNELS: tl.constexpr):
+    """Where this program's sums over its rows belong, in one row of ``[programs, channels]``, and which of them exist."""
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    return tl.program_id(0).to(tl.int64) * channels + channel, channel < channels
+
+
+@triton.jit
 def _drives(net, i_div, smallest, t, row, channel, there, inside, rows, channels, stride, positions):
     """net and D at step t, float32."""
     at = t * rows + row
@@ -93,19 +100,27 @@ def _store(d_current, n, d, g, d_net, d_i_div, at, inside):
 
 
 @triton.jit
-def _forward_kernel(net, i_div, smallest, g_e, b_e, spikes, rows, channels, stride, positions, decay, threshold,
-                    T: tl.constexpr, HELD: tl.constexpr, HARD: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+def _forward_kernel(net, i_div, smallest, g_e, b_e, spikes, sums, rows, channels, stride, positions, decay, threshold,
+                    T: tl.constexpr, HELD: tl.constexpr, HARD: tl.constexpr, SUMMED: tl.constexpr, ROWS: tl.constexpr,
+                    CHANNELS: tl.constexpr):
     row, channel, there, inside = _tile(rows, channels, ROWS, CHANNELS)
     g = tl.load(g_e + channel, mask=channel < channels, other=0.0)
     b = tl.load(b_e + channel, mask=channel < channels, other=0.0)
     n, d = _drives(net, i_div, smallest, 0, row, channel, there, inside, rows, channels, stride, positions)
     u = tl.zeros([ROWS, CHANNELS], tl.float32)
+    summed = tl.zeros([ROWS, CHANNELS], tl.float32)
     for t in range(T):
         if not HELD:
             n, d = _drives(net, i_div, smallest, t, row, channel, there, inside, rows, channels, stride, positions)
-        u = _membrane(u, tl.div_rn(g * n, d) + b, decay, threshold, HARD)
+        current = tl.div_rn(g * n, d) + b
+        if SUMMED:
+            summed += tl.where(inside, current, 0.0)
+        u = _membrane(u, current, decay, threshold, HARD)
         fired = tl.where(u - threshold >= 0, 1.0, 0.0)
         tl.store(spikes + (t * rows + row) * channels + channel, fired.to(spikes.dtype.element_ty), mask=inside)
+    if SUMMED:
+        part, exists = _part(channels, CHANNELS)
+        tl.store(sums + part, tl.sum(summed, 0), mask=exists)
 
 
 @triton.jit
@@ -140,8 +155,7 @@ def _backward_kernel(net, i_div, smallest, g_e, b_e, d_spikes, d_net, d_i_div, d
     if HELD:
         gain_sum = _store(d_current, n, d, g, d_net, d_i_div, row * channels + channel, inside)
         bias_sum = d_current
-    part = tl.program_id(0).to(tl.int64) * channels + tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    exists = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS) < channels
+    part, exists = _part(channels, CHANNELS)
     tl.store(d_g + part, tl.sum(gain_sum, 0), mask=exists)
     tl.store(d_b + part, tl.sum(bias_sum, 0), mask=exists)
 
@@ -151,7 +165,7 @@ class _DivideAndFire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, lif: LIF, time_steps: int, held: bool,
-                positions: int, dtype: torch.dtype) -> Tensor:
+                positions: int, dtype: torch.dtype, sums: Tensor | None) -> Tensor:
         rows, channels = net.shape[0] // (1 if held else time_steps), net.shape[1]
         columns = min(triton.next_power_of_2(channels), 128)
         tile = {"ROWS": TILE // columns, "CHANNELS": columns}
@@ -159,11 +173,15 @@ class _DivideAndFire(torch.autograd.Function):
         slices, size = net.shape[0] // positions, positions * channels
         smallest = i_div.new_empty(slices, dtype=torch.float32)
         spikes = net.new_empty(time_steps * rows, channels, dtype=dtype)
+        parts = None if sums is None else g_e.new_empty(grid[0], channels)  # summed in one order, unlike atomic additions
         shape = (rows, channels, net.stride(0), positions)
         with on(net):
             _smallest_kernel[(slices,)](i_div, smallest, size, BLOCK=min(triton.next_power_of_2(size), 4096))
-            _forward_kernel[grid](net, i_div, smallest, g_e, b_e, spikes, *shape, 1 - 1 / lif.tau, lif.threshold,
-                                  T=time_steps, HELD=held, HARD=lif.reset == "hard", **tile, **EXACT)
+            _forward_kernel[grid](net, i_div, smallest, g_e, b_e, spikes, parts, *shape, 1 - 1 / lif.tau, lif.threshold,
+                                  T=time_steps, HELD=held, HARD=lif.reset == "hard", SUMMED=parts is not None, **tile, **EXACT)
+        if sums is not None:
+            sums[:-1] += parts.sum(0)
+            sums[-1:] += time_steps * rows
         ctx.save_for_backward(net, i_div, smallest, g_e, b_e)
         ctx.rest = lif, time_steps, held, shape, tile, grid
         return spikes
@@ -174,13 +192,13 @@ class _DivideAndFire(torch.autograd.Function):
         net, i_div, smallest, g_e, b_e = ctx.saved_tensors
         lif, time_steps, held, shape, tile, grid = ctx.rest
         d_net, d_i_div = (x.new_empty(x.shape) for x in (net, i_div))
-        parts = g_e.new_empty(2, grid[0], shape[1])  # summed in one order, unlike atomic additions
+        parts = g_e.new_empty(2, grid[0], shape[1])
         with on(net):
             _backward_kernel[grid](net, i_div, smallest, g_e, b_e, d_spikes.contiguous(), d_net, d_i_div, *parts, *shape,
                                    1 - 1 / lif.tau, lif.threshold, lif.alpha, T=time_steps, HELD=held,
                                    HARD=lif.reset == "hard", NAME=lif.surrogate, **tile, **EXACT)
         d_g, d_b = parts.sum(1)
-        return d_net, d_i_div, d_g, d_b, None, None, None, None, None
+        return d_net, d_i_div, d_g, d_b, None, None, None, None, None, None
 
 
 def on(x: Tensor):
@@ -188,13 +206,16 @@ def on(x: Tensor):
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
-def divide_and_fire(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, lif: LIF, steps_in: int, time_steps: int) -> Tensor:
+def divide_and_fire(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, lif: LIF, steps_in: int, time_steps: int,
+                    sums: Tensor | None = None) -> Tensor:
     """Spikes of an E-I layer from its two drives.
 
     Args:
         net, i_div: I_EE - I_sub and I_div, ``[steps_in * B, (H, W,) C]``, float32 or a half precision that is computed in
             float32; steps_in is T, or 1 for drives that are held.
         g_e, b_e: float32 ``[C]``.
+        sums: float32 ``[C + 1]``, to which the currents of all steps and their count are added, as by
+            :func:`eisnn_zoo.ei.add_currents`.
     Returns:
         ``[T * B, (H, W,) C]``, in the autocast type or float32.
     """
@@ -204,5 +225,5 @@ def divide_and_fire(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, lif: L
     flat = net.reshape(-1, channels)  # a view of the joint convolution's output, rows apart by its width
     flat = flat if flat.stride(1) == 1 else flat.contiguous()
     spikes = _DivideAndFire.apply(flat, i_div.reshape(-1, channels).contiguous(), g_e, b_e, lif, time_steps, steps_in == 1,
-                                  net[0].numel() // channels, dtype)
+                                  net[0].numel() // channels, dtype, sums)
     return spikes.view(time_steps * batch, *net.shape[1:])

@@ -123,6 +123,23 @@ def test_networks_use_them_and_compute_the_same(make, x, layers, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
 
 
+def test_currents_are_summed_in_training(monkeypatch):
+    net, x, found = Net(), image(), []
+    for setting in ("1", "0"):
+        monkeypatch.setenv("EISNN_ZOO_FUSED", setting)
+        net.train()
+        for layer in net.layers:
+            layer.current.sums = torch.ones(layer.current.n_e + 1, device=DEVICE)
+        net(x)
+        found.append([layer.current.sums - 1 for layer in net.layers])
+        net.eval()(x)
+        assert all(torch.equal(layer.current.sums - 1, kept) for layer, kept in zip(net.layers, found[-1]))
+    for kernel, plain in zip(*found):
+        assert kernel[-1] in (plain[-1], 4 * plain[-1])  # the drives of a held image count once, or in every step
+        torch.testing.assert_close(kernel[:-1] / kernel[-1], plain[:-1] / plain[-1])
+        assert plain[:-1].abs().min() > 0
+
+
 def test_under_autocast(monkeypatch):
     ((out, _), (expected, _)), calls = with_and_without(Net(), image(), monkeypatch, bf16=True)
     assert calls == 2 and out.dtype == expected.dtype == torch.bfloat16 and torch.equal(out, expected)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
-from eisnn_zoo.training import augment
+from eisnn_zoo.training import augment, trivial
 
 B = 40
 
@@ -154,6 +155,54 @@ def test_pixels_and_counts():
     counts = torch.full((1, 2, 2, 4, 4), 7, dtype=torch.int16)
     assert torch.equal(augment.pixels(counts), counts.float())
     assert torch.allclose(augment.pixels(counts, 2), torch.full((1, 2, 2, 2, 2), 7.0))
+
+
+@pytest.mark.parametrize("number, name", list(enumerate(trivial.CHANGES)), ids=trivial.CHANGES)
+def test_trivial_augment_is_torchvisions_image_by_image(images, number, name):
+    smooth = augment.resize(images[:, :, :9, :9], 32).to(torch.uint8)  # noise has no edges to sharpen, and all its histograms are flat
+    theirs = v2.TrivialAugmentWide()
+    title = "AutoContrast" if name == "autocontrast" else name.title().replace("_", "")
+    strengths, signed = theirs._AUGMENTATION_SPACE[title]
+    assert signed is (name in trivial.SIGNED)
+    level = torch.arange(B) % 31 * (torch.tensor([1, -1])[torch.arange(B) // 31] if signed else 1)
+    strengths = strengths(31, 32, 32)
+    expected = []
+    for image, l in zip(smooth, level.tolist()):
+        strength = 0.0 if strengths is None else float(strengths[abs(l)]) * (-1 if l < 0 else 1)
+        expected.append(theirs._apply_image_or_video_transform(image, title, strength, theirs.interpolation, theirs._fill))
+    got = trivial.apply(smooth, torch.full((B,), number), level)
+    assert got.dtype == torch.uint8
+    difference = (got.int() - torch.stack(expected).int()).abs()
+    assert difference.max() <= 1 and (difference > 0).float().mean() < 0.02  # the last digit of a product may round otherwise
+
+
+def test_trivial_augment_draws_every_change_and_strength_alike(images):
+    seen = []
+
+    def keep(x, which, level):
+        seen.append((which, level))
+        return x
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trivial, "apply", keep)
+        trivial.trivial_augment(images[:1].expand(20000, -1, -1, -1), rng())
+    (which, level), = seen
+    for values, count in ((which, 14), (level.abs(), 31)):
+        share = values.bincount(minlength=count) / len(values)
+        assert len(share) == count and ((share * count - 1).abs() < 0.2).all()
+    assert abs((level < 0).float().mean() - 30 / 62) < 0.02
+
+
+def test_trivial_augment_keeps_each_image_in_its_place(images):
+    same = trivial.apply(images, torch.zeros(B, dtype=torch.int64), torch.full((B,), 30))
+    assert torch.equal(same, images)
+    which = torch.arange(B) % len(trivial.CHANGES)
+    together = trivial.apply(images, which, torch.full((B,), 12))
+    for i in range(B):
+        alone = trivial.apply(images[i : i + 1], which[i : i + 1], torch.tensor([12]))[0]
+        assert (together[i] != alone).float().mean() < 0.02  # sums over other batches may round otherwise
+    grey = trivial.apply(images[:, :1], which, torch.full((B,), 12))
+    assert grey.shape == (B, 1, 32, 32) and torch.equal(grey[which == 7], images[which == 7, :1]), "without colours nothing to change"
 
 
 @pytest.mark.parametrize("name", ["cifar", "trivial"])

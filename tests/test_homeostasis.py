@@ -90,7 +90,7 @@ def test_evaluation_moves_nothing():
     layer = EILinear(12, 8)
     homeostasis = Homeostasis(layer, 0.5, ALONE)
     layer.eval()(torch.rand(4, 12))
-    assert (homeostasis.seen[0] == 0).all()
+    assert (homeostasis.sums[0] == 0).all()
 
 
 def test_training_holds_the_cells_near_their_thresholds(tmp_path):

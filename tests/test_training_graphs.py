@@ -19,6 +19,7 @@ RECIPES = {
     "sgd, clipped": {"clip_grad": 0.5},
     "deflated muon in parts, T grown": {"optimizer": "muon", "deflate_epochs": 1, "time_steps": {0: 1, 2: 2}, "accumulate": 2, "epochs": 4},
     "slope, batch and parts change": {"alpha": {0: 2.0, 1: 6.0}, "batch_size": {0: 32, 2: 40}, "accumulate": {0: 1, 2: 2}, "epochs": 3},
+    "homeostasis": {"model": "ei_mlp4_mnist", "optimizer": "muon", "init": "standardised", "homeostasis": 0.1, "least_inhibition": 0.5},
     "batch normalisation, averaged": {"model": "bn_mlp2_mnist", "ema": 0.9, "augment": "crop_flip"},
 }
 
@@ -92,7 +93,9 @@ def test_what_cannot_be_recorded_runs_as_it_is(caplog):
     assert caplog.text.count("not recorded as CUDA graphs") == 1
 
 
-CONVOLUTIONS = {"ei_vgg8": {"model": "ei_vgg8", "dataset": "mnist", "resolution": 32, "optimizer": "muon", "epochs": 2},
+VGG8 = {"model": "ei_vgg8", "dataset": "mnist", "resolution": 32, "optimizer": "muon", "epochs": 2}
+CONVOLUTIONS = {"ei_vgg8": VGG8,
+                "ei_vgg8, homeostasis": VGG8 | {"augment": "trivial", "init": "standardised", "homeostasis": 0.1, "least_inhibition": 0.25},
                 "bn_resnet18": {"model": "bn_resnet18", "dataset": "mnist", "resolution": 16, "epochs": 2}}
 
 
@@ -101,8 +104,10 @@ CONVOLUTIONS = {"ei_vgg8": {"model": "ei_vgg8", "dataset": "mnist", "resolution"
 @pytest.mark.parametrize("values", (RECIPES | CONVOLUTIONS).values(), ids=RECIPES | CONVOLUTIONS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_recorded_iterations_give_the_same_weights(data, tmp_path, monkeypatch, values, precision):
-    training = run(data, tmp_path / "recorded", "cuda", precision=precision, **values)
-    assert training.iteration.graphs.recorded and not training.iteration.graphs.failed
+    recorded, record = [], Graphs._record
+    monkeypatch.setattr(Graphs, "_record", lambda self, *args: record(self, *args) or recorded.append(bool(self.recorded)))
+    run(data, tmp_path / "recorded", "cuda", precision=precision, **values)
+    assert recorded and all(recorded)
     monkeypatch.setenv("EISNN_ZOO_GRAPHS", "0")
     run(data, tmp_path / "plain", "cuda", precision=precision, **values)
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "recorded"))

@@ -49,7 +49,8 @@ class Spiking(nn.Module):
             kernel = fused_kernel(self.current, self.lif, x)
             if kernel is not None:
                 current = self.current
-                return as_map(kernel(*current.drives(x), current.g_e, current.b_e, self.lif, steps_in, time_steps))
+                sums = current.sums if current.training else None
+                return as_map(kernel(*current.drives(x), current.g_e, current.b_e, self.lif, steps_in, time_steps, sums))
         return self.lif(self.current(x).unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .trivial import trivial_augment
+
 # ---- static images ---------------------------------------------------------------------------------------------------
 
 
@@ -139,14 +141,8 @@ def paper_cifar(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
 
 
 def trivial(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
-    """TrivialAugment (Mueller and Hutter 2021) on each image, uint8, then the CIFAR recipe."""
-    from torchvision.transforms import v2
-
-    change = v2.TrivialAugmentWide()
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator
-        torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))
-        x = torch.stack([change(image) for image in x])
-    return paper_cifar(x, rng, size)
+    """TrivialAugment on each image, then the CIFAR recipe."""
+    return paper_cifar(trivial_augment(x, rng), rng, size)
 
 
 def paper_tinyimagenet(x: Tensor, rng: torch.Generator, size: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..ei import EILayer
 from .world import World
@@ -22,7 +22,7 @@ class Homeostasis:
     steps before, no gradient knows of it, nothing is divided by a deviation, and nothing of it is left when training ends.
 
     Args:
-        model: an E-I network, whose layers are called as modules: a hook on each of them sees its current.
+        model: an E-I network.
         rate: in (0, 1]; 0.1 follows the mean of some ten steps.
         world: the processes whose images make up a step.
     """
@@ -30,7 +30,9 @@ class Homeostasis:
     def __init__(self, model: nn.Module, rate: float, world: World):
         self.rate, self.world = rate, world
         self.layers = [layer for layer in model.modules() if isinstance(layer, EILayer)]
-        self.seen = [_watch(layer) for layer in self.layers]
+        self.sums = [torch.zeros(layer.n_e + 1, device=layer.b_e.device) for layer in self.layers]
+        for layer, sums in zip(self.layers, self.sums):
+            layer.sums = sums
 
     @torch.no_grad()
     def step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -38,7 +40,7 @@ class Homeostasis:
         biases = [layer.b_e for layer in self.layers]
         before = [b.clone() for b in biases]
         optimizer.step()
-        totals = self.world.total(torch.cat(self.seen)).float().split([len(seen) for seen in self.seen])
+        totals = self.world.total(torch.cat(self.sums)).float().split([len(sums) for sums in self.sums])
         for b, was, total in zip(biases, before, totals):
             state = optimizer.state[b]
             if "set_point" not in state:
@@ -46,18 +48,4 @@ class Homeostasis:
             learned = b - was
             b -= self.rate * (total[:-1] / total[-1] - state["set_point"])
             state["set_point"] += learned
-        torch._foreach_zero_(self.seen)
-
-
-def _watch(layer: EILayer) -> Tensor:
-    """A tensor ``[n_E + 1]`` that sums the current of every cell, and counts what was summed, whenever the layer trains."""
-    seen = torch.zeros(layer.n_e + 1, device=layer.b_e.device)
-
-    def add(layer: EILayer, _args: tuple[Tensor], current: Tensor) -> None:
-        if layer.training:
-            with torch.no_grad():
-                seen[:-1] += current.float().sum([d for d in range(current.dim()) if d != 1])
-                seen[-1:] += current.numel() // layer.n_e
-
-    layer.register_forward_hook(add)
-    return seen
+        torch._foreach_zero_(self.sums)

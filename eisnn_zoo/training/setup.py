@@ -26,7 +26,7 @@ from .recipe import Recipe
 def fused_throughout(recipe: Recipe, device: torch.device) -> bool:
     """Whether all of the recipe's layers run in the fused kernels of :mod:`eisnn_zoo.fused`, which as CUDA graphs are about as fast as
     compiled ones (benchmarks/README.md)."""
-    if MODELS[recipe.model].kind != "ei" or recipe.stabilisation != "adaptive" or recipe.homeostasis:  # it looks at the currents
+    if MODELS[recipe.model].kind != "ei" or recipe.stabilisation != "adaptive":
         return False
     return device.type == "cuda" and fused_on(device)
 
