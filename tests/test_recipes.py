@@ -145,6 +145,7 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "ei_ratio: 0.5", r"line 3: ei_ratio = 0\.5: .*integer"),
     ("model: bn_vgg8_cifar10\nei_ratio: 8", r"line 2: ei_ratio = 8: bn_vgg8_cifar10 has BatchNorm in place of inhibitory cells"),
     (HEAD + "least_inhibition: 0.25", r"line 3: least_inhibition = 0\.25: only muon has that"),
+    (HEAD + "optimizer: muon\nleast_inhibition: {0: 0.0, 3: 1.5}", r"line 4: least_inhibition = .*less than or equal to 1"),
     (HEAD + "inhibitory: 0.1", r"line 3: inhibitory = 0\.1: only muon has that"),
     ("model: bn_vgg8_cifar10\nstabilisation: none", r"line 2: stabilisation = 'none': bn_vgg8_cifar10 has BatchNorm"),
     ("model: ei_vgg8\ndataset: mnist", r"ei_vgg8 takes a side from 32 pixels"),

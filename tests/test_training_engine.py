@@ -221,6 +221,16 @@ def test_the_surrogates_slope_changes_over_training(data, tmp_path):
     assert losses(tmp_path / "own")[1] != losses(tmp_path / "steeper")[1]
 
 
+def test_how_much_inhibition_cells_keep_changes_over_training(data, tmp_path):
+    kept = {}
+    for name, least in (("never", 0.0), ("later", {0: 0.0, 1: 0.5})):
+        training = Training(recipe(optimizer="muon", lr=0.8, adaptive=1.0, least_inhibition=least), data, tmp_path / name, compile=False)
+        training.fit()
+        kept[name] = min((m.ei.weight * m.n_i).min().item() for m in training.model.modules() if isinstance(m, EISynapses))
+    assert losses(tmp_path / "never")[0] == losses(tmp_path / "later")[0]
+    assert kept["never"] < 0.4 and kept["later"] == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("values", [{"model": "ei_mlp2", "dataset": "cifar100"}, {"model": "bn_vgg8", "dataset": "cifar100"},
                                     {"model": "ei_resnet18", "dataset": "mnist"}, {"model": "ei_mlp2_mnist", "resolution": 14}])
 def test_an_architecture_fits_the_dataset_it_is_trained_on(tmp_path, values):

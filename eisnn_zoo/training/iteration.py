@@ -18,7 +18,7 @@ from ..networks import SpikingNet
 from .graphs import Graphs, Plain
 from .homeostasis import Homeostasis
 from .recipe import Recipe
-from .setup import make_optimizer, set_rate
+from .setup import make_optimizer, set_least_inhibition, set_rate
 from .world import World
 
 
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
     Attributes:
         images: of the batch, in all processes; part: images that this one computes at a time; whole: not the rest of an epoch.
-        time_steps, alpha: the network's; deflated: the optimizer's step.
+        time_steps, alpha: the network's; deflated, least_inhibition: the optimizer's.
     """
 
     images: int
@@ -45,6 +45,7 @@ class Setting(NamedTuple):
     time_steps: int
     alpha: float
     deflated: bool
+    least_inhibition: float
 
 
 class Iteration:
@@ -82,8 +83,10 @@ class Iteration:
         """
         recipe = self.recipe
         set_rate(self.optimizer, lr)
+        least = recipe.at("least_inhibition", epoch)
+        set_least_inhibition(self.optimizer, least)
         setting = Setting(batch.images, recipe.part_size(epoch, self.world.size), batch.images == recipe.at("batch_size", epoch),
-                          self.model.time_steps, recipe.at("alpha", epoch), step < self.deflated)
+                          self.model.time_steps, recipe.at("alpha", epoch), step < self.deflated, least)
         self.work = self.graphs if self.graphs and setting.whole else self.plain
         return self.work.gradients(setting, batch.x, batch.target, batch.y)
 

@@ -159,9 +159,15 @@ def make_optimizer(recipe: Recipe, model: SpikingNet, deflated: int) -> torch.op
     on_gpu = device.type == "cuda"
     lr = torch.tensor(peak, device=device) if on_gpu else peak
     if recipe.optimizer == "muon":
-        return EIMuon(model, lr=lr, adaptive=recipe.adaptive, inhibitory=recipe.inhibitory, least_inhibition=recipe.least_inhibition,
-                      momentum=recipe.momentum, weight_decay=recipe.weight_decay, deflate=deflated)
+        return EIMuon(model, lr=lr, adaptive=recipe.adaptive, inhibitory=recipe.inhibitory, momentum=recipe.momentum,
+                      weight_decay=recipe.weight_decay, deflate=deflated)
     return ProjectedSGD(model, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=on_gpu or None)
+
+
+def set_least_inhibition(optimizer: torch.optim.Optimizer, least: float) -> None:
+    """What W_EI stays at or above, of an optimizer that looks to it."""
+    if isinstance(optimizer, EIMuon):
+        optimizer.least_inhibition = least
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
