@@ -14,6 +14,7 @@ import torch
 from training_helpers import digits, recipe, same, start, weights
 
 from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.training import engine
 from eisnn_zoo.training.engine import Diverged, Stopped, Training
 from eisnn_zoo.training.world import World
 
@@ -128,6 +129,30 @@ def test_sigint_during_evaluation(data, whole, tmp_path):
         training.fit()
     Training(recipe(**VALUES), data, tmp_path / "run", compile=False).fit()
     assert same(weights(tmp_path / "run"), weights(whole)) and table(tmp_path / "run") == table(whole)
+
+
+@pytest.mark.parametrize("apart, saved", [(60.0, 1), (0.0, 2)])
+def test_short_epochs_are_not_each_saved(data, whole, tmp_path, monkeypatch, apart, saved):
+    """Killed in the last epoch, a run goes on from its last checkpoint, or from the start where there is none, to the same end."""
+    monkeypatch.setattr(engine, "APART", apart)
+    killed = Training(recipe(**VALUES), data, tmp_path, compile=False)
+    epoch = killed._epoch
+
+    def ends(number, *rest):
+        if number == 2:
+            raise MemoryError
+        epoch(number, *rest)
+
+    killed._epoch = ends
+    with pytest.raises(MemoryError):
+        killed.fit()
+    assert len(table(tmp_path)) == 3 and (tmp_path / "checkpoint.safetensors").exists() is (apart == 0)
+    training, saves = Training(recipe(**VALUES), data, tmp_path, compile=False), []
+    save = training.run.save_checkpoint
+    training.run.save_checkpoint = lambda *args: saves.append(1) or save(*args)
+    training.fit()
+    assert len(saves) == saved  # at the end alone, or before and after the evaluation of the epoch that was missing
+    assert same(weights(tmp_path), weights(whole)) and table(tmp_path) == table(whole)
 
 
 def test_full_disk_leaves_the_previous_checkpoint_whole(data, whole, tmp_path):

@@ -78,7 +78,7 @@ def train(
     compile: Compile = None,
     report_to: Report = None,
     save_every: Annotated[float, typer.Option(
-        "--save-every", min=0, help="Seconds between checkpoints within an epoch.")] = 300,
+        "--save-every", min=0, help="Seconds between checkpoints within an epoch. They also come after epochs, at least 5 s apart.")] = 300,
     record: Annotated[bool, typer.Option(
         "--record", help="Keep histograms of parameters, currents and rates at about 12 epochs, for `analyze --evolution`.")] = False,
     record_at: Annotated[str | None, typer.Option(

@@ -40,6 +40,7 @@ from .setup import check_parts, faster_precision, fused_throughout, keep_memory,
 from .validation import validate
 from .world import World
 
+APART = 5.0  # seconds: of shorter epochs not each is saved, which would take a GPU longer than some of them take to train
 INIT_BATCH = 128  # images, as they are, that E-I Init sees: enough to show the statistics, whatever batch_size and augment are
 NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
 
@@ -127,7 +128,8 @@ class Training:
     # ---- the run -----------------------------------------------------------------------------------------------------
 
     def fit(self, save_every: float = 300.0) -> None:
-        """Trains to the recipe's last epoch; a checkpoint after every epoch and every save_every seconds.
+        """Trains to the recipe's last epoch; a checkpoint every save_every seconds, and after every epoch that ends :data:`APART`
+        seconds after the one before.
 
         Raises:
             Stopped: SIGINT or SIGTERM came. Diverged: the loss or a gradient is not finite. ZooError: a file cannot be written.
@@ -147,7 +149,7 @@ class Training:
                 if self.reached:
                     break
                 self._epoch(epoch, bar, save_every)
-                self._finish_epoch(epoch, bar)
+                self._finish_epoch(epoch, bar, min(save_every, APART))
             if self.step > begun:
                 self.memory = peak_memory(str(self.device))
             if self.reached and self.world.first:
@@ -188,12 +190,15 @@ class Training:
                 self._save()
             start = time.monotonic()
 
-    def _finish_epoch(self, epoch: int, bar: report.Bar) -> None:
-        self._save()  # evaluation can be interrupted too
+    def _finish_epoch(self, epoch: int, bar: report.Bar, apart: float) -> None:
+        due = time.monotonic() - self.saved >= apart
+        if due:
+            self._save()  # evaluation can be interrupted too
 
         def each(done: int) -> None:
             bar.update(self.step, f"epoch {epoch + 1}/{self.recipe.epochs}  evaluated {done}/{len(self.valid)}")
             if self.asked:
+                self._save()
                 raise self._stopped()
 
         scores = self.evaluate(each)
@@ -206,17 +211,20 @@ class Training:
         self.epoch_sums = NOTHING[:]
         best = self.recipe.comparable(epoch) and scores.top1 > self.best
         self.best = max(self.best, scores.top1) if best else self.best
+        ends = epoch + 1 == self.recipe.epochs or self.reached
         if self.world.first:
-            for name in ("best", "last") if best else ("last",):
-                self.run.save_weights(name, self.judged, self.config(epoch + 1, scores.top1))
+            for name, wanted in (("best", best), ("last", due or ends)):
+                if wanted:
+                    self.run.save_weights(name, self.judged, self.config(epoch + 1, scores.top1))
             self.run.record(row)
-            if time.monotonic() - self.drawn > 60 or epoch + 1 == self.recipe.epochs or self.reached:
+            if time.monotonic() - self.drawn > 60 or ends:
                 self._draw()
             for hook in self.hooks:
                 hook(row, self.step)
         else:
             self.run.history.append(row)
-        self._save()
+        if due or ends:
+            self._save()
         text = (f"epoch {row['epoch']:>3}  T {steps}  loss {row['train_loss']:.4f}  top-1 {row['train_top1']:.2f} %  "
                 f"validation {row['valid_loss']:.4f}  {row['valid_top1']:.2f} %  {row['images_per_s']:.0f} images/s")
         report.log.info("%s", text)
