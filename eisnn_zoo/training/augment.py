@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .trivial import trivial_augment
-
 # ---- static images ---------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +140,8 @@ def paper_cifar(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
 
 def trivial(x: Tensor, rng: torch.Generator, size: int) -> Tensor:
     """TrivialAugment on each image, then the CIFAR recipe."""
+    from .trivial import trivial_augment
+
     return paper_cifar(trivial_augment(x, rng), rng, size)
 
 

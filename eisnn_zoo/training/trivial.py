@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .augment import _beside, _each
+
 CHANGES = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness",
            "posterize", "solarize", "autocontrast", "equalize")
 MOVES = CHANGES[1:6]
@@ -67,9 +69,14 @@ def _moved(x: Tensor, which: Tensor, level: Tensor) -> Tensor:
 # ---- colours: of [n, C, H, W] in 0..255, by levels [n] ----------------------------------------------------------------
 
 
+def _factor(level: Tensor, x: Tensor) -> Tensor:
+    """Within 1 +- 0.99."""
+    return _each(_beside(x, 1 + _up_to(0.99, level)), x)
+
+
 def _blend(x: Tensor, other: Tensor, level: Tensor) -> Tensor:
-    """From other, at factor 0, over x, at 1, and beyond; the factor is within 1 +- 0.99."""
-    factor = _each(1 + _up_to(0.99, level), x)
+    """From other, at factor 0, over x, at 1, and beyond."""
+    factor = _factor(level, x)
     return (x * factor + other * (1 - factor)).clamp(0, 255)
 
 
@@ -87,19 +94,19 @@ def _sharpness(x: Tensor, level: Tensor) -> Tensor:
     x = x.float()
     blurred = x.clone()
     blurred[..., 1:-1, 1:-1] = F.conv2d(x, (kernel / 13).expand(x.shape[1], 1, 3, 3), groups=x.shape[1]).round()
-    factor = _each(1 + _up_to(0.99, level), x)
+    factor = _factor(level, x)
     return (x + (blurred - x) * (1 - factor)).clamp(0, 255)
 
 
 def _posterize(x: Tensor, level: Tensor) -> Tensor:
     """8 to 2 bits a channel."""
     dropped = (level.abs() / ((STRENGTHS - 1) / 6)).round().int()
-    return x & _each((255 >> dropped) << dropped, x).to(torch.uint8)
+    return x & _each(_beside(x, (255 >> dropped) << dropped), x).to(torch.uint8)
 
 
 def _solarize(x: Tensor, level: Tensor) -> Tensor:
     """Inverted from a brightness on."""
-    return torch.where(x >= _each(255 * torch.linspace(1, 0, STRENGTHS)[level.abs()], x), 255 - x, x)
+    return torch.where(x >= _each(_beside(x, 255 * torch.linspace(1, 0, STRENGTHS)[level.abs()]), x), 255 - x, x)
 
 
 def _autocontrast(x: Tensor, level: Tensor) -> Tensor:
@@ -125,11 +132,3 @@ COLOURS = {
     "autocontrast": _autocontrast,
     "equalize": _equalize,
 }
-
-
-def _each(values: Tensor, x: Tensor) -> Tensor:
-    return _beside(x, values)[:, None, None, None]
-
-
-def _beside(x: Tensor, drawn: Tensor) -> Tensor:
-    return drawn.to(x.device, non_blocking=True)
