@@ -40,7 +40,7 @@ from .setup import check_parts, faster_precision, fused_throughout, keep_memory,
 from .validation import validate
 from .world import World
 
-APART = 5.0  # seconds: of shorter epochs not each is saved, which would take a GPU longer than some of them take to train
+APART = 5.0  # seconds, at least, between the checkpoints that follow epochs: on a GPU an epoch can take one, and saving it a part of one
 INIT_BATCH = 128  # images, as they are, that E-I Init sees: enough to show the statistics, whatever batch_size and augment are
 NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
 
