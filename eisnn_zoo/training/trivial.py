@@ -1,7 +1,7 @@
 """TrivialAugment (Mueller and Hutter 2021) of a whole batch at once, on its device.
 
 Each image gets one of 14 changes, at one of 31 strengths, all equally likely: torchvision's ``TrivialAugmentWide``, whose own takes
-an image at a time, some ten launches each, for which a GPU would wait twenty times as long as for the training.
+an image at a time, which keeps a GPU waiting (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from torch import Tensor
 
 from .augment import _beside, _each
 
-CHANGES = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness",
-           "posterize", "solarize", "autocontrast", "equalize")
-MOVES = CHANGES[1:6]
-SIGNED = CHANGES[1:10]  # either way, with probability 0.5
+MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")  # made together
 STRENGTHS = 31
 
 
@@ -30,8 +27,7 @@ def trivial_augment(x: Tensor, rng: torch.Generator) -> Tensor:
 def apply(x: Tensor, which: Tensor, level: Tensor) -> Tensor:
     """Image i changed by ``CHANGES[which[i]]`` at strength level[i], in -30..30; both on the CPU, so that nothing waits for a device."""
     changed, order = [], []
-    groups = {name: MOVES if name in MOVES else (name,) for name in CHANGES}  # moves are made together
-    for names in dict.fromkeys(groups.values()):
+    for names in (MOVES, *((name,) for name in COLOURS)):
         rows = torch.isin(which, torch.tensor([CHANGES.index(name) for name in names])).nonzero().flatten()
         if len(rows):
             images = x[_beside(x, rows)]
@@ -132,3 +128,4 @@ COLOURS = {
     "autocontrast": _autocontrast,
     "equalize": _equalize,
 }
+CHANGES = ("identity", *MOVES, *(name for name in COLOURS if name != "identity"))
