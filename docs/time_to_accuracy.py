@@ -51,7 +51,7 @@ def reached(title: str, folder: Path) -> list[dict]:
 
 def page(rows: list[dict]) -> str:
     titles = list(dict.fromkeys(row["run"] for row in rows))
-    lines = ["| top-1 on held-out images (%) | " + " | ".join(titles) + " |", "|---:|" + "---|" * len(titles)]
+    lines = ["| top-1 (%) | " + " | ".join(titles) + " |", "|---:|" + "---|" * len(titles)]
     for goal in GOALS:
         found = ([r for r in rows if r["run"] == title and int(r["top1"]) == goal] for title in titles)
         lines.append(f"| {goal} | " + " | ".join(_cell(rs[0]) if rs else "not reached" for rs in found) + " |")
@@ -61,8 +61,7 @@ def page(rows: list[dict]) -> str:
 def _cell(row: dict) -> str:
     share, seconds = 100 * float(row["share_of_paper"]), int(row["seconds"])
     took = f"{seconds} s" if seconds < 300 else f"{seconds / 60:.0f} min"
-    return (f"{row['epochs']} epoch{'s' * (row['epochs'] != '1')}, {int(row['tera_operations']):,} TOP "
-            f"({share:.2f} % of the paper's), {took}")
+    return f"epoch {row['epochs']}, {int(row['tera_operations']):,} TOP ({share:.2f} %), {took}"
 
 
 def main() -> None:

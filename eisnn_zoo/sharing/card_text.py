@@ -65,7 +65,10 @@ def wilson(top1: float, n: int, z: float = 1.96) -> tuple[float, float]:
 
 def _about(config: Config, row: Weights, facts: dict) -> str:
     model = config.model
-    own = facts.get("recipe", "").startswith("zoo_")
+    recipe = facts.get("recipe", "")
+    how = ", and **not by the paper's recipe**: see Training" if recipe.startswith("zoo_") else ""
+    if recipe == config.model.name:
+        how = ", by the paper's recipe"
     if model.kind == "ei":
         what = ("A spiking network with excitatory and inhibitory cells that obeys Dale's law: every synapse keeps its sign, and "
                 "lateral inhibition, subtractive and divisive, stands where other deep networks have a normalisation layer.")
@@ -79,7 +82,7 @@ def _about(config: Config, row: Weights, facts: dict) -> str:
 
 {source} of *{PAPER}* by {AUTHORS} ({VENUE}, [arXiv {ARXIV}](https://arxiv.org/abs/{ARXIV})); the
 authors' own code and weights are [{RELEASE_REPO}](https://huggingface.co/{RELEASE_REPO}). These weights were trained by the
-eisnn-zoo project, not by the authors{", and **not by the paper's recipe**: see Training" if own else ""}."""
+eisnn-zoo project, not by the authors{how}."""
 
 
 def _use(config: Config, row: Weights, files: set[str], repo: str) -> str:
@@ -177,8 +180,9 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
     if trained and trained != published:
         notes.append(f"The weights were last trained with T = {trained}, and run with T = {published}.")
     if model.released_top1 is not None:
+        likewise = facts.get("weights") == "best" and not facts.get("held_out", 1)
         notes.append("The authors hold out no validation split, so their figure is the best of all epochs on the test images "
-                     "themselves; ours and theirs are not chosen in the same way.")
+                     f"themselves; ours {'was chosen in the same way' if likewise else 'and theirs are not chosen in the same way'}.")
     if "data_note" in facts:
         notes.append(f"The data: {facts['data_note']}.")
     return "## Accuracy\n\n" + "\n".join(lines) + "\n\n" + "\n\n".join(notes)
