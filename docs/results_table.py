@@ -6,37 +6,43 @@ from pathlib import Path
 
 from generated import between, write_between
 
-from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.catalog import MODELS, Model
 from eisnn_zoo.config import read_config
 from eisnn_zoo.table import Weights, hub_folder, weights_of
 
 README = Path(__file__).parent.parent / "README.md"
+HEAD = ("model and weights", "dataset", "authors' checkpoint", "ours", "epoch chosen on", "last epoch", "recipe", "trained")
+RIGHT = ("authors' checkpoint", "ours", "last epoch")
 
 
 def rows() -> list[tuple[str, ...]]:
+    """One for each of our weights, and for each model of which there are only the authors'."""
     out = []
     for model in MODELS.values():
         weights = weights_of(model.name)
-        if not weights:
-            continue
         ours = [w for w in weights if w.folder]
-        released = f"{model.released_top1:.2f}" if model.released_top1 is not None else "none released"
-        mine = "<br>".join(f"**{w.top1:.2f}** (`{w.tag}`)" for w in ours) or "not measured"
-        how = "<br>".join("; ".join(filter(None, (w.obtained, _last_epoch(w), w.trained, f"T = {w.time_steps}" if w.time_steps else "")))
-                          for w in ours)
-        out.append((f"`{model.name}`", model.dataset.title if model.dataset else "", released, mine, how))
+        if weights and not ours:
+            out.append((f"`{model.name}`", *_known(model), "not measured", "", "", "", ""))
+        out.extend((f"`{w.name}`", *_known(model), *_measured(w)) for w in ours)
     return out
 
 
-def _last_epoch(weights: Weights) -> str:
-    """Its figure, where the best epoch is published."""
+def _known(model: Model) -> tuple[str, str]:
+    released = "none released" if model.released_top1 is None else f"{model.released_top1:.2f}"
+    return (model.dataset.title if model.dataset else "", released)
+
+
+def _measured(weights: Weights) -> tuple[str, ...]:
     facts = read_config(hub_folder() / weights.folder / "config.json").facts or {}
-    return f"last epoch: {facts['top1_last']:.2f}" if facts.get("weights") == "best" and "top1_last" in facts else ""
+    dataset, tested = weights.model.dataset, facts.get("test_images")
+    few = f" (of {tested} test images)" if dataset and tested not in (None, dataset.test_images) else ""
+    chosen = {"best": f"{facts['held_out']:,} held out" if facts.get("held_out") else "test images", "last": "the last"}
+    return (f"**{weights.top1:.2f}**{few}", chosen.get(facts.get("weights", ""), ""),
+            f"{facts['top1_last']:.2f}" if "top1_last" in facts else "", f"`{weights.recipe}`", weights.trained)
 
 
 def table() -> str:
-    head = ("model", "dataset", "authors' checkpoint", "ours", "how ours was obtained")
-    lines = [head, ("---", "---", "---:", "---:", "---"), *rows()]
+    lines = [HEAD, tuple("---:" if name in RIGHT else "---" for name in HEAD), *rows()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
