@@ -1,4 +1,4 @@
-"""How soon a run reaches an accuracy: adds to results/time_to_accuracy.csv, and writes the table of training.md.
+"""How soon a run reaches an accuracy: adds to results/time_to_accuracy.csv, writes the table of training.md, and draws the runs on a GPU.
 
     python docs/time_to_accuracy.py "Muon, T = 1, 2, 4=hub/ei_vgg8_cifar10.zoo" "SGD, T = 4=runs/sgd"
 
@@ -16,10 +16,14 @@ from generated import add_rows, write_between
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
+from eisnn_zoo.figures import GREY, label, new, to_png
+from eisnn_zoo.files import write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
-TABLE, PAGE = HERE.parent / "results" / "time_to_accuracy.csv", HERE / "training.md"
+TABLE, PAGE, PICTURE = HERE.parent / "results" / "time_to_accuracy.csv", HERE / "training.md", HERE / "time_to_accuracy.png"
+DRAWN = "one H200"  # in the titles of the runs that shared a machine
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 GOALS = (30, 40, 50, 60, 70, 75, 80, 84, 85, 86, 87, 88, 89, 90, 91, 92)
 PAPER = {"epochs": 300, "images": 50_000, "time_steps": 4}
 
@@ -64,9 +68,28 @@ def _cell(row: dict) -> str:
     return f"epoch {row['epochs']}, {int(row['tera_operations']):,} TOP ({share:.2f} %), {took}"
 
 
+def draw(rows: list[dict]) -> bytes:
+    """Accuracy against seconds of training on one GPU; the paper's recipe in grey."""
+    figure, axes = new(width=8.2, height=3.6)
+    ax, colours = axes[0, 0], iter(COLOURS)
+    for title in dict.fromkeys(row["run"] for row in rows if DRAWN in row["run"]):
+        points = [(int(row["seconds"]), int(row["top1"])) for row in rows if row["run"] == title]
+        paper = "paper" in title
+        name = title.replace(f", {DRAWN}", "").replace(": ", ", ", 1)
+        ax.plot(*zip(*points), "o-", color=GREY if paper else next(colours), lw=1.6, ms=3.5, label=name)
+    ax.set_xscale("log")
+    ticks = (3, 5, 10, 20, 30, 60, 120, 300)
+    ax.set_xticks(ticks, [f"{t} s" if t < 60 else f"{t // 60} min" for t in ticks])
+    ax.minorticks_off()
+    label(ax, "", "training on one H200, evaluation not counted", "top-1 (%)")
+    ax.legend(frameon=False, fontsize=8.5, loc="lower right")
+    return to_png(figure)
+
+
 def main() -> None:
-    new = [row for argument in sys.argv[1:] for row in reached(*_parse(argument))]
-    write_between(PAGE, "time to accuracy", page(add_rows(TABLE, "run", new)))
+    rows = add_rows(TABLE, "run", [row for argument in sys.argv[1:] for row in reached(*_parse(argument))])
+    write_between(PAGE, "time to accuracy", page(rows))
+    write_atomic(PICTURE, draw(rows))
 
 
 def _parse(argument: str) -> tuple[str, Path]:
