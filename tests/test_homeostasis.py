@@ -86,6 +86,24 @@ def test_what_the_weights_do_to_the_means_is_taken_back():
     assert mean.abs().max() < 1e-5
 
 
+def test_at_rate_0_biases_only_learn_and_set_points_stay():
+    torch.manual_seed(3)
+    layer, x = EILinear(12, 8), torch.rand(20, 12)
+    homeostasis, optimizer = Homeostasis(layer, 0.25, ALONE), torch.optim.SGD(layer.parameters(), lr=1.0)
+    moved = []
+    for rate in (0.25, 0.0, 0.25):
+        homeostasis.rate = rate
+        before = layer.b_e.clone()
+        layer.train()(x)
+        layer.b_e.grad = torch.full_like(before, -0.01)
+        homeostasis.step(optimizer)
+        moved.append(layer.b_e.detach() - before)
+        assert (homeostasis.sums[0] == 0).all()
+    torch.testing.assert_close(moved[1], torch.full_like(before, 0.01))
+    assert min((moved[i] - 0.01).abs().max() for i in (0, 2)) > 0.02
+    torch.testing.assert_close(optimizer.state[layer.b_e]["set_point"], torch.full_like(before, 0.02))
+
+
 def test_evaluation_moves_nothing():
     layer = EILinear(12, 8)
     homeostasis = Homeostasis(layer, 0.5, ALONE)

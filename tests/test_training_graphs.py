@@ -19,7 +19,8 @@ RECIPES = {
     "sgd, clipped": {"clip_grad": 0.5},
     "deflated muon in parts, T grown": {"optimizer": "muon", "deflate_epochs": 1, "time_steps": {0: 1, 2: 2}, "accumulate": 2, "epochs": 4},
     "slope, batch and parts change": {"alpha": {0: 2.0, 1: 6.0}, "batch_size": {0: 32, 2: 40}, "accumulate": {0: 1, 2: 2}, "epochs": 3},
-    "homeostasis": {"model": "ei_mlp4_mnist", "optimizer": "muon", "init": "standardised", "homeostasis": 0.1, "least_inhibition": 0.5},
+    "homeostasis": {"model": "ei_mlp4_mnist", "optimizer": "muon", "init": "standardised", "homeostasis": {0: 0.1, 2: 0.0},
+                    "least_inhibition": 0.5, "epochs": 3},
     "batch normalisation, averaged": {"model": "bn_mlp2_mnist", "ema": 0.9, "augment": "crop_flip"},
 }
 
@@ -51,7 +52,7 @@ def test_what_is_recorded_is_the_whole_iteration(data, tmp_path, monkeypatch, va
     monkeypatch.setattr(Iteration, "stream", lambda self: contextlib.nullcontext())
     run(data, tmp_path / "recorded", **values)
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "recorded"))
-    expected = [(1, True), (1, False), (2, False)] if "deflate_epochs" in values else [(4, False)]
+    expected = [(1, True), (1, False), (2, False)] if "deflate_epochs" in values else [(4, False)] * (1 + ("homeostasis" in values))
     if "alpha" not in values:
         assert [(s.time_steps, s.deflated) for s in recorded] == expected
     else:

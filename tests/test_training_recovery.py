@@ -77,7 +77,7 @@ def stamp(run):
 
 @pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_muon_in_bf16_goes_on_to_the_same_weights(data, tmp_path, compile):
-    values = {"optimizer": "muon", "lr": 0.01, "momentum": 0.95, "precision": "bf16", "batch_size": 60, "homeostasis": 0.1}
+    values = {"optimizer": "muon", "lr": 0.01, "momentum": 0.95, "precision": "bf16", "batch_size": 60, "homeostasis": {0: 0.1, 1: 0.0}}
     Training(recipe(**values), data, tmp_path / "whole", compile=compile).fit()
     training = Training(recipe(**values), data, tmp_path / "run", compile=compile)
     iterate = training._iteration

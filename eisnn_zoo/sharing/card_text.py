@@ -212,7 +212,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
         "step size": over_epochs("lr", "{:g}"), "batch size": over_epochs("batch_size"), "augmentation": over_epochs("augment"),
         "initialisation": {"standardised": "E-I Init, then each cell's current at mean 0, variance 1", "default": "torch's own"}.get(
             facts.get("init", "")),
-        "homeostasis, rate": facts.get("homeostasis"), "inhibitory cells' relative step": facts.get("inhibitory"),
+        "homeostasis, rate": over_epochs("homeostasis", "{:g}"), "inhibitory cells' relative step": facts.get("inhibitory"),
         "W_EI, at least": over_epochs("least_inhibition", "{:g} of its initial size"),
         "schedule of the step size": facts.get("schedule"), "surrogate's slope": over_epochs("alpha"),
         "largest norm of the gradient": facts.get("clip_grad"),

@@ -23,7 +23,8 @@ class Homeostasis:
 
     Args:
         model: an E-I network.
-        rate: in (0, 1]; 0.1 follows the mean of some ten steps.
+        rate: from 0 to 1; 0.1 follows the mean of some ten steps. It can change between steps: at 0 biases only learn, and set points
+            stay as they are.
         world: the processes whose images make up a step.
     """
 
@@ -37,6 +38,10 @@ class Homeostasis:
     @torch.no_grad()
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimizer's step, then that of the biases. The set points are kept, and saved, with the optimizer's state of b_E."""
+        if self.rate == 0:
+            optimizer.step()
+            torch._foreach_zero_(self.sums)
+            return
         biases = [layer.b_e for layer in self.layers]
         before = [b.clone() for b in biases]
         optimizer.step()

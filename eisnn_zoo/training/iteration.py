@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
     Attributes:
         images: of the batch, in all processes; part: images that this one computes at a time; whole: not the rest of an epoch.
-        time_steps, alpha: the network's; deflated, least_inhibition: the optimizer's.
+        time_steps, alpha: the network's; deflated, least_inhibition: the optimizer's; homeostasis: its rate.
     """
 
     images: int
@@ -46,6 +46,7 @@ class Setting(NamedTuple):
     alpha: float
     deflated: bool
     least_inhibition: float
+    homeostasis: float
 
 
 class Iteration:
@@ -59,7 +60,7 @@ class Iteration:
 
     def __init__(self, recipe: Recipe, model: SpikingNet, world: World, deflated: int, compile: bool):
         self.recipe, self.model, self.world, self.deflated = recipe, model, world, deflated
-        self.homeostasis = Homeostasis(model, recipe.homeostasis, world) if recipe.homeostasis else None
+        self.homeostasis = Homeostasis(model, recipe.at("homeostasis", 0), world) if recipe.homeostasis else None
         self.parallel: nn.Module = model
         if world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(model)
@@ -85,8 +86,11 @@ class Iteration:
         set_rate(self.optimizer, lr)
         least = recipe.at("least_inhibition", epoch)
         set_least_inhibition(self.optimizer, least)
+        rate = recipe.at("homeostasis", epoch)
+        if self.homeostasis:
+            self.homeostasis.rate = rate
         setting = Setting(batch.images, recipe.part_size(epoch, self.world.size), batch.images == recipe.at("batch_size", epoch),
-                          self.model.time_steps, recipe.at("alpha", epoch), step < self.deflated, least)
+                          self.model.time_steps, recipe.at("alpha", epoch), step < self.deflated, least, rate)
         self.work = self.graphs if self.graphs and setting.whole else self.plain
         return self.work.gradients(setting, batch.x, batch.target, batch.y)
 

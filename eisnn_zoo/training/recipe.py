@@ -18,7 +18,7 @@ Rate = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 # keys that take {first epoch: value}
-OVER_EPOCHS = ("augment", "time_steps", "resolution", "batch_size", "accumulate", "lr", "least_inhibition", "alpha")
+OVER_EPOCHS = ("augment", "time_steps", "resolution", "batch_size", "accumulate", "lr", "least_inhibition", "homeostasis", "alpha")
 SAYS = ("about", "paper_top1", "paper_source", "stop_at")  # keys that change no weight
 FOR_EVENTS = ("cifar10dvs", "dvsgesture")
 SMALLEST = {"vgg": 32, "resnet": 8, "mlp": 1}  # pixels a side of which their pools leave one
@@ -55,7 +55,7 @@ class Recipe(BaseModel):
     adaptive: float = Field(0.125, gt=0, description="of muon: relative step of W_EI, gains and biases, as a part of the weights'")
     inhibitory: float = Field(1.0, gt=0, description="of muon: the inhibitory cells' (W_IE, g_I) relative steps as a part of the others'")
     least_inhibition: Share | dict[int, Share] = Field(0.0, description="of muon: W_EI stays at or above this part of its initial size")
-    homeostasis: float = Field(0.0, ge=0, le=1, description="rate at which biases hold the mean currents of cells; 0: they only learn")
+    homeostasis: Share | dict[int, Share] = Field(0.0, description="rate at which biases hold cells' mean currents; 0: they only learn")
     deflate_epochs: float = Field(0.0, ge=0, description="of muon: first epochs without the drive common to a layer's neurons")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs, or a part of one, in which the step size rises")
     warmup_lr: float = Field(1e-7, ge=0, description="step size of the first iteration of a warm-up")
