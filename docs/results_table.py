@@ -36,9 +36,10 @@ def _measured(weights: Weights) -> tuple[str, ...]:
     facts = read_config(hub_folder() / weights.folder / "config.json").facts or {}
     dataset, tested = weights.model.dataset, facts.get("test_images")
     few = f" (of {tested} test images)" if dataset and tested not in (None, dataset.test_images) else ""
+    steps = f", T = {weights.time_steps}" if weights.time_steps else ""
     chosen = {"best": f"{facts['held_out']:,} held out" if facts.get("held_out") else "test images", "last": "the last"}
-    return (f"**{weights.top1:.2f}**{few}", chosen.get(facts.get("weights", ""), ""),
-            f"{facts['top1_last']:.2f}" if "top1_last" in facts else "", f"`{weights.recipe}`", weights.trained)
+    return (f"**{weights.top1:.2f}**{few}", chosen.get(facts.get("weights", ""), weights.obtained),
+            f"{facts['top1_last']:.2f}" if "top1_last" in facts else "", f"`{weights.recipe}`", weights.trained + steps)
 
 
 def table() -> str:

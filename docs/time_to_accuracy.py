@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import csv
 import sys
+from itertools import cycle
 from pathlib import Path
 
 from generated import add_rows, write_between
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
-from eisnn_zoo.figures import GREY, label, new, to_png
+from eisnn_zoo.figures import GREY, label, legend, new, to_png
 from eisnn_zoo.files import write_atomic
 from eisnn_zoo.training.run import Run
 
@@ -71,18 +72,17 @@ def _cell(row: dict) -> str:
 def draw(rows: list[dict]) -> bytes:
     """Accuracy against seconds of training on one GPU; the paper's recipe in grey."""
     figure, axes = new(width=8.2, height=3.6)
-    ax, colours = axes[0, 0], iter(COLOURS)
+    ax, colours = axes[0, 0], cycle(COLOURS)
     for title in dict.fromkeys(row["run"] for row in rows if DRAWN in row["run"]):
         points = [(int(row["seconds"]), int(row["top1"])) for row in rows if row["run"] == title]
-        paper = "paper" in title
         name = title.replace(f", {DRAWN}", "").replace(": ", ", ", 1)
-        ax.plot(*zip(*points), "o-", color=GREY if paper else next(colours), lw=1.6, ms=3.5, label=name)
+        ax.plot(*zip(*points), "o-", color=GREY if "paper" in title else next(colours), lw=1.6, ms=3.5, label=name)
     ax.set_xscale("log")
     ticks = (3, 5, 10, 20, 30, 60, 120, 300)
     ax.set_xticks(ticks, [f"{t} s" if t < 60 else f"{t // 60} min" for t in ticks])
     ax.minorticks_off()
     label(ax, "", "training on one H200, evaluation not counted", "top-1 (%)")
-    ax.legend(frameon=False, fontsize=8.5, loc="lower right")
+    legend(ax, loc="lower right")
     return to_png(figure)
 
 

@@ -65,10 +65,11 @@ def wilson(top1: float, n: int, z: float = 1.96) -> tuple[float, float]:
 
 def _about(config: Config, row: Weights, facts: dict) -> str:
     model = config.model
-    recipe = facts.get("recipe", "")
-    how = ", and **not by the paper's recipe**: see Training" if recipe.startswith("zoo_") else ""
-    if recipe == config.model.name:
+    recipe, how = facts.get("recipe", ""), ""
+    if recipe == model.name:
         how = ", by the paper's recipe"
+    elif recipe.startswith("zoo_"):
+        how = ", and **not by the paper's recipe**: see Training"
     if model.kind == "ei":
         what = ("A spiking network with excitatory and inhibitory cells that obeys Dale's law: every synapse keeps its sign, and "
                 "lateral inhibition, subtractive and divisive, stands where other deep networks have a normalisation layer.")

@@ -37,7 +37,7 @@ from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
 from .setup import check_parts, faster_precision, fused_throughout, keep_memory, make_model, set_slope
-from .validation import validate
+from .validation import AT_ONCE, validate
 from .world import World
 
 APART = 5.0  # seconds, at least, between the checkpoints that follow epochs: on a GPU an epoch can take one, and saving it a part of one
@@ -234,9 +234,8 @@ class Training:
     def evaluate(self, each=lambda done: None) -> Scores:
         """Scores of the judged network on the validation images."""
         self.world.share(self.judged.buffers())  # BatchNorm's statistics are each process's own; those of the first are saved
-        at_once = 250
-        if self.device.type == "cuda":  # the more at once the faster; and where one batch trains, four fit that keep nothing for gradients
-            at_once = 4 * self.recipe.at("batch_size", self.epoch) // self.recipe.at("accumulate", self.epoch)
+        on_gpu = self.device.type == "cuda"  # which waits for launches: as many images as should fit where a part of a batch trains
+        at_once = 4 * self.recipe.part_size(self.epoch, 1) if on_gpu else AT_ONCE
         with self.iteration.autocast():
             return validate(self.judged, self.valid, self.side, at_once, self.world, each)
 

@@ -38,19 +38,19 @@ class Homeostasis:
     @torch.no_grad()
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimizer's step, then that of the biases. The set points are kept, and saved, with the optimizer's state of b_E."""
-        if self.rate == 0:
-            optimizer.step()
-            torch._foreach_zero_(self.sums)
-            return
-        biases = [layer.b_e for layer in self.layers]
-        before = [b.clone() for b in biases]
+        before = [layer.b_e.clone() for layer in self.layers]
         optimizer.step()
+        if self.rate:
+            self._hold(optimizer, before)
+        torch._foreach_zero_(self.sums)
+
+    def _hold(self, optimizer: torch.optim.Optimizer, before: list[torch.Tensor]) -> None:
         totals = self.world.total(torch.cat(self.sums)).float().split([len(sums) for sums in self.sums])
-        for b, was, total in zip(biases, before, totals):
+        for layer, was, total in zip(self.layers, before, totals):
+            b = layer.b_e
             state = optimizer.state[b]
             if "set_point" not in state:
                 state["set_point"] = torch.zeros_like(b)
             learned = b - was
             b -= self.rate * (total[:-1] / total[-1] - state["set_point"])
             state["set_point"] += learned
-        torch._foreach_zero_(self.sums)

@@ -14,9 +14,11 @@ from .data import Images
 from .evaluation import Scores, tally
 from .world import World
 
+AT_ONCE = 250  # images, where nothing else is said
+
 
 @torch.no_grad()
-def validate(model: nn.Module, images: Images, size: int | None = None, batch_size: int = 250, world: World | None = None,
+def validate(model: nn.Module, images: Images, size: int | None = None, batch_size: int = AT_ONCE, world: World | None = None,
              each: Callable[[int], object] = lambda done: None) -> Scores:
     """As :func:`~eisnn_zoo.training.evaluation.evaluate`, of a network in torch, which is set to evaluation mode."""
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
