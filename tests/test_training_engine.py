@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,20 @@ def _first(training):
 
     rows = next(batches(len(training.train), INIT_BATCH, training.recipe.seed, 0))
     return pixels(training.train.x[rows])
+
+
+def test_numbers_too_small_for_a_processor_are_zero_in_all_its_threads(data, tmp_path):
+    code = f"""
+import torch
+from training_helpers import recipe
+from eisnn_zoo.training.engine import Training
+torch.set_num_threads(2)
+Training(recipe(), {str(data)!r}, {str(tmp_path / "run")!r}, compile=False)
+halves = (torch.full((10**6,), 1e-30) * 1e-10).chunk(2)
+print([half.count_nonzero().item() for half in halves])
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, check=True)
+    assert shown.stdout.strip() == "[0, 0]"
 
 
 def test_a_batch_in_parts_is_the_same_step(data, tmp_path):

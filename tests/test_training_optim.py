@@ -7,13 +7,16 @@ import math
 import pytest
 import torch
 from torch import nn
+from training_helpers import recipe
 
 from eisnn_zoo.ei import EILinear, EIReadout
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.networks import build
+from eisnn_zoo.training import optim
 from eisnn_zoo.training.optim import EIMuon, ProjectedSGD, deflate, orthogonalise
 from eisnn_zoo.training.run import Run
 from eisnn_zoo.training.schedule import batches, rate
+from eisnn_zoo.training.setup import make_optimizer
 
 
 def test_orthogonalise_keeps_directions_and_evens_out_sizes():
@@ -25,6 +28,35 @@ def test_orthogonalise_keeps_directions_and_evens_out_sizes():
         assert o.shape == g.shape and sizes.min() > 0.6 and sizes.max() < 1.3
         u, _, vh = torch.linalg.svd(g, full_matrices=False)
         assert ((u @ vh * o).sum((-2, -1)) > 0.95 * (o.norm(dim=(-2, -1)) * (u @ vh).norm(dim=(-2, -1)))).all()
+
+
+@pytest.mark.parametrize("dtype, near", [(torch.float64, 1e-7), (torch.float32, 2e-3)])
+def test_orthogonalising_without_the_matrix_is_orthogonalising_with_it(dtype, near):
+    """Newton-Schulz as it is written down, of gradients as these networks have them: one direction far above all others, and few at all."""
+    torch.manual_seed(10)
+    drive = torch.rand(40, 1, dtype=dtype) * torch.rand(1, 90, dtype=dtype)
+    for g in (drive + 0.01 * torch.randn(40, 90, dtype=dtype), drive + 0.01 * torch.randn(40, 5, dtype=dtype) @ torch.randn(5, 90, dtype=dtype)):
+        x = g.double() / g.double().norm()
+        for _ in range(5):
+            a = x @ x.T
+            x = 3.4445 * x - 4.7750 * a @ x + 2.0315 * a @ a @ x
+        for turned in (False, True):
+            o = orthogonalise(g.T if turned else g).double()
+            assert ((o.T if turned else o) - x).norm() < near * x.norm()
+
+
+def test_the_direction_of_a_step_is_computed_as_the_recipe_computes(monkeypatch):
+    seen = []
+    monkeypatch.setattr(optim, "_iterate", lambda x, steps: seen.append(x.dtype) or x)
+    monkeypatch.setattr(optim, "_iterate_without", lambda x, steps: seen.append(x.dtype) or x)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        model = build("ei_mlp2")
+        model.mark_initialised()
+        optimizer = make_optimizer(recipe(optimizer="muon", precision=precision), model, 0)
+        model(torch.rand(4, 1, 28, 28)).sum().backward()
+        optimizer.step()
+        assert set(seen) == {dtype}
+        seen.clear()
 
 
 def test_deflation_takes_out_the_strongest_input_direction_and_nothing_else():

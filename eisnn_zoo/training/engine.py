@@ -36,7 +36,7 @@ from .iteration import Batch, Iteration
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
-from .setup import check_parts, faster_precision, fused_throughout, keep_memory, make_model, set_slope
+from .setup import check_parts, faster_precision, flush_denormals, fused_throughout, keep_memory, make_model, set_slope
 from .validation import AT_ONCE, validate
 from .world import World
 
@@ -74,6 +74,7 @@ class Training:
                  report_to: Sequence[str] = ()):
         report.check_trackers(report_to)
         keep_memory()
+        flush_denormals()
         strict_arithmetic()
         self.run, self.world = Run(output), World.join(device)
         self.device = self.world.device

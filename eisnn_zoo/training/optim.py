@@ -11,19 +11,45 @@ from ..ei import project
 
 
 @torch.no_grad()
-def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz iterations (Jordan 2024), for ``[..., n, d]``."""
-    x = g.bfloat16() if g.dtype == torch.float32 else g
+def orthogonalise(g: Tensor, steps: int = 5, bf16: bool = False) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz iterations (Jordan 2024), for ``[..., n, d]``.
+
+    ``x <- (a + b A + c A A) x`` with ``A = x x^T``. All of A's successors are polynomials of the first, so they can be had without x,
+    which is then multiplied once: for d = 9 n two fifths of the arithmetic. In bfloat16 their rounding would grow twelvefold an iteration.
+
+    Args:
+        bf16: compute in bfloat16, all iterations with x.
+    """
+    x = g.bfloat16() if bf16 else g
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     size = x.shape
     x = x.reshape(-1, *size[-2:])
-    for _ in range(steps):  # a x + (b A + c A A) x  with  A = x x^T
-        a = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-    x = x.view(size)
+    x = (_iterate if bf16 else _iterate_without)(x, steps).view(size)
     return (x.mT if tall else x).to(g.dtype)
+
+
+def _factor(a: Tensor) -> Tensor:
+    """``b A + c A A``"""
+    return torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)
+
+
+def _iterate(x: Tensor, steps: int) -> Tensor:
+    for _ in range(steps):
+        x = torch.baddbmm(x, _factor(x @ x.mT), x, beta=3.4445)
+    return x
+
+
+def _iterate_without(x: Tensor, steps: int) -> Tensor:
+    a = x @ x.mT
+    product = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand_as(a)
+    for _ in range(steps):
+        factor = _factor(a)
+        factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
+        product = factor @ product
+        a = factor @ a @ factor
+    return product @ x
 
 
 @torch.no_grad()
@@ -61,11 +87,12 @@ class EIMuon(torch.optim.Optimizer):
         momentum: of Muon; betas: of Adam.
         weight_decay: the weights shrink by this times the size of their relative step, in every step.
         deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
+        bf16: orthogonalise in bfloat16, for processors that multiply matrices faster in it: others take up to 19 times as long.
     """
 
     def __init__(self, model: nn.Module, lr: float | Tensor = 8e-3, adaptive: float = 0.125, inhibitory: float = 1.0,
                  least_inhibition: float = 0.0, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10,
-                 weight_decay: float = 0.0, deflate: int = 0):
+                 weight_decay: float = 0.0, deflate: int = 0, bf16: bool = False):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = {n for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
         muon = {"muon": True, "weight_decay": weight_decay, "deflate": deflate}
@@ -77,7 +104,7 @@ class EIMuon(torch.optim.Optimizer):
         # capturable: torch then loads a step count to its parameter's device
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "capturable": True}
         super().__init__([g for g in groups if g["params"]], defaults)
-        self.model, self.least_inhibition = model, least_inhibition
+        self.model, self.least_inhibition, self.bf16 = model, least_inhibition, bf16
         self.w_ei = [p for n, p in named if n.endswith("ei.weight")]
 
     @torch.no_grad()
@@ -116,8 +143,7 @@ class EIMuon(torch.optim.Optimizer):
                 state["common"] = torch.ones_like(p.flatten(1)[0])
         return state
 
-    @staticmethod
-    def _muon(grads: list[Tensor], states: list[dict], group: dict) -> tuple[list[Tensor], float]:
+    def _muon(self, grads: list[Tensor], states: list[dict], group: dict) -> tuple[list[Tensor], float]:
         """Direction of each matrix, and what it is to be multiplied by."""
         momenta = [s["momentum"] for s in states]
         torch._foreach_mul_(momenta, group["momentum"])
@@ -133,7 +159,7 @@ class EIMuon(torch.optim.Optimizer):
             alike[g.shape].append(i)
         directions = nesterov[:]
         for indices in alike.values():
-            found = orthogonalise(torch.stack([nesterov[i] for i in indices]))
+            found = orthogonalise(torch.stack([nesterov[i] for i in indices]), bf16=self.bf16)
             found = found / (found.square().mean((1, 2), keepdim=True).sqrt() + 1e-12)
             for i, direction in zip(indices, found):
                 directions[i] = direction

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +39,18 @@ def keep_memory() -> None:
             libc = ctypes.CDLL("libc.so.6")
             libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def flush_denormals() -> None:
+    """Numbers below 1.2e-38 count as 0 on a CPU, from here on: a processor computes with them some hundred times as slowly.
+
+    A trained network's gradients have them, where cells are far from their thresholds in several layers: with published weights they
+    double the time of a training step (benchmarks/README.md). The threads that compute take this over from the one that starts them,
+    so it is to come before they are started.
+    """
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # older versions of numpy would miss the smallest numbers, and warn, if they looked later
+    torch.set_flush_denormal(True)
 
 
 def faster_precision(device: torch.device) -> str:
@@ -129,8 +142,6 @@ def _initialize(recipe: Recipe, model: SpikingNet, first: Tensor) -> None:
     """E-I Init of all layers, or of a new output layer alone; or torch's default, for the ablation."""
     if recipe.weights:
         if model.kind == "ei":
-            import numpy as np
-
             model.eval()
             with torch.no_grad():
                 features = model.pool(model.forward_steps(first).flatten(0, 1))
@@ -160,7 +171,7 @@ def make_optimizer(recipe: Recipe, model: SpikingNet, deflated: int) -> torch.op
     lr = torch.tensor(peak, device=device) if on_gpu else peak
     if recipe.optimizer == "muon":
         return EIMuon(model, lr=lr, adaptive=recipe.adaptive, inhibitory=recipe.inhibitory, momentum=recipe.momentum,
-                      weight_decay=recipe.weight_decay, deflate=deflated)
+                      weight_decay=recipe.weight_decay, deflate=deflated, bf16=recipe.precision == "bf16")
     return ProjectedSGD(model, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=on_gpu or None)
 
 
