@@ -104,6 +104,20 @@ def test_at_rate_0_biases_only_learn_and_set_points_stay():
     torch.testing.assert_close(optimizer.state[layer.b_e]["set_point"], torch.full_like(before, 0.02))
 
 
+def test_a_trained_networks_cells_stay_where_they_are():
+    torch.manual_seed(5)
+    layer, x = EILinear(12, 8), torch.rand(20, 12)
+    layer.b_e.data = torch.randn(8)
+    homeostasis, optimizer = Homeostasis(layer, 0.25, ALONE, trained=True), torch.optim.SGD(layer.parameters(), lr=1.0)
+    before = layer.b_e.clone()
+    for _ in range(5):
+        mean = layer.train()(x).mean(0)
+        layer.b_e.grad = torch.full_like(before, -0.01)
+        homeostasis.step(optimizer)
+    torch.testing.assert_close(layer.b_e.detach(), before + 0.05)
+    torch.testing.assert_close(optimizer.state[layer.b_e]["set_point"], mean + 0.01)
+
+
 def test_evaluation_moves_nothing():
     layer = EILinear(12, 8)
     homeostasis = Homeostasis(layer, 0.5, ALONE)

@@ -137,7 +137,6 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "epochs: {0: 3}\nbatch_size: 0", r"line 3: epochs = \{0: 3\}: .*integer"),
     (HEAD + "deflate_epochs: 1", r"line 3: deflate_epochs = 1: .*set optimizer to muon"),
     ("model: bn_vgg8_cifar10\nhomeostasis: 0.1", r"line 2: homeostasis = 0\.1: bn_vgg8_cifar10 has BatchNorm"),
-    (HEAD + "weights: ei_vgg8_cifar10.zoo\nhomeostasis: 0.1", r"line 4: homeostasis = 0\.1: .*this one starts from weights"),
     ("model: bn_vgg8_cifar10\ninit: standardised", r"line 2: init = 'standardised': bn_vgg8_cifar10 has BatchNorm"),
     (HEAD + "weights: ei_vgg8_cifar10.zoo\ninit: standardised", r"line 4: init = 'standardised': .*this one starts from weights"),
     (HEAD + "homeostasis: 2", r"line 3: homeostasis = 2: .*less than or equal to 1"),

@@ -23,6 +23,7 @@ from eisnn_zoo.errors import UsageError
 from eisnn_zoo.inference.torch_runtime import TorchModel
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
+from eisnn_zoo.table import sha256
 from eisnn_zoo.training import engine
 from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.engine import Training
@@ -258,6 +259,23 @@ def test_an_architecture_fits_the_dataset_it_is_trained_on(tmp_path, values):
     located = locate(str(tmp_path / "run" / "best"))
     size, network = located.config.input_size, TorchModel(located)
     assert size[0] == shape[-1] and network(np.zeros((1, *size), np.float32)).shape == (1, classes)
+
+
+def test_weights_with_the_same_classes_keep_their_output_layer(data, tmp_path):
+    """A trained network goes on from where it was, and its run says which weights those were."""
+    values = {"epochs": 6, "optimizer": "muon", "lr": 1e-2, "momentum": 0.95}
+    Training(recipe(**values), data, tmp_path / "first", compile=False).fit()
+    again = Training(recipe(**values, weights=str(tmp_path / "first" / "last"), homeostasis=0.1), data, tmp_path / "second", compile=False)
+    for name, p in weights(tmp_path / "first").items():
+        assert np.array_equal(p, again.model.state_dict()[name]), name
+    again.fit()
+    assert losses(tmp_path / "second")[0] < losses(tmp_path / "first")[2]
+    assert again.run.environment["weights_sha256"] == sha256(tmp_path / "first" / "last" / "model.safetensors")
+    pictures = np.load(data / "train.npz")
+    np.savez(tmp_path / "nine.npz", x=pictures["x"][pictures["y"] < 9], y=pictures["y"][pictures["y"] < 9])
+    other = recipe(**values, dataset="folder", weights=str(tmp_path / "first" / "last"))
+    model = Training(other, tmp_path / "nine.npz", tmp_path / "third", compile=False).model
+    assert model.num_classes == 9 and model.stages.state_dict().keys() == again.model.stages.state_dict().keys()
 
 
 @pytest.mark.parametrize("other, said", [("ei_resnet18", "they are of E-I ResNet-18, and the recipe's model is E-I MLP-2"),

@@ -122,7 +122,9 @@ def reproduce(
     from ..training.reading import FOLDER
     from ..training.recipe_file import load_recipe
     from ..training.results import append, measure, read_table
+    from ..training.setup import flush_denormals
 
+    flush_denormals()  # before threads read the test images
     name = Path(model).stem
     recipe = load_recipe(model, _settings(set_))
     if recipe.dataset == FOLDER:

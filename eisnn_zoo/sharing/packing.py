@@ -186,6 +186,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "valid_top1": epoch and epoch["valid_top1"], "valid_top1_last": history[-1]["valid_top1"],
         "validation": f"{held_out:,} training images held out" if held_out else TEST_SET,
         "recipe": recipe_name(recipe), "recipe_sha256": recipe.sha256, **_said(recipe),
+        "started_from": Path(recipe.weights).name, "started_from_sha256": environment.get("weights_sha256"),
         "trained_time_steps": epoch and int(epoch["time_steps"]),
         "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
         "stopped_at": recipe.stop_at if any(recipe.reached(row["valid_top1"]) for row in comparable) else None,
@@ -232,7 +233,8 @@ def _obtained(facts: dict, model: Model) -> str:
 
 def _trained(facts: dict) -> str:
     images = f" on {facts['train_images']:,} images" if "train_images" in facts else ""
-    return f"{facts['epochs']} epochs{images}, {card_text.duration(facts['training_seconds'])} on {card_text.machine(facts) or 'a CPU'}"
+    after = f" from {facts['started_from']}" if "started_from" in facts else ""
+    return f"{facts['epochs']} epochs{after}{images}, {card_text.duration(facts['training_seconds'])} on {card_text.machine(facts) or 'a CPU'}"
 
 
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:

@@ -36,7 +36,7 @@ from .iteration import Batch, Iteration
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
-from .setup import check_parts, faster_precision, flush_denormals, fused_throughout, keep_memory, make_model, set_slope
+from .setup import check_parts, faster_precision, flush_denormals, fused_throughout, keep_memory, make_model, set_slope, started_from
 from .validation import AT_ONCE, validate
 from .world import World
 
@@ -97,7 +97,7 @@ class Training:
         if self.world.first:
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
-                                    "validation": self.data.validation, "valid_images": len(self.valid)})
+                                    "validation": self.data.validation, "valid_images": len(self.valid), **started_from(recipe)})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)

@@ -60,7 +60,9 @@ class Iteration:
 
     def __init__(self, recipe: Recipe, model: SpikingNet, world: World, deflated: int, compile: bool):
         self.recipe, self.model, self.world, self.deflated = recipe, model, world, deflated
-        self.homeostasis = Homeostasis(model, recipe.at("homeostasis", 0), world) if recipe.homeostasis else None
+        self.homeostasis = None
+        if recipe.homeostasis:
+            self.homeostasis = Homeostasis(model, recipe.at("homeostasis", 0), world, trained=bool(recipe.weights))
         self.parallel: nn.Module = model
         if world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(model)

@@ -30,25 +30,31 @@ def orthogonalise(g: Tensor, steps: int = 5, bf16: bool = False) -> Tensor:
     return (x.mT if tall else x).to(g.dtype)
 
 
-def _factor(a: Tensor) -> Tensor:
+def _polynomial(a: Tensor) -> Tensor:
     """``b A + c A A``"""
     return torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)
 
 
+def _factor(a: Tensor) -> Tensor:
+    """``a + b A + c A A``"""
+    factor = _polynomial(a)
+    factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
+    return factor
+
+
 def _iterate(x: Tensor, steps: int) -> Tensor:
     for _ in range(steps):
-        x = torch.baddbmm(x, _factor(x @ x.mT), x, beta=3.4445)
+        x = torch.baddbmm(x, _polynomial(x @ x.mT), x, beta=3.4445)
     return x
 
 
 def _iterate_without(x: Tensor, steps: int) -> Tensor:
     a = x @ x.mT
-    product = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand_as(a)
-    for _ in range(steps):
-        factor = _factor(a)
-        factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
-        product = factor @ product
+    product = factor = _factor(a)
+    for _ in range(steps - 1):
         a = factor @ a @ factor
+        factor = _factor(a)
+        product = factor @ product
     return product @ x
 
 
@@ -87,7 +93,7 @@ class EIMuon(torch.optim.Optimizer):
         momentum: of Muon; betas: of Adam.
         weight_decay: the weights shrink by this times the size of their relative step, in every step.
         deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
-        bf16: orthogonalise in bfloat16, for processors that multiply matrices faster in it: others take up to 19 times as long.
+        bf16: orthogonalise in bfloat16, for processors that multiply matrices faster in it: others take several times as long.
     """
 
     def __init__(self, model: nn.Module, lr: float | Tensor = 8e-3, adaptive: float = 0.125, inhibitory: float = 1.0,

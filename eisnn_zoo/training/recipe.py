@@ -42,7 +42,7 @@ class Recipe(BaseModel):
     time_steps: int | dict[int, int] = Field(0, description="T; 0: the dataset's")
     resolution: int | dict[int, int] = Field(0, description="side of the images in pixels; 0: the model's own")
 
-    weights: str = Field("", description="start from these weights, with a new output layer")
+    weights: str = Field("", description="start from these weights, with a new output layer where the classes are others")
     freeze: bool = Field(False, description="train the output layer alone")
     epochs: int = Field(300, ge=1, description="times that every training image is seen")
     batch_size: Count | dict[int, Count] = Field(128, description="images of one optimizer step, whatever the number of processes")
@@ -137,7 +137,7 @@ class Recipe(BaseModel):
         for key in ("init", "homeostasis", "ei_ratio", "inhibitory", "least_inhibition", "stabilisation", "scale_w_ei_gradient"):
             if model.kind == "bn" and self._says(key):
                 raise AtKey(key, f"{self.model} has BatchNorm in place of inhibitory cells, and nothing of that")
-        for key in ("init", "homeostasis", "ei_ratio"):
+        for key in ("init", "ei_ratio"):
             if self.weights and self._says(key):
                 raise AtKey(key, "it belongs to a network's beginning, and this one starts from weights")
         if self.freeze and not self.weights:

@@ -17,8 +17,10 @@ from ..ei import EILayer, EISynapses
 from ..ei_init import initialize
 from ..errors import UsageError
 from ..fusing import fused_on
+from ..locating import Located, locate
 from ..networks import SpikingNet, build
 from ..neuron import LIF
+from ..table import sha256
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
 from .recipe import Recipe
@@ -42,10 +44,10 @@ def keep_memory() -> None:
 
 
 def flush_denormals() -> None:
-    """Numbers below 1.2e-38 count as 0 on a CPU, from here on: a processor computes with them some hundred times as slowly.
+    """Numbers below 1.2e-38 count as 0 on a CPU, from here on: a processor computes with them many times as slowly.
 
-    A trained network's gradients have them, where cells are far from their thresholds in several layers: with published weights they
-    double the time of a training step (benchmarks/README.md). The threads that compute take this over from the one that starts them,
+    A trained network's gradients have them: with published weights of VGG-8 they double the time of forward and backward
+    (benchmarks/README.md). The threads that compute take this over from the one that starts them,
     so it is to come before they are started.
     """
     for kind in (np.float32, np.float64):
@@ -68,7 +70,7 @@ def faster_precision(device: torch.device) -> str:
 
 
 def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> SpikingNet:
-    """The recipe's network, initialised on its first training images.
+    """The recipe's network, initialised on its first training images, or trained before.
 
     Args:
         first: pixels or frames, as the network takes them.
@@ -77,11 +79,15 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
         DataError: images on which E-I Init is impossible.
     """
     torch.manual_seed(recipe.seed)
-    model = _pretrained(recipe, data) if recipe.weights else _fresh(recipe, data, first)
+    located = locate(recipe.weights) if recipe.weights else None
+    model = _pretrained(recipe, data, located) if located else _fresh(recipe, data, first)
     model.time_steps = recipe.final_steps
     if draw:
         try:
-            _initialize(recipe, model, first)
+            if located is None:
+                _initialize(recipe, model, first)
+            elif _classes_are_others(data, located) and model.kind == "ei":
+                _initialize_head(recipe, model, first)
         except ValueError as error:
             raise DataError(f"E-I Init on the training images: {error}") from error
     if model.kind == "ei":
@@ -93,6 +99,11 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
         model.requires_grad_(False)
         model.head.requires_grad_(True)
     return model
+
+
+def started_from(recipe: Recipe) -> dict[str, str]:
+    """For the record: which weights a name stood for. Nothing of a network from its beginning."""
+    return {"weights_sha256": sha256(locate(recipe.weights).path)} if recipe.weights else {}
 
 
 def check_parts(recipe: Recipe, images: int, processes: int) -> None:
@@ -118,11 +129,13 @@ def _fresh(recipe: Recipe, data: Data, first: Tensor) -> SpikingNet:
     return build(recipe.model, **options)
 
 
-def _pretrained(recipe: Recipe, data: Data) -> SpikingNet:
-    from ..locating import locate
+def _classes_are_others(data: Data, located: Located) -> bool:
+    return data.label_names != tuple(located.config.label_names)
+
+
+def _pretrained(recipe: Recipe, data: Data, located: Located) -> SpikingNet:
     from ..weights import load_network
 
-    located = locate(recipe.weights)
     ours, theirs = MODELS[recipe.model], located.config.model
     if (ours.kind, ours.family, ours.depth) != (theirs.kind, theirs.family, theirs.depth):
         raise UsageError(f"weights = {recipe.weights}: they are of {theirs.title}, and the recipe's model is {ours.title}")
@@ -134,19 +147,22 @@ def _pretrained(recipe: Recipe, data: Data) -> SpikingNet:
         raise UsageError(f"weights = {recipe.weights}: they take images of {located.config.input_size[1]} x {located.config.input_size[2]} "
                          f"pixels, and these have {side} x {side}")
     model = load_network(located, stabilisation=recipe.stabilisation)
-    model.reset_classifier(len(data.label_names))
+    if _classes_are_others(data, located):
+        model.reset_classifier(len(data.label_names))
     return model
 
 
+def _initialize_head(recipe: Recipe, model: SpikingNet, first: Tensor) -> None:
+    """E-I Init of a new output layer, on what the trained layers make of the first images."""
+    model.eval()
+    with torch.no_grad():
+        features = model.pool(model.forward_steps(first).flatten(0, 1))
+        model.head.initialize(features, np.random.default_rng(recipe.seed))
+
+
 def _initialize(recipe: Recipe, model: SpikingNet, first: Tensor) -> None:
-    """E-I Init of all layers, or of a new output layer alone; or torch's default, for the ablation."""
-    if recipe.weights:
-        if model.kind == "ei":
-            model.eval()
-            with torch.no_grad():
-                features = model.pool(model.forward_steps(first).flatten(0, 1))
-                model.head.initialize(features, np.random.default_rng(recipe.seed))
-    elif recipe.init != "default":
+    """E-I Init of all layers; or torch's default, for the ablation."""
+    if recipe.init != "default":
         initialize(model, first, recipe.seed, standardise=recipe.init == "standardised")
     else:
         for module in model.modules():
