@@ -100,6 +100,17 @@ def test_a_model_can_be_published_with_another_t(run, data, tmp_path, cli):
     assert "last trained with T = 2, and run with T = 3" in (folder / "README.md").read_text()
 
 
+def test_a_model_that_went_on_from_weights_says_from_which(run, data, tmp_path):
+    (run / "recipe.yaml").write_text(RECIPE + f"weights: {tmp_path}/begun\n")
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "weights_sha256": "ab12"}))
+    row = packing.pack(run, "more", data, hub=tmp_path / "hub")
+    folder = tmp_path / "hub" / f"{NAME}.more"
+    assert row.trained.startswith("3 epochs from begun on 55 images") and "| begun from | `begun` (sha256 ab12) |" in (folder / "README.md").read_text()
+    assert "weights: begun\n" in (folder / "recipe.yaml").read_text()
+    assert not [p for p in folder.iterdir() if p.is_file() and str(tmp_path).encode() in p.read_bytes()]
+
+
 @pytest.mark.parametrize("stop_at, says", [(65.0, "3 of at most 9: to end at 65 % on the 5 training images held out"),
                                            (90.0, "3 of the 9 of its recipe: the run was not finished")])  # 90 % it had at another T
 def test_the_card_says_why_a_run_ended_before_its_last_epoch(stop_at, says, run, data, tmp_path):

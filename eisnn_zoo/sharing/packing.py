@@ -234,13 +234,16 @@ def _obtained(facts: dict, model: Model) -> str:
 def _trained(facts: dict) -> str:
     images = f" on {facts['train_images']:,} images" if "train_images" in facts else ""
     after = f" from {facts['started_from']}" if "started_from" in facts else ""
-    return f"{facts['epochs']} epochs{after}{images}, {card_text.duration(facts['training_seconds'])} on {card_text.machine(facts) or 'a CPU'}"
+    took = card_text.duration(facts["training_seconds"])
+    return f"{facts['epochs']} epochs{after}{images}, {took} on {card_text.machine(facts) or 'a CPU'}"
 
 
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:
     """How the weights came about, without the paths of the machine they came about on."""
-    for name in ("recipe.yaml", "metrics.csv"):
-        shutil.copyfile(run / name, folder / name)
+    shutil.copyfile(run / "metrics.csv", folder / "metrics.csv")
+    shutil.copyfile(run / "recipe.yaml", folder / "recipe.yaml")
+    if Path(recipe.weights).is_absolute():
+        write_atomic(folder / "recipe.yaml", recipe.model_copy(update={"weights": Path(recipe.weights).name}).dump())
     public = {key: value for key, value in environment.items() if not (isinstance(value, str) and Path(value).is_absolute())}
     write_atomic(folder / "environment.json", json.dumps(public, indent=2) + "\n")
     if (run / "curves.png").is_file():
