@@ -24,7 +24,7 @@ from eisnn_zoo.inference.torch_runtime import TorchModel
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.table import sha256
-from eisnn_zoo.training import engine
+from eisnn_zoo.training import feeding
 from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.run import Run
@@ -47,7 +47,7 @@ def losses(run):
 def one_step(data, folder, **values):
     training = Training(recipe(**values), data, folder, compile=False)
     training.model.train()
-    loss, right, _ = training._iteration(training._batch(training.train[torch.arange(50)], 0))
+    loss, right, _ = training._iteration(training.feeding.batch(training.train[torch.arange(50)], 0, 0))
     return training, loss, right
 
 
@@ -127,7 +127,7 @@ def test_clipping_and_averaging(data, tmp_path):
     assert moved[1] <= 1.01 * 2e-3 * 1e-3 < moved[0]
     training = free[0]
     first = [p.clone() for p in training.model.parameters()]  # the average starts at the weights after the first step
-    training._iteration(training._batch(training.train[torch.arange(50, 100)], 1))
+    training._iteration(training.feeding.batch(training.train[torch.arange(50, 100)], 0, 1))
     for mean, p, q in zip(training.judged.parameters(), first, training.model.parameters()):
         assert torch.allclose(mean, 0.75 * p + 0.25 * q, atol=1e-7)
 
@@ -136,7 +136,7 @@ def test_mixtures_change_images_and_targets(data, tmp_path):
     _, plain, _ = one_step(data, tmp_path / "a")
     for i, values in enumerate(({"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0})):
         training, loss, _ = one_step(data, tmp_path / str(i), **values)
-        _, _, target, y = training._batch(training.train[torch.arange(50)], 0)
+        _, _, target, y = training.feeding.batch(training.train[torch.arange(50)], 0, 0)
         assert target.shape == (50, 10) and torch.allclose(target.sum(1), torch.ones(50))
         assert (target.gather(1, y[:, None]) < 1).any(), "no image was mixed with another"
         assert np.isfinite(loss) and loss != plain
@@ -191,7 +191,7 @@ def test_grown_time_steps_end_in_the_published_network(data, tmp_path):
 def test_the_rate_and_the_augmentation_change_with_the_cycle(data, tmp_path, monkeypatch):
     seen = []
     for name in ("none", "crop_flip"):
-        monkeypatch.setitem(engine.AUGMENTATIONS, name, lambda x, rng, size, name=name: seen.append(name) or x)
+        monkeypatch.setitem(feeding.AUGMENTATIONS, name, lambda x, rng, size, name=name: seen.append(name) or x)
     training = Training(recipe(epochs=5, warmup_epochs=1, lr={0: 4e-3, 2: 1e-3}, augment={0: "none", 2: "crop_flip"}), data, tmp_path / "a",
                         compile=False)
     n = training.schedule.starts[1]

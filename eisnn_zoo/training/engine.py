@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -27,10 +27,11 @@ from ..machine import peak_memory
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
 from . import report
-from .augment import AUGMENTATIONS, pixels
-from .data import TEST_SET, Images, load_data
+from .augment import pixels
+from .data import TEST_SET, load_data
 from .diagnose import first_overflow
 from .evaluation import Scores
+from .feeding import Feeding
 from .graphs import Graphs
 from .iteration import Batch, Iteration
 from .recipe import Recipe
@@ -93,6 +94,7 @@ class Training:
             fused = Graphs.possible(self.world) and fused_throughout(recipe, self.device)
             compile = can_compile(self.device.type) and not fused
         deflated = self.schedule.iterations(recipe.deflate_epochs)
+        self.feeding = Feeding(recipe, self.train, self.data, self.world)
         self.iteration = Iteration(recipe, self.model, self.world, deflated, compile)
         if self.world.first:
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
@@ -172,9 +174,8 @@ class Training:
         if recipe.freeze:
             self.model.stages.eval()
         rows = batches(len(self.train), recipe.at("batch_size", epoch), recipe.seed, epoch, self.step - self.schedule.starts[epoch])
-        mixes = recipe.mixup or recipe.cutmix  # images of this process with those of others
         start = time.monotonic()
-        batches_ahead = self._prepare(self.train.batches(rows, slice(None) if mixes else self.world.rows))
+        batches_ahead = self.feeding.batches(rows, epoch, self.step)
         batch = next(batches_ahead, None)
         while batch:
             images = batch.images
@@ -303,30 +304,6 @@ class Training:
         self.iteration.descend()
         self.step += 1
         return loss_sum / batch.images, int(right), following
-
-    def _prepare(self, batches: Iterable[Images]) -> Iterator[Batch]:
-        for step, batch in enumerate(batches, self.step):
-            yield self._batch(batch, step)
-
-    def _batch(self, batch: Images, step: int) -> Batch:
-        """This process's part of the batch of an iteration."""
-        rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-        torch.manual_seed(self.recipe.seed * 1_000_033 + step)  # mixtures, dropout
-        x, y = batch.x.to(self.device), batch.y.to(self.device)
-        augment = AUGMENTATIONS[self.recipe.at("augment", self.epoch)]
-        x, target = pixels(augment(x, rng, self.data.size), self.side), y
-        if self.recipe.mixup or self.recipe.cutmix:
-            x, target = self._mixture(x, y)
-        part = self.world.part
-        return Batch(len(batch), part(x), part(target), part(y))
-
-    def _mixture(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        from torchvision.transforms import v2
-
-        classes = len(self.data.label_names)
-        kinds = [kind(alpha=alpha, num_classes=classes)
-                 for kind, alpha in ((v2.MixUp, self.recipe.mixup), (v2.CutMix, self.recipe.cutmix)) if alpha]
-        return v2.RandomChoice(kinds)(x, y)
 
     def _overflow(self, x: Tensor) -> str:
         with self.iteration.autocast():
