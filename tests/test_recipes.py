@@ -7,7 +7,7 @@ import yaml
 
 from eisnn_zoo.catalog import MODELS, RELEASED
 from eisnn_zoo.training.recipe import Recipe
-from eisnn_zoo.training.recipe_file import RecipeError, check_recipe, find_recipe, load_recipe, recipe_names
+from eisnn_zoo.training.recipe_file import RecipeError, check_recipe, find_recipe, load_recipe, parse_value, recipe_names
 from eisnn_zoo.training.recipe_keys import annotated, recipe_keys
 
 # Release's recipes: batch, peak step size, epochs of warm-up (the table of the paper's recipes), T, augmentation.
@@ -176,6 +176,14 @@ def test_settings_from_the_command_line_are_checked_too():
         load_recipe("ei_vgg8_cifar10", {"lr": "x"})
     with pytest.raises(RecipeError, match=r"lr=\[1: the value is not YAML"):
         load_recipe("ei_vgg8_cifar10", {"lr": "[1"})
+
+
+def test_augmentation_that_changes_under_homeostasis_is_doubted():
+    values = {"model": "ei_vgg8_cifar10", "epochs": 9, "augment": {0: "trivial", 6: "cifar"}}
+    assert check_recipe(values, "test").doubt == "" == check_recipe({**values, "homeostasis": {0: 0.1, 6: 0.0}}, "test").doubt
+    doubt = check_recipe({**values, "homeostasis": 0.1}, "test").doubt
+    assert "in epoch 7 augment changes from trivial to cifar" in doubt and '--set "homeostasis={0: 0.1, 6: 0}"' in doubt
+    assert check_recipe({**values, "homeostasis": parse_value("homeostasis", "{0: 0.1, 6: 0}")}, "test").doubt == ""
 
 
 def test_a_recipe_that_is_not_there():

@@ -188,6 +188,17 @@ class Recipe(BaseModel):
                 or self.ei_ratio not in (0, 4))
 
     @property
+    def doubt(self) -> str:
+        """What is allowed and known to cost accuracy, in a sentence; "" where nothing is."""
+        for epoch in range(1, self.epochs):
+            before, after = self.at("augment", epoch - 1), self.at("augment", epoch)
+            if before != after and self.at("homeostasis", epoch):
+                return (f"in epoch {epoch + 1} augment changes from {before} to {after}, and homeostasis will move biases to suit the new "
+                        "pictures, which cost accuracy where it was tried: let it end there, as in "
+                        f'--set "homeostasis={{0: {self.at("homeostasis", epoch - 1):g}, {epoch}: 0}}"')
+        return ""
+
+    @property
     def paper(self) -> tuple[float | None, str]:
         """The figure to reproduce, in % top-1, and where it stands."""
         model, last = MODELS[self.model], self.epochs - 1
