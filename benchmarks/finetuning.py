@@ -6,7 +6,6 @@ Writes benchmarks/results/finetuning.csv, model by model: processor time of forw
 images in one thread, at the T of the weights. The gradients of trained networks have numbers below 1.2e-38, which are slow to compute with.
 """
 
-
 from __future__ import annotations
 
 import argparse
@@ -15,7 +14,7 @@ import os
 import time
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import numpy as np
 import torch

@@ -149,7 +149,7 @@ def finetune(
     data: Annotated[Path, typer.Option(
         "--data", help="Pictures in one folder per class, or an .npz file (x: uint8 [N, H, W, C], y).")],
     output: Output = None,
-    freeze: Annotated[bool, typer.Option("--freeze", help="Train the new output layer alone.")] = False,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Train the output layer alone.")] = False,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: 10.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Step size, relative to each weight's own size.")] = None,
     device: Device = "auto",

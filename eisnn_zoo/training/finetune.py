@@ -1,4 +1,4 @@
-"""Fine-tuning as a recipe: trained weights, a new output layer, one's own pictures."""
+"""Fine-tuning as a recipe: trained weights, one's own pictures, and a new output layer where their classes are others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
 
     Args:
         weights: a name, address or path, see :func:`eisnn_zoo.locating.locate`.
-        freeze: train the new output layer alone.
+        freeze: train the output layer alone.
         overrides: values by key.
     Raises:
         ZooError: weights that cannot be had, or that take events; an impossible value.

@@ -47,8 +47,7 @@ def flush_denormals() -> None:
     """Numbers below 1.2e-38 count as 0 on a CPU, from here on: a processor computes with them many times as slowly.
 
     A trained network's gradients have them: with published weights of VGG-8 they double the time of forward and backward
-    (benchmarks/README.md). The threads that compute take this over from the one that starts them,
-    so it is to come before they are started.
+    (benchmarks/README.md). The threads that compute take this over from the one that starts them, so it is to come before.
     """
     for kind in (np.float32, np.float64):
         np.finfo(kind)  # older versions of numpy would miss the smallest numbers, and warn, if they looked later
