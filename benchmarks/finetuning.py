@@ -22,12 +22,12 @@ import torch.nn.functional as F
 
 import eisnn_zoo
 from eisnn_zoo.benchmarking.timing import alternate
+from eisnn_zoo.catalog import DATASETS
 from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.machine import machine
 from eisnn_zoo.training.augment import pixels
-from eisnn_zoo.training.data import load_data
+from eisnn_zoo.training.data import load
 from eisnn_zoo.training.optim import EIMuon
-from eisnn_zoo.training.recipe_file import check_recipe
 from eisnn_zoo.training.setup import keep_memory
 
 MODELS = ("ei_vgg8_cifar10.zoo", "ei_vgg8_cifar10.homeostasis", "ei_vgg11_cifar10.zoo", "ei_resnet18_cifar10.zoo")
@@ -67,9 +67,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     keep_memory()
-    data = load_data(check_recipe({"model": "ei_vgg8_cifar10"}, "this benchmark"), args.data)
-    batch = data.train[torch.arange(IMAGES)]
-    x, y = pixels(batch.x, data.size), batch.y
+    batch = load(DATASETS["cifar10"], args.data, "train")[torch.arange(IMAGES)]
+    x, y = pixels(batch.x), batch.y
     for name in args.models:
         rows = [{**row, **machine(("torch",))} for row in measure(name, x, y, args.rounds)]
         print(*rows, sep="\n", flush=True)

@@ -241,9 +241,10 @@ def _trained(facts: dict) -> str:
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:
     """How the weights came about, without the paths of the machine they came about on."""
     shutil.copyfile(run / "metrics.csv", folder / "metrics.csv")
-    shutil.copyfile(run / "recipe.yaml", folder / "recipe.yaml")
     if Path(recipe.weights).is_absolute():
         write_atomic(folder / "recipe.yaml", recipe.model_copy(update={"weights": Path(recipe.weights).name}).dump())
+    else:
+        shutil.copyfile(run / "recipe.yaml", folder / "recipe.yaml")
     public = {key: value for key, value in environment.items() if not (isinstance(value, str) and Path(value).is_absolute())}
     write_atomic(folder / "environment.json", json.dumps(public, indent=2) + "\n")
     if (run / "curves.png").is_file():

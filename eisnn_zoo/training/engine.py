@@ -26,6 +26,7 @@ from ..errors import ZooError
 from ..machine import peak_memory
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
+from ..table import sha256
 from . import report
 from .augment import pixels
 from .data import TEST_SET, load_data
@@ -37,7 +38,7 @@ from .iteration import Batch, Iteration
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
-from .setup import check_parts, faster_precision, flush_denormals, fused_throughout, keep_memory, make_model, set_slope, started_from
+from .setup import check_parts, faster_precision, flush_denormals, fused_throughout, keep_memory, make_model, set_slope, starting_weights
 from .validation import AT_ONCE, validate
 from .world import World
 
@@ -89,7 +90,8 @@ class Training:
         rows = next(batches(len(self.train), INIT_BATCH, recipe.seed, 0))
         self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
         first = pixels(self.data.train[rows].x.cpu(), self.size)
-        self.model = make_model(recipe, self.data, first, draw=self.world.first).to(self.device)
+        located = starting_weights(recipe)
+        self.model = make_model(recipe, self.data, first, self.world.first, located).to(self.device)
         if compile is None:
             fused = Graphs.possible(self.world) and fused_throughout(recipe, self.device)
             compile = can_compile(self.device.type) and not fused
@@ -97,9 +99,10 @@ class Training:
         self.feeding = Feeding(recipe, self.train, self.data, self.world)
         self.iteration = Iteration(recipe, self.model, self.world, deflated, compile)
         if self.world.first:
+            began = {"weights_sha256": sha256(located.path)} if located else {}
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
-                                    "validation": self.data.validation, "valid_images": len(self.valid), **started_from(recipe)})
+                                    "validation": self.data.validation, "valid_images": len(self.valid), **began})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)

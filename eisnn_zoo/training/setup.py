@@ -20,7 +20,6 @@ from ..fusing import fused_on
 from ..locating import Located, locate
 from ..networks import SpikingNet, build
 from ..neuron import LIF
-from ..table import sha256
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
 from .recipe import Recipe
@@ -68,17 +67,23 @@ def faster_precision(device: torch.device) -> str:
     return "bf16" if shortest[torch.bfloat16] < 0.8 * shortest[torch.float32] else "fp32"
 
 
-def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> SpikingNet:
+def starting_weights(recipe: Recipe) -> Located | None:
+    """The files of the weights that a recipe starts from; None where it starts from nothing."""
+    return locate(recipe.weights) if recipe.weights else None
+
+
+def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, located: Located | None = None) -> SpikingNet:
     """The recipe's network, initialised on its first training images, or trained before.
 
     Args:
         first: pixels or frames, as the network takes them.
         draw: False leaves E-I Init to another process, which sends its weights.
+        located: its :func:`starting_weights`, where they are known already.
     Raises:
         DataError: images on which E-I Init is impossible.
     """
     torch.manual_seed(recipe.seed)
-    located = locate(recipe.weights) if recipe.weights else None
+    located = located or starting_weights(recipe)
     model = _pretrained(recipe, data, located) if located else _fresh(recipe, data, first)
     model.time_steps = recipe.final_steps
     if draw:
@@ -98,11 +103,6 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True) -> 
         model.requires_grad_(False)
         model.head.requires_grad_(True)
     return model
-
-
-def started_from(recipe: Recipe) -> dict[str, str]:
-    """For the record: which weights a name stood for. Nothing of a network from its beginning."""
-    return {"weights_sha256": sha256(locate(recipe.weights).path)} if recipe.weights else {}
 
 
 def check_parts(recipe: Recipe, images: int, processes: int) -> None:
