@@ -9,7 +9,6 @@ images in one thread, at the T of the weights. The gradients of trained networks
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 import eisnn_zoo
 from eisnn_zoo.benchmarking.timing import alternate
 from eisnn_zoo.catalog import DATASETS
-from eisnn_zoo.files import to_csv, write_atomic
+from eisnn_zoo.files import add_rows
 from eisnn_zoo.machine import machine
 from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.data import load
@@ -72,8 +71,7 @@ def main() -> None:
     for name in args.models:
         rows = [{**row, **machine(("torch",))} for row in measure(name, x, y, args.rounds)]
         print(*rows, sep="\n", flush=True)
-        old = list(csv.DictReader(OUTPUT.open(newline=""))) if OUTPUT.exists() else []
-        write_atomic(OUTPUT, to_csv([row for row in old if row["model"] != name] + rows))
+        add_rows(OUTPUT, ["model", "denormals", "directions"], rows)
 
 
 if __name__ == "__main__":

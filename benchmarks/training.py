@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import os
 import subprocess
 import sys
@@ -39,7 +38,7 @@ from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.compiling import compile_options
 from eisnn_zoo.count import count
 from eisnn_zoo.ei import EISynapses
-from eisnn_zoo.files import to_csv, write_atomic
+from eisnn_zoo.files import add_rows, read_rows
 from eisnn_zoo.machine import machine, peak_memory, processor
 from eisnn_zoo.networks import SpikingNet, build
 from eisnn_zoo.precision import strict_arithmetic
@@ -51,6 +50,7 @@ CASES = {"cpu": {"ei_vgg8": (32,), "ei_resnet18": (32,)}, "cuda": {"ei_vgg8": (3
 APART = "literal (default malloc)"
 WAYS = {"cpu": (APART, "literal", "eager", "compiled", "eager bf16", "compiled bf16"),
         "cuda": ("literal", "eager", "fused", "fused bf16", "compiled bf16", "fused bf16 graphs", "compiled bf16 graphs")}
+KEYS = ("model", "batch", "way", "device", "threads", "torch")  # that tell a measurement from another
 Step = Callable[[], object]
 
 
@@ -208,16 +208,7 @@ def device_name(device: str) -> str:
 
 
 def key(row: dict) -> tuple:
-    return tuple(str(row[k]) for k in ("model", "batch", "way", "device", "threads", "torch"))
-
-
-def save(rows: list[dict], path: Path) -> None:
-    """Adds rows to the table; older ones of the same kind are replaced."""
-    old = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
-    new = {key(row) for row in rows}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, to_csv([row for row in old if key(row) not in new] + rows))
-    print(f"wrote {path}", flush=True)
+    return tuple(str(row[k]) for k in KEYS)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -232,12 +223,13 @@ def run(args: argparse.Namespace) -> None:
 def case(name: str, batch: int, ways: list[str], device: str, args: argparse.Namespace) -> None:
     """Measures a model at a batch and saves its rows, unless they stand in the table."""
     same = {**machine(("torch",)), "device": device_name(device), "threads": torch.get_num_threads()}
-    done = {key(row) for row in csv.DictReader(args.output.open(newline=""))} if args.output.exists() else set()
+    done = {key(row) for row in read_rows(args.output)}
     if not args.again and all(key({**same, "model": name, "batch": batch, "way": way}) in done for way in ways):
         print(f"{name}, batch {batch}: stands in {args.output} already; --again measures anew")
         return
     rows = measure(name, batch, device, ways, args.rounds, not args.no_memory)
-    save([{**row, **same} for row in rows], args.output)
+    add_rows(args.output, KEYS, [{**row, **same} for row in rows])
+    print(f"wrote {args.output}", flush=True)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ docs/depth.png, which `python docs/depth.py` alone draws again.
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from eisnn_zoo.analysis.measures import FiringRates
 from eisnn_zoo.analysis.probes import stream
 from eisnn_zoo.catalog import MODELS as CATALOG
 from eisnn_zoo.figures import GREY, label, layer_axis, legend, new, percent, to_png
-from eisnn_zoo.files import to_csv, write_atomic
+from eisnn_zoo.files import read_rows, to_csv, write_atomic
 from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.data import load_data
 from eisnn_zoo.training.recipe_file import check_recipe
@@ -94,13 +93,9 @@ def draw(losses: list[dict], rates: list[dict]) -> bytes:
     return to_png(figure)
 
 
-def read(path: Path) -> list[dict]:
-    return list(csv.DictReader(path.open())) if path.exists() else []
-
-
 def main() -> None:
     keep_memory()
-    losses, rates = read(LOSSES), read(RATES)
+    losses, rates = read_rows(LOSSES), read_rows(RATES)
     for name in MODELS if len(sys.argv) > 1 else ():
         for way in WAYS:
             if any((row["model"], row["optimizer"]) == (name, way) for row in losses):

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import torch
-from generated import add_rows, write_between
+from generated import write_between
 
 from eisnn_zoo.ei import EILayer
 from eisnn_zoo.figures import EXCITATION, GREY, INHIBITION, INK, label, layer_axis, legend, new, percent, to_png
-from eisnn_zoo.files import write_atomic
+from eisnn_zoo.files import add_rows, write_atomic
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import SpikingNet
 from eisnn_zoo.neuron import LIF, SURROGATES
@@ -114,7 +114,7 @@ def main() -> None:
     x = pixels(data.valid[torch.arange(256)].x)
     arguments = [argument.rpartition("=") for argument in sys.argv[2:]]
     new_rows = [row for title, _, where in arguments for row in cells(title, network(where, data), x)]
-    write_atomic(PICTURE, draw(add_rows(TABLE, "network", new_rows)))
+    write_atomic(PICTURE, draw(add_rows(TABLE, ["network"], new_rows)))
     write_between(PAGE, "normalisation", page())
 
 

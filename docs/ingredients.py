@@ -18,7 +18,7 @@ from generated import write_between
 from matplotlib.figure import Figure
 
 from eisnn_zoo.figures import to_png
-from eisnn_zoo.files import to_csv, write_atomic
+from eisnn_zoo.files import add_rows, read_rows, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -90,13 +90,11 @@ def main() -> None:
     parser.add_argument("--baseline", type=Path, help="run whose recipe the others are compared with; counts if among them")
     parser.add_argument("runs", type=Path, nargs="*")
     arguments = parser.parse_args()
-    rows = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
+    rows = read_rows(TABLE)
     if arguments.baseline:
         baseline = Run.existing(arguments.baseline).recipe
         new = [measured(folder, baseline) for folder in arguments.runs]
-        hashes = {row["recipe_sha256"] for row in new}
-        rows = [row for row in rows if row["recipe_sha256"] not in hashes] + new
-        write_atomic(TABLE, to_csv(rows))
+        rows = add_rows(TABLE, ["recipe_sha256"], new)
     write_page(rows)
     draw(rows)
 

@@ -13,12 +13,12 @@ import sys
 from itertools import cycle
 from pathlib import Path
 
-from generated import add_rows, write_between
+from generated import write_between
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
 from eisnn_zoo.figures import GREY, label, legend, new, to_png
-from eisnn_zoo.files import write_atomic
+from eisnn_zoo.files import add_rows, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ def draw(rows: list[dict]) -> bytes:
 
 
 def main() -> None:
-    rows = add_rows(TABLE, "run", [row for argument in sys.argv[1:] for row in reached(*_parse(argument))])
+    rows = add_rows(TABLE, ["run"], [row for argument in sys.argv[1:] for row in reached(*_parse(argument))])
     write_between(PAGE, "time to accuracy", page(rows))
     write_atomic(PICTURE, draw(rows))
 

@@ -68,6 +68,27 @@ def to_csv(rows: Sequence[dict], columns: Iterable[str] | None = None, header: b
     return out.getvalue()
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """A CSV file, row by row; nothing where there is none yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def add_rows(path: Path, keys: Sequence[str], new: Sequence[dict]) -> list[dict]:
+    """Adds rows to a CSV file, in place of those with the same values of these keys; all of its rows. What comes again keeps its place."""
+    def key(row: dict) -> tuple[str, ...]:
+        return tuple(str(row[k]) for k in keys)
+
+    before, replaced = read_rows(path), {key(row) for row in new}
+    places = list(dict.fromkeys(map(key, [*before, *new])))
+    rows = sorted([row for row in before if key(row) not in replaced] + list(new), key=lambda row: places.index(key(row)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, to_csv(rows))
+    return rows
+
+
 def read_numbers(path: Path) -> list[dict[str, float]]:
     """A CSV file of numbers alone, row by row. Raises OSError, ValueError, TypeError."""
     with path.open(newline="", encoding="utf-8") as f:

@@ -111,6 +111,18 @@ def test_a_model_that_went_on_from_weights_says_from_which(run, data, tmp_path):
     assert not [p for p in folder.iterdir() if p.is_file() and str(tmp_path).encode() in p.read_bytes()]
 
 
+def test_a_model_that_had_a_teacher_says_which_and_how_much_it_counted(run, data, tmp_path):
+    (run / "recipe.yaml").write_text(RECIPE + f"teacher: {tmp_path}/master\n")
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "teacher_sha256": "cd34"}))
+    row = packing.pack(run, "taught", data, hub=tmp_path / "hub")
+    folder = tmp_path / "hub" / f"{NAME}.taught"
+    card = (folder / "README.md").read_text()
+    assert row.trained.startswith("3 epochs on 55 images, taught by master, ") and "| teacher | `master` (sha256 cd34) |" in card
+    assert "| teacher's part in the loss | 0.5 |" in card and "| temperature of its answers | 2.0 |" in card
+    assert "teacher: master\n" in (folder / "recipe.yaml").read_text()
+
+
 @pytest.mark.parametrize("stop_at, says", [(65.0, "3 of at most 9: to end at 65 % on the 5 training images held out"),
                                            (90.0, "3 of the 9 of its recipe: the run was not finished")])  # 90 % it had at another T
 def test_the_card_says_why_a_run_ended_before_its_last_epoch(stop_at, says, run, data, tmp_path):

@@ -135,6 +135,7 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     ("model: ei_vgg8_nmnist\nmixup: 0.2", r"line 2: mixup = 0\.2: .*nmnist holds events"),
     (HEAD + "about: 2024-99-99", r"is not YAML"),
     (HEAD + "epochs: {0: 3}\nbatch_size: 0", r"line 3: epochs = \{0: 3\}: .*integer"),
+    (HEAD + "distillation: 0.3", r"line 3: distillation = 0\.3: .*set teacher to trained weights"),
     (HEAD + "deflate_epochs: 1", r"line 3: deflate_epochs = 1: .*set optimizer to muon"),
     ("model: bn_vgg8_cifar10\nhomeostasis: 0.1", r"line 2: homeostasis = 0\.1: bn_vgg8_cifar10 has BatchNorm"),
     ("model: bn_vgg8_cifar10\ninit: standardised", r"line 2: init = 'standardised': bn_vgg8_cifar10 has BatchNorm"),

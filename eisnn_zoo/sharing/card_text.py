@@ -207,12 +207,14 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
         starts = sorted((int(first), v) for first, v in value.items() if int(first) < facts.get("epochs", math.inf))
         return ", then ".join(f"{form.format(v)} from epoch {first + 1}" for first, v in starts)
 
-    begun_from = None
-    if "started_from" in facts:
-        begun_from = f"`{facts['started_from']}` (sha256 {facts.get('started_from_sha256', 'unknown')})"
+    def weights(key: str) -> str | None:
+        """Other weights that had a part in the training, by name and hash."""
+        return f"`{facts[key]}` (sha256 {facts.get(f'{key}_sha256', 'unknown')})" if key in facts else None
+
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None,
-        "begun from": begun_from, "epochs": epochs,
+        "begun from": weights("started_from"), "epochs": epochs, "teacher": weights("teacher"),
+        "teacher's part in the loss": facts.get("distillation"), "temperature of its answers": facts.get("temperature"),
         "time steps": over_epochs("time_steps", "T = {}"), "image size": over_epochs("resolution", "{0} x {0}"), "optimizer": optimizer,
         "step size": over_epochs("lr", "{:g}"), "batch size": over_epochs("batch_size"), "augmentation": over_epochs("augment"),
         "initialisation": {"standardised": "E-I Init, then each cell's current at mean 0, variance 1", "default": "torch's own"}.get(

@@ -187,6 +187,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "validation": f"{held_out:,} training images held out" if held_out else TEST_SET,
         "recipe": recipe_name(recipe), "recipe_sha256": recipe.sha256, **_said(recipe),
         "started_from": Path(recipe.weights).name, "started_from_sha256": environment.get("weights_sha256"),
+        "teacher": Path(recipe.teacher).name, "teacher_sha256": environment.get("teacher_sha256"),
         "trained_time_steps": epoch and int(epoch["time_steps"]),
         "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
         "stopped_at": recipe.stop_at if any(recipe.reached(row["valid_top1"]) for row in comparable) else None,
@@ -202,8 +203,9 @@ def _said(recipe: Recipe) -> dict:
     """The recipe's keys, but for those that are as good as not there, and those that the facts have in other words."""
     from ..training.recipe import SAYS
 
-    named = ("model", "dataset", "holdout", "epochs", "weights", *SAYS)
-    always = ("about", "optimizer", "time_steps", "batch_size", "lr", "seed", "augment", "label_smoothing", "weight_decay", "precision")
+    named = ("model", "dataset", "holdout", "epochs", "weights", "teacher", *SAYS)
+    always = ("about", "optimizer", "time_steps", "batch_size", "lr", "seed", "augment", "label_smoothing", "weight_decay", "precision",
+              *(("distillation", "temperature") if recipe.teacher else ()))
     return {key: value for key, value in recipe.model_dump().items()
             if key in always or (key not in named and (value or value is False) and value != type(recipe).model_fields[key].default)}
 
@@ -234,15 +236,17 @@ def _obtained(facts: dict, model: Model) -> str:
 def _trained(facts: dict) -> str:
     images = f" on {facts['train_images']:,} images" if "train_images" in facts else ""
     after = f" from {facts['started_from']}" if "started_from" in facts else ""
+    taught = f", taught by {facts['teacher']}" if "teacher" in facts else ""
     took = card_text.duration(facts["training_seconds"])
-    return f"{facts['epochs']} epochs{after}{images}, {took} on {card_text.machine(facts) or 'a CPU'}"
+    return f"{facts['epochs']} epochs{after}{images}{taught}, {took} on {card_text.machine(facts) or 'a CPU'}"
 
 
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:
     """How the weights came about, without the paths of the machine they came about on."""
     shutil.copyfile(run / "metrics.csv", folder / "metrics.csv")
-    if Path(recipe.weights).is_absolute():
-        write_atomic(folder / "recipe.yaml", recipe.model_copy(update={"weights": Path(recipe.weights).name}).dump())
+    names = {key: Path(at).name for key in ("weights", "teacher") if Path(at := getattr(recipe, key)).is_absolute()}
+    if names:
+        write_atomic(folder / "recipe.yaml", recipe.model_copy(update=names).dump())
     else:
         shutil.copyfile(run / "recipe.yaml", folder / "recipe.yaml")
     public = {key: value for key, value in environment.items() if not (isinstance(value, str) and Path(value).is_absolute())}

@@ -31,6 +31,7 @@ from . import report
 from .augment import pixels
 from .data import TEST_SET, load_data
 from .diagnose import first_overflow
+from .distillation import Teacher, teacher_weights
 from .evaluation import Scores
 from .feeding import Feeding
 from .graphs import Graphs
@@ -97,12 +98,14 @@ class Training:
             compile = can_compile(self.device.type) and not fused
         deflated = self.schedule.iterations(recipe.deflate_epochs)
         self.feeding = Feeding(recipe, self.train, self.data, self.world)
-        self.iteration = Iteration(recipe, self.model, self.world, deflated, compile)
+        taught_by = teacher_weights(recipe)
+        teacher = Teacher(recipe, taught_by, self.data, self.device, compile) if taught_by else None
+        self.iteration = Iteration(recipe, self.model, self.world, deflated, compile, teacher)
         if self.world.first:
-            began = {"weights_sha256": sha256(located.path)} if located else {}
+            used = {f"{key}_sha256": sha256(at.path) for key, at in (("weights", located), ("teacher", taught_by)) if at}
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
-                                    "validation": self.data.validation, "valid_images": len(self.valid), **began})
+                                    "validation": self.data.validation, "valid_images": len(self.valid), **used})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)

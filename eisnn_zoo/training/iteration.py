@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..compiling import compile_every_variant, compile_options
 from ..networks import SpikingNet
+from .distillation import Teacher
 from .graphs import Graphs, Plain
 from .homeostasis import Homeostasis
 from .recipe import Recipe
@@ -56,10 +57,11 @@ class Iteration:
         model: initialised, on the device of world.
         deflated: number of first iterations in which Muon is deflated.
         compile: torch.compile the network.
+        teacher: whose answers it learns beside the classes, if any.
     """
 
-    def __init__(self, recipe: Recipe, model: SpikingNet, world: World, deflated: int, compile: bool):
-        self.recipe, self.model, self.world, self.deflated = recipe, model, world, deflated
+    def __init__(self, recipe: Recipe, model: SpikingNet, world: World, deflated: int, compile: bool, teacher: Teacher | None = None):
+        self.recipe, self.model, self.world, self.deflated, self.teacher = recipe, model, world, deflated, teacher
         self.homeostasis = None
         if recipe.homeostasis:
             self.homeostasis = Homeostasis(model, recipe.at("homeostasis", 0), world, trained=bool(recipe.weights))
@@ -131,6 +133,9 @@ class Iteration:
                 with self.autocast():
                     logits = (self.network if full else self.parallel)(part_x).float()
                 loss = F.cross_entropy(logits, part_target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+                if self.teacher:
+                    with self.autocast():
+                        loss = loss.lerp(self.teacher.distance(logits, part_x, full), self.recipe.distillation)
                 (loss * (self.world.size / setting.images)).backward()  # processes are averaged
             sums += torch.stack([loss.detach(), (logits.argmax(1) == part_y).sum()])
         self.norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])

@@ -62,6 +62,9 @@ class Recipe(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, and of muon's weights")
     weight_decay: float = Field(5e-4, ge=0, description="in the gradient (sgd), or of the weights by this times their relative step (muon)")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="part of the target that is spread over all classes")
+    teacher: str = Field("", description="weights of a trained network whose answers are learned beside the classes")
+    distillation: float = Field(0.5, gt=0, le=1, description="part that the distance from the teacher's answers has in the loss")
+    temperature: Rate = Field(2.0, description="by which the logits are divided before that distance is taken")
     clip_grad: float = Field(0.0, ge=0, description="largest norm of the whole gradient; 0: any")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights, which are then evaluated; 0: none")
     alpha: float | dict[int, float] = Field(0.0, description="slope of the surrogate; 0: the model's own")
@@ -140,6 +143,9 @@ class Recipe(BaseModel):
         for key in ("init", "ei_ratio"):
             if self.weights and self._says(key):
                 raise AtKey(key, "it belongs to a network's beginning, and this one starts from weights")
+        for key in ("distillation", "temperature"):
+            if self._says(key) and not self.teacher:
+                raise AtKey(key, "it belongs to a teacher, and there is none: set teacher to trained weights")
         if self.freeze and not self.weights:
             raise AtKey("freeze", "only a network that starts from weights can be frozen: set weights")
         return self

@@ -59,6 +59,9 @@ class Run:
             if before.get(key, environment[key]) != environment[key]:
                 raise UsageError(f"{self.folder} began with {before[key]} {what} images and the data has {environment[key]}: go on with "
                                  "the data it began with, or choose another --output")
+        if before.get("teacher_sha256") != environment.get("teacher_sha256"):
+            raise UsageError(f"{self.folder} began with other weights of its teacher {recipe.teacher} than those that are there now: "
+                             "bring those back, or choose another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
         names = (".recipe.yaml.* .environment.json.* .metrics.csv.* .curves.png.* .checkpoint.safetensors.* .config.json.* "
                  ".model.safetensors.* .tmp??????")

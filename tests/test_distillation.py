@@ -1,0 +1,102 @@
+"""Learning from a trained network."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from training_helpers import digits, recipe, same, weights
+
+from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.config import Config
+from eisnn_zoo.errors import UsageError
+from eisnn_zoo.locating import locate
+from eisnn_zoo.networks import build
+from eisnn_zoo.table import sha256
+from eisnn_zoo.training.data import load_data
+from eisnn_zoo.training.distillation import Teacher
+from eisnn_zoo.training.engine import Training
+from eisnn_zoo.training.run import Run
+from eisnn_zoo.weights import load_network
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    torch.set_num_threads(1)
+    return digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def master(data, tmp_path_factory):
+    """A trained network, as a run keeps it."""
+    folder = tmp_path_factory.mktemp("master")
+    Training(recipe(optimizer="muon", lr=2e-2, epochs=6), data, folder, compile=False).fit()
+    return folder / "last"
+
+
+def test_the_distance_is_the_divergence_of_softened_answers(data, master):
+    ours = recipe(teacher=str(master), temperature=3.0)
+    images = load_data(ours, data)
+    teacher = Teacher(ours, locate(str(master)), images, torch.device("cpu"), compile=False)
+    x = images.train.x[:20].float() / 255
+    with torch.no_grad():
+        answers = load_network(locate(str(master)))(x).double()
+    logits = torch.randn(20, 10, requires_grad=True)
+    distance = teacher.distance(logits, x, full=True)
+    distance.backward()
+
+    p, q = (answers / 3).softmax(1), (logits.detach().double() / 3).softmax(1)
+    torch.testing.assert_close(distance.double(), 9 * (p * (p / q).log()).sum(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits.grad.double(), 3 * (q - p), rtol=1e-4, atol=1e-4)
+    assert abs(teacher.distance(answers.float(), x, full=False)) < 1e-3
+
+
+def test_where_the_teacher_is_all_of_the_loss_the_classes_do_not_count(data, master, tmp_path):
+    """A network taught by answers alone learns what the teacher knows from images whose classes are wrong."""
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    for split in ("train", "test"):
+        arrays = dict(np.load(data / f"{split}.npz"))
+        if split == "train":
+            arrays["y"] = np.random.default_rng(7).permutation(arrays["y"])
+        np.savez(wrong / f"{split}.npz", **arrays)
+    values = {"optimizer": "muon", "lr": 2e-2, "epochs": 6, "seed": 3, "teacher": str(master)}
+    top1 = {}
+    for name, part in (("all", 1.0), ("none", None)):
+        given = {**values, "distillation": part} if part else {k: v for k, v in values.items() if k != "teacher"}
+        training = Training(recipe(**given), wrong, tmp_path / name, compile=False)
+        training.fit()
+        top1[name] = training.run.history[-1]["valid_top1"]
+    Training(recipe(**values, distillation=1.0), data, tmp_path / "right", compile=False).fit()
+    assert same(weights(tmp_path / "all"), weights(tmp_path / "right"))
+    assert top1["all"] > 70 and top1["none"] < 30, top1
+
+
+def test_a_run_says_who_taught_it_and_goes_on_with_the_same_teacher(data, master, tmp_path):
+    ours = recipe(teacher=str(tmp_path / "teacher"), epochs=2)
+    config = Config(MODELS["ei_mlp2_mnist"], load_network(locate(str(master))).config, tuple("0123456789"), "teacher", {}, 28)
+    network = load_network(locate(str(master)))
+    Run(tmp_path).save_weights("teacher", network, config)
+    training = Training(ours, data, tmp_path / "run", compile=False)
+    training.fit()
+    digest = json.loads((tmp_path / "run" / "environment.json").read_text())["teacher_sha256"]
+    assert digest == sha256(tmp_path / "teacher" / "model.safetensors")
+    network.head.ei.weight.data *= 1.5
+    Run(tmp_path).save_weights("teacher", network, config)
+    with pytest.raises(UsageError, match="began with other weights of its teacher"):
+        Training(ours, data, tmp_path / "run", compile=False)
+
+
+@pytest.mark.parametrize("model, options, said", [
+    ("ei_mlp2_mnist", {"num_classes": 4}, "its classes are others"),
+    ("ei_mlp2_mnist", {"input_size": (20, 20)}, "it takes images of 1 x 20 x 20, and not of 1 x 28 x 28"),
+    ("ei_vgg8", {"in_chans": 1}, "it takes images of 1 x 32 x 32, and not of 1 x 28 x 28"),
+    ("ei_resnet18", {}, "it takes images of 3 x 32 x 32, and not of 1 x 28 x 28"),
+])
+def test_a_teacher_of_other_classes_or_images_is_refused(data, tmp_path, model, options, said):
+    network = build(model, **{"num_classes": 10, **options})
+    classes = tuple(map(str, range(network.config["num_classes"])))
+    Run(tmp_path).save_weights("teacher", network, Config(MODELS[model], network.config, classes, "teacher", {}, 20 if "input_size" in options else 32))
+    with pytest.raises(UsageError, match=said):
+        Training(recipe(teacher=str(tmp_path / "teacher")), data, tmp_path / "run", compile=False)
+    assert not (tmp_path / "run").exists()
