@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.files import add_rows, read_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -21,6 +22,14 @@ def test_the_results_table_is_up_to_date(monkeypatch):
     spec.loader.exec_module(module)
     assert module.updated(README) == README, "run python docs/results_table.py"
     assert len(module.rows()) >= 11
+
+
+def test_what_is_measured_again_keeps_its_place_in_a_table(tmp_path):
+    table = tmp_path / "results" / "table.csv"
+    add_rows(table, ["model", "batch"], [{"model": m, "batch": b, "ms": 10} for m in "ab" for b in (1, 32)])
+    rows = add_rows(table, ["model", "batch"], [{"model": "a", "batch": 32, "ms": 7}, {"model": "c", "batch": 1, "ms": 5, "note": "new"}])
+    assert [(row["model"], int(row["batch"]), int(row["ms"])) for row in rows] == [("a", 1, 10), ("a", 32, 7), ("b", 1, 10), ("b", 32, 10), ("c", 1, 5)]
+    assert read_rows(table)[1] == {"model": "a", "batch": "32", "ms": "7", "note": ""} and read_rows(tmp_path / "none.csv") == []
 
 
 @each_page
