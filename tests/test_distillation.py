@@ -87,6 +87,20 @@ def test_a_run_says_who_taught_it_and_goes_on_with_the_same_teacher(data, master
         Training(ours, data, tmp_path / "run", compile=False)
 
 
+@pytest.mark.parametrize("key", ["teacher", "weights"])
+def test_weights_that_know_held_out_images_are_doubted(data, tmp_path, key):
+    """Whether they were trained without them is told by their seed and how many they held out."""
+    for name, values in (("all", {}), ("fewer", {"holdout": 20}), ("more", {"holdout": 60}), ("otherwise", {"holdout": 60, "seed": 5})):
+        Training(recipe(epochs=1, **values), data, tmp_path / name, compile=False).fit()
+        training = Training(recipe(**{key: str(tmp_path / name / "last")}, holdout=40), data, tmp_path / f"from {name}", compile=False)
+        if name == "more":
+            assert training.doubts == []
+        else:
+            (doubt,) = training.doubts
+            assert doubt.startswith(f"{key} = {tmp_path / name / 'last'}: ") and "2025, 40)" in doubt
+    assert Training(recipe(**{key: str(tmp_path / "all" / "last")}), data, tmp_path / "on test", compile=False).doubts == []
+
+
 @pytest.mark.parametrize("model, options, said", [
     ("ei_mlp2_mnist", {"num_classes": 4}, "its classes are others"),
     ("ei_mlp2_mnist", {"input_size": (20, 20)}, "it takes images of 1 x 20 x 20, and not of 1 x 28 x 28"),

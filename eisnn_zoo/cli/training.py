@@ -240,8 +240,8 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
         held = "streamed from their files" if training.train.streams else "in memory"
         note(f"{run}: {recipe.model}, {len(training.train)} images {held}, {training.recipe.precision}, "
              f"validation: {training.data.validation}{going_on}")
-        if recipe.doubt:
-            note(recipe.doubt)
+        for doubt in training.doubts:
+            note(doubt)
     record(training, moments)
     training.fit(save_every)
     training.world.leave()

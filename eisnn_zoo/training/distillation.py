@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..compiling import compile_options
 from ..errors import UsageError
-from ..locating import Located, locate
+from ..locating import Located
 from ..weights import load_network
 from .data import Data
 from .recipe import SMALLEST, Recipe
@@ -19,7 +19,7 @@ class Teacher:
     """A recipe's teacher, in evaluation mode and with its own number of time steps.
 
     Args:
-        located: its weights.
+        located: its weights, see :func:`~eisnn_zoo.training.setup.trained_weights`.
         data: whose classes it must answer with.
         compile: torch.compile it.
     Raises:
@@ -53,8 +53,3 @@ class Teacher:
             answers = (self.network if full else self.plain)(x).float()
         softened = [F.log_softmax(z / self.temperature, dim=1) for z in (logits, answers)]
         return F.kl_div(*softened, reduction="sum", log_target=True) * self.temperature**2
-
-
-def teacher_weights(recipe: Recipe) -> Located | None:
-    """The files of the recipe's teacher; None where it has none."""
-    return locate(recipe.teacher) if recipe.teacher else None

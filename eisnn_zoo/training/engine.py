@@ -27,11 +27,11 @@ from ..machine import peak_memory
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
 from ..table import sha256
-from . import report
+from . import report, setup
 from .augment import pixels
 from .data import TEST_SET, load_data
 from .diagnose import first_overflow
-from .distillation import Teacher, teacher_weights
+from .distillation import Teacher
 from .evaluation import Scores
 from .feeding import Feeding
 from .graphs import Graphs
@@ -39,7 +39,6 @@ from .iteration import Batch, Iteration
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
-from .setup import check_parts, faster_precision, flush_denormals, fused_throughout, keep_memory, make_model, set_slope, starting_weights
 from .validation import AT_ONCE, validate
 from .world import World
 
@@ -76,8 +75,8 @@ class Training:
     def __init__(self, recipe: Recipe, data: str | Path, output: str | Path, device: str = "cpu", compile: bool | None = None,
                  report_to: Sequence[str] = ()):
         report.check_trackers(report_to)
-        keep_memory()
-        flush_denormals()
+        setup.keep_memory()
+        setup.flush_denormals()
         strict_arithmetic()
         self.run, self.world = Run(output), World.join(device)
         self.device = self.world.device
@@ -86,26 +85,26 @@ class Training:
         self.recipe = recipe = self._decide_precision(recipe)
         self.data = load_data(recipe, data)
         self.train, self.valid = self.data.train.to(self.device), self.data.valid.to(self.device)
-        check_parts(recipe, len(self.train), self.world.size)
+        setup.check_parts(recipe, len(self.train), self.world.size)
         self.schedule = Schedule(recipe, len(self.train))
         rows = next(batches(len(self.train), INIT_BATCH, recipe.seed, 0))
         self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
         first = pixels(self.data.train[rows].x.cpu(), self.size)
-        located = starting_weights(recipe)
-        self.model = make_model(recipe, self.data, first, self.world.first, located).to(self.device)
+        trained = setup.trained_weights(recipe)
+        self.doubts = setup.doubts(recipe, self.data, trained)
+        self.model = setup.make_model(recipe, self.data, first, self.world.first, trained.get("weights")).to(self.device)
         if compile is None:
-            fused = Graphs.possible(self.world) and fused_throughout(recipe, self.device)
+            fused = Graphs.possible(self.world) and setup.fused_throughout(recipe, self.device)
             compile = can_compile(self.device.type) and not fused
         deflated = self.schedule.iterations(recipe.deflate_epochs)
         self.feeding = Feeding(recipe, self.train, self.data, self.world)
-        taught_by = teacher_weights(recipe)
-        teacher = Teacher(recipe, taught_by, self.data, self.device, compile) if taught_by else None
+        teacher = Teacher(recipe, trained["teacher"], self.data, self.device, compile) if "teacher" in trained else None
         self.iteration = Iteration(recipe, self.model, self.world, deflated, compile, teacher)
         if self.world.first:
-            used = {f"{key}_sha256": sha256(at.path) for key, at in (("weights", located), ("teacher", taught_by)) if at}
+            digests = {f"{key}_sha256": sha256(located.path) for key, located in trained.items()}
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
-                                    "validation": self.data.validation, "valid_images": len(self.valid), **used})
+                                    "validation": self.data.validation, "valid_images": len(self.valid), **digests})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
@@ -120,7 +119,7 @@ class Training:
         if recipe.precision != "auto":
             return recipe
         begun = (self.run.folder / "recipe.yaml").is_file()
-        precision = self.run.recipe.precision if begun else faster_precision(self.device)
+        precision = self.run.recipe.precision if begun else setup.faster_precision(self.device)
         chosen = self.world.total(torch.tensor([precision == "bf16" and self.world.first]))
         return recipe.model_copy(update={"precision": "bf16" if chosen.item() else "fp32"})
 
@@ -175,7 +174,7 @@ class Training:
         recipe, self.epoch = self.recipe, epoch
         self.model.time_steps = self.judged.time_steps = recipe.at("time_steps", epoch)
         self.side = recipe.at("resolution", epoch) or self.data.size
-        set_slope(self.model, recipe.at("alpha", epoch))
+        setup.set_slope(self.model, recipe.at("alpha", epoch))
         self.model.train()
         if recipe.freeze:
             self.model.stages.eval()
@@ -252,6 +251,8 @@ class Training:
         options = {**self.model.config, "time_steps": self.recipe.final_steps}
         facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
                  "top1": round(top1, 2), "measured_on": self.data.validation}
+        if self.recipe.holdout:
+            facts["held_out"] = len(self.valid)
         if self.data.validation == TEST_SET:
             facts["test_images"] = len(self.valid)
         name = self.run.folder.resolve().name

@@ -67,9 +67,27 @@ def faster_precision(device: torch.device) -> str:
     return "bf16" if shortest[torch.bfloat16] < 0.8 * shortest[torch.float32] else "fp32"
 
 
-def starting_weights(recipe: Recipe) -> Located | None:
-    """The files of the weights that a recipe starts from; None where it starts from nothing."""
-    return locate(recipe.weights) if recipe.weights else None
+def trained_weights(recipe: Recipe) -> dict[str, Located]:
+    """The files of the weights that a recipe names, by its keys: what it starts from, and who teaches it."""
+    return {key: locate(name) for key in ("weights", "teacher") if (name := getattr(recipe, key))}
+
+
+def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]:
+    """What of this is allowed, and known to cost accuracy or to make it look higher, in a sentence each.
+
+    Args:
+        trained: its :func:`trained_weights`. What they were trained on counts where they have the same classes: it is to be without
+            the images that the recipe holds out.
+    """
+    said = [recipe.doubt] if recipe.doubt else []
+    for key, located in trained.items():
+        facts = located.config.facts
+        without = facts.get("seed") == recipe.seed and facts.get("held_out", 0) >= recipe.holdout
+        if recipe.holdout and not without and not _classes_are_others(data, located):
+            said.append(f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
+                        f"accuracy is then too high (seed and holdout: {facts.get('seed', 'unknown')}, {facts.get('held_out', 'none')}; "
+                        f"here {recipe.seed}, {recipe.holdout})")
+    return said
 
 
 def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, located: Located | None = None) -> SpikingNet:
@@ -78,12 +96,12 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, loc
     Args:
         first: pixels or frames, as the network takes them.
         draw: False leaves E-I Init to another process, which sends its weights.
-        located: its :func:`starting_weights`, where they are known already.
+        located: the weights it starts from, where they are located already.
     Raises:
         DataError: images on which E-I Init is impossible.
     """
     torch.manual_seed(recipe.seed)
-    located = located or starting_weights(recipe)
+    located = located or (locate(recipe.weights) if recipe.weights else None)
     model = _pretrained(recipe, data, located) if located else _fresh(recipe, data, first)
     model.time_steps = recipe.final_steps
     if draw:
