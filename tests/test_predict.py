@@ -239,7 +239,7 @@ def test_a_folder_that_leads_back_to_itself(cli, tmp_path):
 
 
 def test_an_onnx_file_of_other_weights_is_refused(cli, tmp_path):
-    source = locate("ei_vgg8_cifar10.zoo").path.parent
+    source = locate("ei_vgg8_cifar10").path.parent
     for name in ("config.json", "model.safetensors"):
         shutil.copy(source / name, tmp_path / name)
     shutil.copy(locate("ei_resnet18_cifar10.zoo").path.parent / "model.onnx", tmp_path / "model.onnx")
