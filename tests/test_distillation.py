@@ -1,6 +1,7 @@
 """Learning from a trained network."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from eisnn_zoo.training.data import load_data
 from eisnn_zoo.training.distillation import Teacher
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.run import Run
+from eisnn_zoo.training.setup import doubts
 from eisnn_zoo.weights import load_network
 
 
@@ -99,6 +101,10 @@ def test_weights_that_know_held_out_images_are_doubted(data, tmp_path, key):
             (doubt,) = training.doubts
             assert doubt.startswith(f"{key} = {tmp_path / name / 'last'}: ") and "2025, 40)" in doubt
     assert Training(recipe(**{key: str(tmp_path / "all" / "last")}), data, tmp_path / "on test", compile=False).doubts == []
+    located = locate(str(tmp_path / "more" / "last"))
+    for facts in (None, {"seed": 2025, "held_out": "some"}):  # the authors' weights say nothing, other people's anything
+        unknown = replace(located, config=replace(located.config, facts=facts))
+        assert len(doubts(recipe(holdout=40), training.data, {key: unknown})) == 1
 
 
 @pytest.mark.parametrize("model, options, said", [

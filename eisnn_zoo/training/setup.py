@@ -81,11 +81,12 @@ def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]
     """
     said = [recipe.doubt] if recipe.doubt else []
     for key, located in trained.items():
-        facts = located.config.facts
-        without = facts.get("seed") == recipe.seed and facts.get("held_out", 0) >= recipe.holdout
+        facts = located.config.facts or {}
+        held_out = facts.get("held_out", "none")
+        without = facts.get("seed") == recipe.seed and isinstance(held_out, int) and held_out >= recipe.holdout
         if recipe.holdout and not without and not _classes_are_others(data, located):
             said.append(f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
-                        f"accuracy is then too high (seed and holdout: {facts.get('seed', 'unknown')}, {facts.get('held_out', 'none')}; "
+                        f"accuracy is then too high (seed and holdout: {facts.get('seed', 'unknown')}, {held_out}; "
                         f"here {recipe.seed}, {recipe.holdout})")
     return said
 
