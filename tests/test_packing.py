@@ -100,27 +100,18 @@ def test_a_model_can_be_published_with_another_t(run, data, tmp_path, cli):
     assert "last trained with T = 2, and run with T = 3" in (folder / "README.md").read_text()
 
 
-def test_a_model_that_went_on_from_weights_says_from_which(run, data, tmp_path):
-    (run / "recipe.yaml").write_text(RECIPE + f"weights: {tmp_path}/begun\n")
+def test_a_model_says_from_which_weights_it_went_on_and_who_taught_it(run, data, tmp_path):
+    (run / "recipe.yaml").write_text(RECIPE + f"weights: {tmp_path}/begun\nteacher: {tmp_path}/master\n")
     environment = json.loads((run / "environment.json").read_text())
-    (run / "environment.json").write_text(json.dumps({**environment, "weights_sha256": "ab12"}))
+    (run / "environment.json").write_text(json.dumps({**environment, "weights_sha256": "ab12", "teacher_sha256": "cd34"}))
     row = packing.pack(run, "more", data, hub=tmp_path / "hub")
     folder = tmp_path / "hub" / f"{NAME}.more"
-    assert row.trained.startswith("3 epochs from begun on 55 images") and "| begun from | `begun` (sha256 ab12) |" in (folder / "README.md").read_text()
-    assert "weights: begun\n" in (folder / "recipe.yaml").read_text()
-    assert not [p for p in folder.iterdir() if p.is_file() and str(tmp_path).encode() in p.read_bytes()]
-
-
-def test_a_model_that_had_a_teacher_says_which_and_how_much_it_counted(run, data, tmp_path):
-    (run / "recipe.yaml").write_text(RECIPE + f"teacher: {tmp_path}/master\n")
-    environment = json.loads((run / "environment.json").read_text())
-    (run / "environment.json").write_text(json.dumps({**environment, "teacher_sha256": "cd34"}))
-    row = packing.pack(run, "taught", data, hub=tmp_path / "hub")
-    folder = tmp_path / "hub" / f"{NAME}.taught"
-    card = (folder / "README.md").read_text()
-    assert row.trained.startswith("3 epochs on 55 images, taught by master, ") and "| teacher | `master` (sha256 cd34) |" in card
+    card, recipe = ((folder / name).read_text() for name in ("README.md", "recipe.yaml"))
+    assert row.trained.startswith("3 epochs from begun on 55 images, taught by master, ")
+    assert "| begun from | `begun` (sha256 ab12) |" in card and "| teacher | `master` (sha256 cd34) |" in card
     assert "| teacher's part in the loss | 0.5 |" in card and "| temperature of its answers | 2.0 |" in card
-    assert "teacher: master\n" in (folder / "recipe.yaml").read_text()
+    assert "weights: begun\n" in recipe and "teacher: master\n" in recipe
+    assert not [p for p in folder.iterdir() if p.is_file() and str(tmp_path).encode() in p.read_bytes()]
 
 
 @pytest.mark.parametrize("stop_at, says", [(65.0, "3 of at most 9: to end at 65 % on the 5 training images held out"),

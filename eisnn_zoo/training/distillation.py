@@ -13,6 +13,7 @@ from ..locating import Located
 from ..weights import load_network
 from .data import Data
 from .recipe import SMALLEST, Recipe
+from .setup import classes_are_others
 
 
 class Teacher:
@@ -28,7 +29,7 @@ class Teacher:
 
     def __init__(self, recipe: Recipe, located: Located, data: Data, device: torch.device, compile: bool):
         config, family = located.config, located.config.model.family
-        if tuple(config.label_names) != tuple(data.label_names):
+        if classes_are_others(data, located):
             raise UsageError(f"teacher = {recipe.teacher}: its classes are others than those of the data: choose weights trained on these")
         for side in sorted({recipe.at("resolution", epoch) or data.size for epoch in range(recipe.epochs)}):
             size = (data.train.x.shape[-3], side, side)

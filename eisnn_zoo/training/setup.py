@@ -84,7 +84,7 @@ def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]
         facts = located.config.facts or {}
         held_out = facts.get("held_out", "none")
         without = facts.get("seed") == recipe.seed and isinstance(held_out, int) and held_out >= recipe.holdout
-        if recipe.holdout and not without and not _classes_are_others(data, located):
+        if recipe.holdout and not without and not classes_are_others(data, located):
             said.append(f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
                         f"accuracy is then too high (seed and holdout: {facts.get('seed', 'unknown')}, {held_out}; "
                         f"here {recipe.seed}, {recipe.holdout})")
@@ -109,7 +109,7 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, loc
         try:
             if located is None:
                 _initialize(recipe, model, first)
-            elif _classes_are_others(data, located) and model.kind == "ei":
+            elif classes_are_others(data, located) and model.kind == "ei":
                 _initialize_head(recipe, model, first)
         except ValueError as error:
             raise DataError(f"E-I Init on the training images: {error}") from error
@@ -147,7 +147,8 @@ def _fresh(recipe: Recipe, data: Data, first: Tensor) -> SpikingNet:
     return build(recipe.model, **options)
 
 
-def _classes_are_others(data: Data, located: Located) -> bool:
+def classes_are_others(data: Data, located: Located) -> bool:
+    """Whether weights answer with other classes than those of the data, or in another order."""
     return data.label_names != tuple(located.config.label_names)
 
 
@@ -165,7 +166,7 @@ def _pretrained(recipe: Recipe, data: Data, located: Located) -> SpikingNet:
         raise UsageError(f"weights = {recipe.weights}: they take images of {located.config.input_size[1]} x {located.config.input_size[2]} "
                          f"pixels, and these have {side} x {side}")
     model = load_network(located, stabilisation=recipe.stabilisation)
-    if _classes_are_others(data, located):
+    if classes_are_others(data, located):
         model.reset_classifier(len(data.label_names))
     return model
 
