@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from eisnn_zoo.ei import EILayer
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.errors import UsageError, ZooError
-from eisnn_zoo.inference.export import drawn_inputs, export, quantise, verify
+from eisnn_zoo.inference import onnx_kernels
+from eisnn_zoo.inference.export import drawn_inputs, export, verify
 from eisnn_zoo.inference.folding import FoldedEI, fold
 from eisnn_zoo.inference.images import open_image, preprocess
+from eisnn_zoo.inference.onnx_kernels import quantise
 from eisnn_zoo.inference.onnx_runtime import OnnxModel
 from eisnn_zoo.locating import locate
 from eisnn_zoo.table import sha256
@@ -122,6 +125,31 @@ def test_int8_rounds_weights_and_nothing_else(vgg8, fp32, int8, pictures):
         expected = folded(torch.from_numpy(pictures).double()).numpy()
     close = np.abs(OnnxModel(int8, "cpu")(pictures) - expected).max(1) < 1e-4 * np.abs(expected).max()
     assert close.mean() >= 0.8, close  # a weight half-way between two integers may go the other way, and a spike with it
+
+
+@pytest.mark.parametrize("name, size", [("ei_vgg8_cifar10", 10.4e6), ("ei_mlp4_mnist", 2.4e6)])
+def test_published_weights_are_kept_in_half_precision_and_nothing_is_rounded(tmp_path, monkeypatch, name, size):
+    """The file has the weights by the paper's names; its answers are those of kernels folded before."""
+    located, small, folded = locate(name), tmp_path / "small.onnx", tmp_path / "folded.onnx"
+    export(located, small)
+    monkeypatch.setattr(onnx_kernels, "keep_as_trained", lambda model, network: None)
+    export(located, folded)
+    assert small.stat().st_size < min(size, 0.55 * folded.stat().st_size)
+    kept = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(small).graph.initializer}
+    layers = {path: m for path, m in load_network(located).named_modules() if isinstance(m, EILayer)}
+    assert len(layers) >= 3
+    for path, layer in layers.items():
+        np.testing.assert_array_equal(kept[f"{path}.W_EE.half"], layer.ee.weight.detach().flatten(1).half().numpy())
+        assert f"{path}.weight" not in kept
+    x = drawn_inputs(OnnxModel(small, "cpu").input_shape, 8)
+    a, b = (OnnxModel(path, "cpu")(x) for path in (small, folded))
+    same = np.abs(a - b).max(1) < 1e-4 * np.abs(b).max()
+    assert same.mean() >= 0.8 and b.std() > 0.1, same  # the runtime may fold in another order, which can flip a spike
+
+
+def test_weights_that_half_precision_would_round_are_kept_folded(fp32):
+    kept = {t.name for t in onnx.load(fp32).graph.initializer}
+    assert "stages.1.layers.0.current.weight" in kept and not [n for n in kept if "W_E" in n]
 
 
 def test_fp16_halves_the_file(vgg8, fp32, tmp_path, pictures):

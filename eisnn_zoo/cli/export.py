@@ -37,7 +37,7 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file. Default: the model's name and precision.")] = None,
     opset: Annotated[int, typer.Option("--opset", help="Version of ONNX's operators.")] = 20,
     time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Steps inside the file. Default: as trained.")] = None,
-    precision: Annotated[str, typer.Option("--precision", "-p", help="fp32; fp16 (half the file); int8 (a quarter of it).")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", "-p", help="fp32; fp16 (products too); int8 (smallest file).")] = "fp32",
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare onnxruntime's answers with torch's.")] = True,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of images to verify on. Default: drawn pictures.")] = None,
     data: Annotated[Path | None, typer.Option(

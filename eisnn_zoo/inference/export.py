@@ -3,11 +3,12 @@
     input    pixels in [0, 1], float32 [batch, C, H, W]; event networks: frames [batch, T, C, H, W]
     logits   float32 [batch, classes]
 
-"fp16" keeps the folded kernels in half precision, and multiplies in it where the runtime can; membranes, divisors and
-sums stay float32. "int8" rounds the folded kernels to 8 bits, each output channel with its own scale, for a file of a
-quarter of the size, not for speed: onnxruntime's integer convolution was slower, torch's is faster (``--precision int8``,
-benchmarks/README.md). The activations lose nothing. The first layer sees pixels, not spikes, and stays as it is; so do
-the divisor's product and the output layer.
+"fp32" keeps weights that half precision holds exactly, as it does those of published files, in half precision, and folds
+them in float32 when the file is loaded. "fp16" rounds the folded kernels to it, and multiplies in it where the runtime
+can; membranes, divisors and sums stay float32. "int8" rounds the folded kernels to 8 bits, each output channel with its
+own scale, for the smallest file, not for speed: onnxruntime's integer convolution was slower, torch's is faster
+(``--precision int8``, benchmarks/README.md). The activations lose nothing. The first layer sees pixels, not spikes, and
+stays as it is; so do the divisor's product and the output layer.
 """
 
 from __future__ import annotations
@@ -61,8 +62,12 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     model = trace(network, config.input_size, opset, half=precision == "fp16")
     if (made := model.opset_import[0].version) != opset:
         raise UsageError(f"torch exports this network at opset {made}, not {opset}: choose that")
+    from .onnx_kernels import keep_as_trained, quantise
+
     if precision == "int8":
         quantise(model)
+    elif precision == "fp32":
+        keep_as_trained(model, network)
     onnx.helper.set_model_props(model, {
         "config": config.text, "time_steps": str(network.time_steps),
         "precision": precision, "source": located.config.name, "source_sha256": sha256(located.path),
@@ -119,29 +124,6 @@ def forget_origin(model: onnx.ModelProto) -> None:
     graph = model.graph
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, *model.functions, graph):
         del part.metadata_props[:]
-
-
-def quantise(model: onnx.ModelProto) -> None:
-    """Every kernel that multiplies spikes is stored as 8-bit integers and one scale for each output channel."""
-    import torch
-    from onnx import helper, numpy_helper
-
-    from .integer import round_weights
-
-    graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    kernels = [node for node in graph.node if node.op_type == "Conv" and node.input[1].endswith("current.weight")]
-    dequantise = []
-    for node in kernels[1:]:
-        name = node.input[1]
-        integers, scale = round_weights(torch.from_numpy(numpy_helper.to_array(weights[name]).copy()))
-        graph.initializer.remove(weights[name])
-        graph.initializer.append(numpy_helper.from_array(integers.numpy(), f"{name}.int8"))
-        graph.initializer.append(numpy_helper.from_array(scale.numpy(), f"{name}.scale"))
-        dequantise.append(helper.make_node("DequantizeLinear", [f"{name}.int8", f"{name}.scale"], [name], axis=0))
-    nodes = [*dequantise, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 @dataclass(frozen=True)
