@@ -55,6 +55,8 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     if opset < 18:
         raise UsageError(f"opset {opset} is too old for the graph: 18 or later")
     onnx = onnx_modules()
+    from .onnx_kernels import keep_as_trained, quantise  # imports torch, as this module does not
+
     network = load_network(located, time_steps=time_steps)
     config = replace(located.config, options={**located.config.options, "time_steps": network.time_steps})
     if precision != "fp32" and (config.model.family == "mlp" or config.model.kind != "ei"):
@@ -62,8 +64,6 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     model = trace(network, config.input_size, opset, half=precision == "fp16")
     if (made := model.opset_import[0].version) != opset:
         raise UsageError(f"torch exports this network at opset {made}, not {opset}: choose that")
-    from .onnx_kernels import keep_as_trained, quantise
-
     if precision == "int8":
         quantise(model)
     elif precision == "fp32":

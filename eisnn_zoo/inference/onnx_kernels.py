@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from ..networks import SpikingNet
 
-
 # Operator, inputs, output, attributes: as FoldedEI folds, in few steps, each a copy of all weights while the file is loaded.
 FOLDING: tuple[tuple[str, tuple[str, ...], str, dict[str, Any]], ...] = (
     ("Gemm", ("W_EI", "W_IE", "W_EE"), "signed", {"alpha": -1.0}),
@@ -42,12 +41,13 @@ def keep_as_trained(model: onnx.ModelProto, network: SpikingNet) -> None:
             continue
         steps = [step for step in FOLDING if step[2] != "mix" or f"{name}.mix" in folded]  # the exporter turns small matrices itself
         used = {part for _, inputs, *_ in steps for part in inputs}
-        parts = {"W_EE": layer.ee.weight.flatten(1), "W_IE": layer.ie.weight.flatten(1), "W_EI": layer.ei.weight,
+        every = {"W_EE": layer.ee.weight.flatten(1), "W_IE": layer.ie.weight.flatten(1), "W_EI": layer.ei.weight,
                  "g_E": layer.g_e[:, None], "g_I": layer.g_i}
+        parts = {label: part for label, part in every.items() if label in used}
         if not all(torch.equal(part.half().float(), part) for part in parts.values()):
             continue
         nodes = []
-        for label, part in ((label, part) for label, part in parts.items() if label in used):
+        for label, part in parts.items():
             _keep(model, f"{name}.{label}.half", part.half())
             nodes.append(helper.make_node("Cast", [f"{name}.{label}.half"], [f"{name}.{label}"], to=TensorProto.FLOAT))
         _keep(model, f"{name}.shape", torch.tensor(folded[f"{name}.weight"].dims))
