@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from eisnn_zoo.training import augment, trivial
+from eisnn_zoo.training import augment, transforms, trivial
 
 B = 40
 
@@ -57,7 +57,7 @@ def test_the_cifar_recipe_image_by_image(images):
 def test_cutout_statistics(images):
     """Probability 0.5; area 2-40 %; the paint is (c, 0, 0)."""
     white = torch.full((4000, 3, 32, 32), 255, dtype=torch.uint8)
-    got = augment.cutout(white, rng())
+    got = transforms.cutout(white, rng())
     painted = got[:, 1] == 0
     share = painted.flatten(1).float().mean(1)
     cut = share > 0
@@ -71,9 +71,9 @@ def test_cutout_statistics(images):
 def test_random_resized_crop_is_torchvisions(images):
     from torchvision.transforms import InterpolationMode, functional
 
-    boxes = augment.crop_boxes(B, 32, 32, rng(), (0.5, 1.0))
+    boxes = transforms.crop_boxes(B, 32, 32, rng(), (0.5, 1.0))
     events = torch.randint(0, 9, (B, 3, 2, 32, 32), generator=rng(2)).to(torch.uint8)
-    got = augment.crop_nearest(events, boxes)
+    got = transforms.crop_nearest(events, boxes)
     for i, box in enumerate(boxes.tolist()):
         assert torch.equal(got[i], functional.resized_crop(events[i], *box, [32, 32], InterpolationMode.NEAREST))
     share = boxes[:, 2] * boxes[:, 3] / 1024
@@ -81,15 +81,15 @@ def test_random_resized_crop_is_torchvisions(images):
 
 
 def test_boxes_that_never_fit_take_the_whole_image():
-    boxes = augment.crop_boxes(3, 4, 400, rng(), (0.99, 1.0))
+    boxes = transforms.crop_boxes(3, 4, 400, rng(), (0.99, 1.0))
     assert boxes.tolist() == [[0, 0, 4, 400]] * 3
 
 
 @pytest.mark.parametrize("size", [20, 48, 64])
 def test_resize_is_pillows(images, size):
     """Pillow rounds to whole grey levels between the two directions: up to one level apart."""
-    boxes = augment.crop_boxes(B, 32, 32, rng(), (0.3, 1.0))
-    got = augment.resize(images, size, boxes)
+    boxes = transforms.crop_boxes(B, 32, 32, rng(), (0.3, 1.0))
+    got = transforms.resize(images, size, boxes)
     for i, (top, left, height, width) in enumerate(boxes.tolist()):
         picture = Image.fromarray(images[i].permute(1, 2, 0).numpy()).crop((left, top, left + width, top + height))
         expected = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
@@ -104,7 +104,7 @@ def test_color_jitter_image_by_image(images):
     factor = 1 - 0.4 + 0.8 * torch.rand(3, 12, generator=draw)
     turn = 0.1 * (2 * torch.rand(12, generator=draw) - 1)
     order = torch.rand(4, 12, generator=draw).argsort(0)
-    got = augment.color_jitter(x.float(), rng())
+    got = transforms.color_jitter(x.float(), rng())
     for i in range(12):
         image = x[i].float() / 255
         for place in order[:, i].tolist():
@@ -118,12 +118,12 @@ def test_rotation_and_roll_of_events():
 
     x = torch.randint(0, 5, (6, 2, 2, 48, 48), generator=rng(3)).float()
     angles = 30 * (2 * torch.rand(6, generator=rng()) - 1)
-    got = augment.rotate(x, rng())
+    got = transforms.rotate(x, rng())
     for i in range(6):
         assert (got[i] == functional.rotate(x[i], angles[i].item())).float().mean() > 0.995  # ties between two pixels
     draw = rng()
     dy, dx = (torch.randint(-5, 6, (6, 1), generator=draw).flatten().tolist() for _ in range(2))
-    rolled = augment.roll(x, rng())
+    rolled = transforms.roll(x, rng())
     for i in range(6):
         assert torch.equal(rolled[i], torch.roll(x[i], (dy[i], dx[i]), (-2, -1)))
 
@@ -134,11 +134,11 @@ def test_event_recipes_keep_time_together_and_counts_positive():
         got = augment.AUGMENTATIONS[name](x, rng(), 48)
         assert got.shape == (9, 3, 2, 48, 48) and got.min() >= 0
         assert torch.equal(got[:, 0], got[:, 2]), "every frame of a recording must be changed alike"
-        assert not torch.equal(got, augment.resize(x, 48))
+        assert not torch.equal(got, transforms.resize(x, 48))
 
 
 def test_cut_square_is_sixteen_pixels_around_a_random_one():
-    got = augment.cut_square(torch.ones(200, 1, 1, 48, 48), rng())
+    got = transforms.cut_square(torch.ones(200, 1, 1, 48, 48), rng())
     zeros = (got == 0).flatten(1).sum(1)
     assert zeros.max() == 256 and zeros.min() >= 64
 
@@ -159,7 +159,7 @@ def test_pixels_and_counts():
 
 @pytest.mark.parametrize("number, name", list(enumerate(trivial.CHANGES)), ids=trivial.CHANGES)
 def test_trivial_augment_is_torchvisions_image_by_image(images, number, name):
-    smooth = augment.resize(images[:, :, :9, :9], 32).to(torch.uint8)  # noise has no edges to sharpen, and all its histograms are flat
+    smooth = transforms.resize(images[:, :, :9, :9], 32).to(torch.uint8)  # noise has no edges to sharpen, and all its histograms are flat
     theirs = v2.TrivialAugmentWide()
     title = "AutoContrast" if name == "autocontrast" else name.title().replace("_", "")
     strengths, signed = theirs._AUGMENTATION_SPACE[title]

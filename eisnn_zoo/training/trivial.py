@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .augment import _beside, _each
+from .transforms import beside, each
 
 MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")  # made together
 STRENGTHS = 31
@@ -30,11 +30,11 @@ def apply(x: Tensor, which: Tensor, level: Tensor) -> Tensor:
     for names in (MOVES, *((name,) for name in COLOURS)):
         rows = torch.isin(which, torch.tensor([CHANGES.index(name) for name in names])).nonzero().flatten()
         if len(rows):
-            images = x[_beside(x, rows)]
+            images = x[beside(x, rows)]
             new = _moved(images, which[rows], level[rows]) if names is MOVES else COLOURS[names[0]](images, level[rows])
             changed.append(new.to(torch.uint8))
             order.append(rows)
-    return torch.cat(changed)[_beside(x, torch.cat(order).argsort())]
+    return torch.cat(changed)[beside(x, torch.cat(order).argsort())]
 
 
 def _up_to(most: float, level: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def _moved(x: Tensor, which: Tensor, level: Tensor) -> Tensor:
     matrix = torch.stack([columns / (w / 2), rows / (h / 2)], 1)
     down_, right_ = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in (h, w)), indexing="ij")
     places = torch.stack([right_, down_, torch.ones_like(down_)], -1).view(-1, 3)
-    grid = _beside(x, places) @ _beside(x, matrix.float()).mT
+    grid = beside(x, places) @ beside(x, matrix.float()).mT
     return F.grid_sample(x.float(), grid.view(b, h, w, 2), "nearest", "zeros", align_corners=False)
 
 
@@ -67,7 +67,7 @@ def _moved(x: Tensor, which: Tensor, level: Tensor) -> Tensor:
 
 def _factor(level: Tensor, x: Tensor) -> Tensor:
     """Within 1 +- 0.99."""
-    return _each(_beside(x, 1 + _up_to(0.99, level)), x)
+    return each(beside(x, 1 + _up_to(0.99, level)), x)
 
 
 def _blend(x: Tensor, other: Tensor, level: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ def _sharpness(x: Tensor, level: Tensor) -> Tensor:
 def _posterize(x: Tensor, level: Tensor) -> Tensor:
     """8 to 2 bits a channel."""
     dropped = (level.abs() / ((STRENGTHS - 1) / 6)).round().int()
-    return x & _each(_beside(x, (255 >> dropped) << dropped), x).to(torch.uint8)
+    return x & each(beside(x, (255 >> dropped) << dropped), x).to(torch.uint8)
 
 
 def _solarize(x: Tensor, level: Tensor) -> Tensor:
     """Inverted from a brightness on."""
-    return torch.where(x >= _each(_beside(x, 255 * torch.linspace(1, 0, STRENGTHS)[level.abs()]), x), 255 - x, x)
+    return torch.where(x >= each(beside(x, 255 * torch.linspace(1, 0, STRENGTHS)[level.abs()]), x), 255 - x, x)
 
 
 def _autocontrast(x: Tensor, level: Tensor) -> Tensor:
