@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shlex
 import shutil
@@ -32,9 +33,15 @@ def compiler() -> str:
     return named[0] if named else "clang++" if sys.platform == "darwin" else "g++"
 
 
-def compile_every_variant() -> None:
-    """Of sizes, time steps and slopes of the surrogate, each a program: from the ninth on torch would leave them to the interpreter."""
+def prepare_compiler() -> None:
+    """Of sizes, time steps and slopes of the surrogate, each is a program: from the ninth on torch would leave them to the interpreter."""
     torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)
+    logging.getLogger("torch.utils.cpp_extension").addFilter(_concerns_users)
+
+
+def _concerns_users(record: logging.LogRecord) -> bool:
+    """Not that a machine without a GPU has CUDA's compiler, which torch warns of when it compiles for the CPU."""
+    return "No CUDA runtime is found" not in record.msg
 
 
 def compile_options(device: str) -> dict:

@@ -1,6 +1,9 @@
 """A folded network gives the network's answers; its fast forms are the operations they stand for."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -189,3 +192,10 @@ def test_8_bit_weights_where_they_cannot_be():
     for name, size in (("ei_vgg8", None), ("bn_vgg8", (32, 32)), ("ei_mlp2_mnist", (28, 28))):
         with pytest.raises(ValueError, match="E-I convolutions on a CPU"):
             fold(network(name), size, int8=True)
+
+
+def test_compiling_says_nothing_of_a_cuda_that_no_gpu_is_there_for(tmp_path):
+    code = "from eisnn_zoo.compiling import prepare_compiler; prepare_compiler(); import torch.utils.cpp_extension"
+    quiet = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+                           env={**os.environ, "CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""})
+    assert (quiet.returncode, quiet.stderr) == (0, "")

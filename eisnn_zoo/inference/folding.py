@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..compiling import compile_every_variant, compile_options
+from ..compiling import compile_options, prepare_compiler
 from ..convolution import apply_dense, dense_matrix, patches
 from ..ei import EIConv2d, EILayer, EIReadout, EISynapses
 from ..layout import as_map, in_memory_order
@@ -183,7 +183,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
             elif isinstance(child, LIF):
                 child.__class__ = FoldedLIF
     if compile:
-        compile_every_variant()  # stages share their code
+        prepare_compiler()  # stages share their code
         for stage in folded.stages:
             stage.compile(**compile_options(next(model.parameters()).device.type))
     if bytes_of:

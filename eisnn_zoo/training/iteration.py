@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..compiling import compile_every_variant, compile_options
+from ..compiling import compile_options, prepare_compiler
 from ..networks import SpikingNet
 from .distillation import Teacher
 from .graphs import Graphs, Plain
@@ -69,7 +69,7 @@ class Iteration:
         if world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(model)
         if compile:
-            compile_every_variant()
+            prepare_compiler()
         self.network = torch.compile(self.parallel, **compile_options(world.device.type)) if compile else self.parallel
         self.optimizer = make_optimizer(recipe, model, deflated)
         self.average: AveragedModel | None = None
