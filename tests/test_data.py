@@ -139,7 +139,7 @@ def test_validation_is_the_test_set_or_held_out(tmp_path):
     both = torch.cat([rest.x, aside.x]).flatten(1)
     assert torch.equal(aside.x, data.valid.x)
     assert {tuple(r) for r in both.tolist()} == {tuple(r) for r in everything.x.flatten(1).tolist()}
-    with pytest.raises(DataError, match="20 training images: 20 cannot be set aside"):
+    with pytest.raises(DataError, match="20 of its 20 training images cannot be set aside for validation: lower holdout"):
         load_data(check_recipe({"model": "ei_mlp2_mnist", "holdout": 20}, ""), tmp_path)
 
 

@@ -129,7 +129,8 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
         train = load(dataset, root, "train", recipe.final_steps)
     if n:
         if n >= len(train):
-            raise DataError(f"{root} holds {len(train)} training images: {n} cannot be set aside")
+            remedy = "lower holdout" if recipe.holdout else "give more, or a folder val/ beside train/"
+            raise DataError(f"{root}: {n} of its {len(train)} training images cannot be set aside for validation: {remedy}")
         train, valid = hold_out(train, n, recipe.seed)
         said = f"{n} training images held out"
     elif valid is None:
