@@ -87,3 +87,15 @@ def test_an_extra_that_holds_another_one_asks_for_both(monkeypatch):
     with pytest.raises(ZooError) as refused:
         output.need("analysis")
     assert all(name in str(refused.value) for name in ("jinja2", "pydantic", "pyyaml", "matplotlib"))
+
+
+def test_numbers_below_each_other_have_as_many_decimals():
+    from eisnn_zoo.cli.output import table
+
+    rows = [{"top1": 88.5, "T": 4, "lr": 1e-07, "value": 0.5}, {"top1": 100.0, "T": 16, "lr": 0.02, "value": "many"}, {"top1": 7, "T": 1},
+            {"top1": 87.03}]
+    assert table(rows).splitlines() == ["  top1   T     lr  value",
+                                        " 88.50   4  1e-07  0.5",
+                                        "100.00  16   0.02  many",
+                                        "  7.00   1      -  -",
+                                        " 87.03   -      -  -"]

@@ -75,11 +75,12 @@ def _missing(extra: str) -> Iterator[str]:
 
 
 def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
-    """Aligned text. columns: key to heading, in order; numbers go to the right."""
+    """Aligned text. columns: key to heading, in order; numbers go to the right, all of a column with as many decimals."""
     if not rows:
         return ""
     columns = columns or {key: key for key in rows[0]}
-    cells = [[_cell(row.get(key)) for key in columns] for row in rows]
+    by_column = [_cells([row.get(key) for row in rows]) for key in columns]
+    cells = list(zip(*by_column))
     widths = [max(len(h), *(len(r[i]) for r in cells)) for i, h in enumerate(columns.values())]
     right = [all(isinstance(row.get(k), (int, float, type(None))) for row in rows) for k in columns]
 
@@ -89,8 +90,12 @@ def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
     return "\n".join([line(columns.values()), *(line(r) for r in cells)])
 
 
-def _cell(value) -> str:
-    return "-" if value is None or value == "" else str(value)
+def _cells(values: list) -> list[str]:
+    texts = ["-" if value is None or value == "" else str(value) for value in values]
+    decimals = [len(text.partition(".")[2]) for value, text in zip(values, texts) if isinstance(value, float)]
+    if not decimals or any("e" in text or not isinstance(value, (int, float, type(None))) for value, text in zip(values, texts)):
+        return texts
+    return [text if value is None else f"{value:.{max(decimals)}f}" for value, text in zip(values, texts)]
 
 
 def to_json(value, stream: TextIO | None = None, indent: int | None = None) -> str:
