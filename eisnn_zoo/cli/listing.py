@@ -125,9 +125,11 @@ def info(
     if not rows:
         print("\nno trained weights yet")
     for row in rows:
-        row["macs_per_inference"] = f"{row['macs_per_inference'] / 1e6:,.0f} million"
+        said = {"top-1": f"{row['top1']:.2f} %", **row, "macs_per_inference": f"{row['macs_per_inference'] / 1e6:,.0f} million"}
+        if row["size_mb"]:
+            said["size"] = f"{row['size_mb']} MB"
         print(f"\nweights {entry.name}.{row['tag']}")
-        shown = {k.replace("_", " "): v for k, v in row.items() if v is not None and k != "tag"}
+        shown = {k.replace("_", " "): v for k, v in said.items() if v is not None and k not in ("tag", "top1", "size_mb")}
         print("\n".join(f"  {k.ljust(max(map(len, shown)))}  {v}" for k, v in shown.items()))
 
 
