@@ -61,9 +61,11 @@ def test_train_then_resume_then_eval(cli, data, trained, tmp_path):
     assert found["images"] == 50 and found["difference"] == 0 and found["top5"] >= found["top1"] and found["images_per_s"] > 0
     assert sum(row["images"] for row in found["per_class"]) == 50
     everything = json.loads((tmp_path / "report" / "evaluation.json").read_text())
-    assert np.sum(everything["confusion"]) == 50
-    with Image.open(tmp_path / "report" / "confusion.png") as picture:
-        assert min(picture.size) > 300
+    assert np.sum(everything["confusion"]) == sum(bar["images"] for bar in everything["calibration"]) == 50
+    assert 0 <= found["calibration_error"] <= 100 and sum(bar["right"] for bar in everything["calibration"]) == found["top1"] / 2
+    for name in ("confusion.png", "calibration.png"):
+        with Image.open(tmp_path / "report" / name) as picture:
+            assert min(picture.size) > 300
 
 
 def test_a_compiled_run_goes_on_where_no_compiler_is(cli, trained, monkeypatch):

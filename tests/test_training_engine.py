@@ -27,6 +27,7 @@ from eisnn_zoo.table import sha256
 from eisnn_zoo.training import feeding
 from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.engine import Training
+from eisnn_zoo.training.evaluation import Scores, tally
 from eisnn_zoo.training.run import Run
 from eisnn_zoo.training.setup import check_parts, make_model
 from eisnn_zoo.training.validation import validate
@@ -301,6 +302,18 @@ def test_scores_against_counting_by_hand():
     assert scores.per_class == [100, 50, pytest.approx(200 / 3)]
     right, wrong = np.log(np.e + 2) - 1, np.log(np.e + 2)
     assert scores.loss == pytest.approx((4 * right + 2 * wrong) / 6)
+    assert scores.confidence == pytest.approx(100 * np.e / (np.e + 2))
+    assert scores.calibration_error == pytest.approx(abs(scores.confidence - scores.top1))
+
+
+def test_confidence_is_held_against_accuracy_bin_by_bin():
+    """Too sure of some and not sure enough of others is not made good by a right mean."""
+    logits = np.log([[0.9, 0.1]] * 5 + [[0.6, 0.4]] * 5 + [[np.nan, 1.0]])
+    scores = Scores.of(tally(logits[:10], np.array([0, 0, 0, 1, 1, 0, 0, 0, 0, 0])), 1.0)
+    assert scores.top1 == pytest.approx(80) and scores.confidence == pytest.approx(75)
+    assert scores.calibration_error == pytest.approx(100 * (abs(4.5 - 3) + abs(3 - 5)) / 10)
+    assert [tuple(b) for b in scores.bins if b[0]] == [(5, pytest.approx(3), 5), (5, pytest.approx(4.5), 3)]
+    assert np.isnan(Scores.of(tally(logits, np.zeros(11, int)), 1.0).loss)  # of a network that diverged
 
 
 MUON = {"optimizer": "muon", "lr": 0.01, "momentum": 0.95}

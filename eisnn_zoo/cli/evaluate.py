@@ -78,13 +78,15 @@ def evaluate(
                  for name, n, a in zip(images.label_names, scores.confusion.sum(1), scores.per_class)]
     if output:
         from ..files import write_atomic
-        from ..training.plots import confusion
+        from ..training.plots import calibration, confusion
 
         output.mkdir(parents=True, exist_ok=True)
         confusion(scores.confusion, images.label_names, output / "confusion.png")
-        everything = {**facts, "per_class": per_class, "confusion": scores.confusion.tolist()}
+        calibration(scores.bins, output / "calibration.png")
+        everything = {**facts, "per_class": per_class, "confusion": scores.confusion.tolist(),
+                      "calibration": [{"images": int(n), "confidence": round(float(c), 3), "right": int(r)} for n, c, r in scores.bins]}
         write_atomic(output / "evaluation.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
-        note(f"wrote {output / 'confusion.png'} and evaluation.json")
+        note(f"wrote confusion.png, calibration.png and evaluation.json into {output}")
     if format is Whole.json:
         print(to_json({**facts, "per_class": per_class}, indent=2))
         return

@@ -15,6 +15,8 @@ from ..errors import UsageError
 from ..table import Weights
 from .reading import FOLDER, TEST_SET, Labelled, matched, read, read_folder
 
+BINS = 15  # of confidence, equally wide, as Guo et al. have them (2017, arXiv 1706.04599)
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -24,21 +26,23 @@ class Scores:
         loss: mean cross-entropy.
         top5: share in % whose class is among the five best (of fewer classes: among all).
         confusion: ``[classes, classes]``, images by true class (row) and predicted class (column).
+        bins: ``[BINS, 3]``, by the probability of the predicted class: images, the sum of that probability, right ones.
         seconds: of the whole pass.
     """
 
     loss: float
     top5: float
     confusion: np.ndarray
+    bins: np.ndarray
     seconds: float
 
     @classmethod
     def of(cls, sums: np.ndarray, seconds: float) -> Scores:
         """From the sum of all :func:`tally`."""
-        loss, top5, *confusion = sums.tolist()
+        (loss, top5), bins, confusion = np.split(sums, [2, 2 + 3 * BINS])
         side = round(len(confusion) ** 0.5)
-        matrix = np.array(confusion, np.int64).reshape(side, side)
-        return cls(loss / matrix.sum(), 100 * top5 / matrix.sum(), matrix, seconds)
+        matrix = confusion.astype(np.int64).reshape(side, side)
+        return cls(float(loss / matrix.sum()), float(100 * top5 / matrix.sum()), matrix, bins.reshape(BINS, 3), seconds)
 
     @property
     def images(self) -> int:
@@ -49,24 +53,44 @@ class Scores:
         return 100 * int(self.confusion.trace()) / self.images
 
     @property
+    def confidence(self) -> float:
+        """The probability in % that the network gives its answers, in the mean over the images."""
+        return 100 * float(self.bins[:, 1].sum()) / self.images
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error in points: how far confidence lies from accuracy, in the mean over the images, bin by bin."""
+        return 100 * float(np.abs(self.bins[:, 1] - self.bins[:, 2]).sum()) / self.images
+
+    @property
     def per_class(self) -> list[float | None]:
         """Top-1 accuracy in % within each true class; None for a class without images."""
         counts = self.confusion.sum(1).tolist()
         return [100 * int(self.confusion[i, i]) / n if n else None for i, n in enumerate(counts)]
 
 
+def no_tally(classes: int) -> np.ndarray:
+    """The :func:`tally` of no image."""
+    return np.zeros(2 + 3 * BINS + classes**2)
+
+
 def tally(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """What adds up over batches: cross-entropy, images whose class is among the five best, confusion row by row; float64.
+    """What adds up over batches: cross-entropy, images whose class is among the five best, bins of confidence, confusion row by row;
+    float64.
 
     Args:
         logits: ``[B, classes]``; y: ``[B]``.
     """
     z, classes, each = logits.astype(np.float64), logits.shape[1], np.arange(len(y))
     z = z - z.max(1, keepdims=True, initial=-np.inf)
-    loss = np.log(np.exp(z).sum(1)) - z[each, y]
+    total = np.exp(z).sum(1)
+    loss = np.log(total) - z[each, y]
     best = np.argsort(-z, 1, kind="stable")[:, :5]
+    right, confidence = best[:, 0] == y, np.nan_to_num(1 / total)  # the largest z is 0
+    place = np.minimum((BINS * confidence).astype(int), BINS - 1)
+    bins = np.stack([np.bincount(place, weights, BINS) for weights in (None, confidence, right)], 1)
     confusion = np.bincount(y * classes + best[:, 0], minlength=classes**2)
-    return np.concatenate([[loss.sum(), (best == y[:, None]).sum()], confusion])
+    return np.concatenate([[loss.sum(), (best == y[:, None]).sum()], bins.ravel(), confusion])
 
 
 def evaluate(network: Callable[[np.ndarray], np.ndarray], images: Labelled, size: int, batch_size: int = 250,
@@ -77,7 +101,7 @@ def evaluate(network: Callable[[np.ndarray], np.ndarray], images: Labelled, size
         size: pixels a side that the network takes, where the images may be larger.
         each: called after every batch with the number of images done.
     """
-    start, sums = time.perf_counter(), np.zeros(2 + len(images.label_names) ** 2)
+    start, sums = time.perf_counter(), no_tally(len(images.label_names))
     for i in range(0, len(images), batch_size):
         sums += tally(network(images.pixels(i, i + batch_size, size)), images.y[i : i + batch_size])
         each(min(i + batch_size, len(images)))
@@ -141,6 +165,7 @@ def compare(config: Config, row: Weights | None, title: str, scores: Scores, tim
     among = facts.get("test_images") or (config.model.dataset.test_images if config.model.dataset else 0)
     return {"model": config.name, "data": title, "images": scores.images, "time_steps": time_steps,
             "top1": round(scores.top1, 2), "top5": round(scores.top5, 2), "loss": round(scores.loss, 4),
+            "confidence": round(scores.confidence, 2), "calibration_error": round(scores.calibration_error, 2),
             "expected_top1": expected if same else None, "expected_from": source if same else None,
             "expected_images": among if same and among != scores.images else None,  # then the figures do not compare
             "difference": round(scores.top1 - expected, 2) if same and among == scores.images else None,

@@ -48,6 +48,21 @@ def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
     write_atomic(path, to_png(figure, dpi=100))
 
 
+def calibration(bins, path: Path) -> None:
+    """Accuracy against confidence, a bar each bin: images, their summed confidence, right ones (``[bins, 3]``)."""
+    figure = Figure(figsize=(4.2, 4), layout="constrained")
+    axes = figure.subplots()
+    places = (bins[:, 0].nonzero()[0] + 0.5) / len(bins)
+    images, confidence, right = bins[bins[:, 0] > 0].T
+    axes.bar(places, right / images, 0.9 / len(bins), color=INHIBITION, label="right (and images in all)")
+    axes.plot(confidence / images, confidence / images, marker="o", color=EXCITATION, label="as many as confidence says")
+    for x, y, n in zip(places, right / images, images):
+        axes.annotate(f"{n:.0f}", (x, y), ha="center", va="bottom", fontsize=6)
+    axes.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="confidence: probability of the answer", ylabel="share of these images that is right")
+    axes.legend(loc="upper left", frameon=False)
+    write_atomic(path, to_png(figure, dpi=100))
+
+
 def accuracy_by_steps(by_time: list[dict], early: list[dict], path: Path) -> None:
     """Accuracy after each number of time steps, and where early exit lies among them."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")

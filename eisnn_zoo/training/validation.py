@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
 
 from .augment import pixels
 from .data import Images
-from .evaluation import Scores, tally
+from .evaluation import Scores, no_tally, tally
 from .world import World
 
 AT_ONCE = 250  # images, where nothing else is said
@@ -24,7 +23,7 @@ def validate(model: nn.Module, images: Images, size: int | None = None, batch_si
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     world = world or World(0, 1, device)
     model.eval()
-    sums = np.zeros(2 + len(images.label_names) ** 2)
+    sums = no_tally(len(images.label_names))
     start, done = time.perf_counter(), 0
     rows = torch.arange(len(images)).split(batch_size)
     for part in images.batches(map(world.part, rows)):
