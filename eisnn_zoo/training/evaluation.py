@@ -165,7 +165,7 @@ def compare(config: Config, row: Weights | None, title: str, scores: Scores, tim
     among = facts.get("test_images") or (config.model.dataset.test_images if config.model.dataset else 0)
     return {"model": config.name, "data": title, "images": scores.images, "time_steps": time_steps,
             "top1": round(scores.top1, 2), "top5": round(scores.top5, 2), "loss": round(scores.loss, 4),
-            "confidence": round(scores.confidence, 2), "calibration_error": round(scores.calibration_error, 2),
+            "mean_confidence": round(scores.confidence, 2), "calibration_error": round(scores.calibration_error, 2),
             "expected_top1": expected if same else None, "expected_from": source if same else None,
             "expected_images": among if same and among != scores.images else None,  # then the figures do not compare
             "difference": round(scores.top1 - expected, 2) if same and among == scores.images else None,
