@@ -125,11 +125,9 @@ def info(
     if not rows:
         print("\nno trained weights yet")
     for row in rows:
-        said = {"top-1": f"{row['top1']:.2f} %", **row, "macs_per_inference": f"{row['macs_per_inference'] / 1e6:,.0f} million"}
-        if row["size_mb"]:
-            said["size"] = f"{row['size_mb']} MB"
+        row.update(top1=f"{row['top1']:.2f} %", macs_per_inference=f"{row['macs_per_inference'] / 1e6:,.0f} million")
         print(f"\nweights {entry.name}.{row['tag']}")
-        shown = {k.replace("_", " "): v for k, v in said.items() if v is not None and k not in ("tag", "top1", "size_mb")}
+        shown = {k.replace("_", " "): v for k, v in row.items() if v is not None and k != "tag"}
         print("\n".join(f"  {k.ljust(max(map(len, shown)))}  {v}" for k, v in shown.items()))
 
 

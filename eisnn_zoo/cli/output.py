@@ -79,10 +79,10 @@ def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
     if not rows:
         return ""
     columns = columns or {key: key for key in rows[0]}
-    by_column = [_cells([row.get(key) for row in rows]) for key in columns]
-    cells = list(zip(*by_column))
+    values = [[row.get(key) for row in rows] for key in columns]
+    right = [all(isinstance(v, (int, float, type(None))) for v in column) for column in values]
+    cells = list(zip(*map(_cells, values, right)))
     widths = [max(len(h), *(len(r[i]) for r in cells)) for i, h in enumerate(columns.values())]
-    right = [all(isinstance(row.get(k), (int, float, type(None))) for row in rows) for k in columns]
 
     def line(values) -> str:
         return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right)).rstrip()
@@ -90,10 +90,10 @@ def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
     return "\n".join([line(columns.values()), *(line(r) for r in cells)])
 
 
-def _cells(values: list) -> list[str]:
+def _cells(values: list, numbers: bool) -> list[str]:
     texts = ["-" if value is None or value == "" else str(value) for value in values]
     decimals = [len(text.partition(".")[2]) for value, text in zip(values, texts) if isinstance(value, float)]
-    if not decimals or any("e" in text or not isinstance(value, (int, float, type(None))) for value, text in zip(values, texts)):
+    if not (numbers and decimals) or any("e" in text for text in texts):
         return texts
     return [text if value is None else f"{value:.{max(decimals)}f}" for value, text in zip(values, texts)]
 
