@@ -32,7 +32,8 @@ class Located:
 
 
 def locate(spec: str, revision: str | None = None) -> Located:
-    """The files that a name, address or path stands for; fetched from the Hub only where they are not here.
+    """The files that a name, address or path stands for. Those of a name are fetched from the Hub only where they are not here;
+    of an address the Hub is asked for newer ones.
 
     Args:
         revision: of weights on the Hub that are named; an address carries its own.
@@ -47,7 +48,7 @@ def locate(spec: str, revision: str | None = None) -> Located:
     if spec.startswith("local-dir:"):
         return _locate_folder(Path(spec.removeprefix("local-dir:")))
     path = Path(spec)
-    if any(spec in (w.name, w.model.name) for w in list_weights()):  # wherever this is said; a folder of that name is ./name
+    if _is_name(spec):
         return locate_name(spec, revision)
     if path.is_dir():
         return _locate_folder(path)
@@ -56,6 +57,17 @@ def locate(spec: str, revision: str | None = None) -> Located:
     if "/" in spec:
         raise UsageError(f"there is no folder or file {spec}; a model on the Hub is written hf-hub:{spec}")
     return locate_name(spec, revision)
+
+
+def _is_name(spec: str) -> bool:
+    """Of weights of the table, wherever it is said; a folder of that name is ./name."""
+    return any(spec in (w.name, w.model.name) for w in list_weights())
+
+
+def from_anywhere(spec: str) -> str:
+    """The same weights, named so that it holds in any working folder: a path becomes absolute."""
+    address, path = ("local-dir:", spec[10:]) if spec.startswith("local-dir:") else ("", spec)
+    return spec if _is_name(spec) or not Path(path).exists() else f"{address}{Path(path).resolve()}"
 
 
 def _locate_folder(folder: Path) -> Located:
@@ -85,14 +97,19 @@ def _locate_file(path: Path) -> Located:
         raise UsageError(f"there is no file {path}")
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is no .safetensors file: other weight formats can run code when loaded and are never read")
-    raw = header_config(path)
-    if raw is None:
-        beside = path.parent / "config.json"
-        if not beside.is_file():
-            raise ZooError(f"{path} carries no configuration, and there is no config.json beside it: without one its "
-                           "preprocessing and classes would be a guess")
-        return Located(path, _config_of(beside))
-    return Located(path, parse_config(raw, str(path)))
+    config = config_with(path)
+    if config is None:
+        raise ZooError(f"{path} carries no configuration, and there is no config.json beside it: without one its "
+                       "preprocessing and classes would be a guess")
+    return Located(path, config)
+
+
+def config_with(path: Path) -> Config | None:
+    """What a weight file's header says of it, else the config.json beside it; None where there is neither. Raises ZooError."""
+    if (raw := header_config(path)) is not None:
+        return parse_config(raw, str(path))
+    beside = path.parent / "config.json"
+    return _config_of(beside) if beside.is_file() else None
 
 
 def locate_name(spec: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Located:

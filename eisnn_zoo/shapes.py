@@ -8,6 +8,9 @@ VGG_WIDTHS = {
 }
 """Output channels of the 3x3 convolutions between two pools, by depth."""
 
+VGG_SIDE = 32
+"""Pixels a side that five pools need at least."""
+
 EI_RATIO = 4
 """Excitatory cells per inhibitory cell, where nothing else is asked for."""
 

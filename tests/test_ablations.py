@@ -42,7 +42,7 @@ def runs(tmp_path_factory):
     for name, change in changes.items():
         training = Training(recipe(**{"model": "ei_mlp4_mnist", **change}), data, folder / name, compile=False)
         if name == "no_stabilisation":
-            training.train.x[:100] = 0
+            training.data.train.x[:100] = 0
         record(training, [] if name == "no_scaling" else [0, 2])
         if name == "no_stabilisation":
             with pytest.raises(Diverged):

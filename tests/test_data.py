@@ -269,6 +269,7 @@ def test_frames_of_hardly_any_events(n):
 def test_many_events_on_one_pixel_do_not_overflow():
     zeros = np.zeros(1000, int)
     assert events.frames(zeros, zeros, zeros, 2, 4)[:, 0, 0, 0].tolist() == [500, 500]
+    assert events.frames(*[np.zeros(80_000, int)] * 3, 2, 4)[:, 0, 0, 0].tolist() == [40_000, 40_000]
 
 
 def test_nmnist_in_the_official_files(tmp_path):
@@ -307,7 +308,13 @@ def test_event_sets_unpacked_by_spikingjelly(tmp_path):
 @pytest.mark.parametrize("change, said", [
     ({"x": np.full(4, 34)}, "lies outside the 34x34 pixels"),
     ({"p": np.full(4, 2)}, "polarity is neither 0 nor 1"),
-    ({"y": np.zeros(3, int)}, "differ in length"),
+    ({"y": np.zeros(3, int)}, "one whole number each"),
+    ({"x": np.zeros(4)}, "one whole number each"),
+    ({"label": np.array([[1]])}, "lists of whole numbers"),
+    ({"label": np.array([1.5])}, "lists of whole numbers"),
+    ({"label": np.array(1)}, "lists of whole numbers"),
+    ({"label": np.array([], int), "offset": np.array([0])}, "lists of whole numbers"),
+    ({"offset": np.array([0.0, 4.0])}, "lists of whole numbers"),
     ({"offset": np.array([0, 3])}, "offset does not cut 4 events into 1 recordings"),
     ({"label": np.array([10])}, "labels run from 10 to 10"),
 ])

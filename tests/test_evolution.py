@@ -149,6 +149,14 @@ def test_a_run_that_stops_early_records_its_end(data, tmp_path):
     assert [s.epoch for s in load_snapshots(tmp_path / "run")] == [0, len(training.run.history)] and len(training.run.history) < 5
 
 
+def test_a_run_that_goes_on_longer_records_its_new_end(data, tmp_path):
+    for epochs, lr in ((1, 2e-3), (3, {0: 2e-3, 1: 1e-3})):
+        training = Training(recipe(epochs=epochs, lr=lr), data, tmp_path / "run", compile=False)
+        record(training, planned(tmp_path / "run") or [0, 1])
+        training.fit()
+    assert [s.epoch for s in load_snapshots(tmp_path / "run")] == [0, 1, 3]
+
+
 def test_the_epochs_chosen_by_default():
     assert choose_epochs("auto", 1) == [0, 1] and choose_epochs("auto", 4) == [0, 1, 2, 3, 4]
     chosen = choose_epochs("auto", 300)

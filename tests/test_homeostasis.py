@@ -134,6 +134,6 @@ def test_training_holds_the_cells_near_their_thresholds(tmp_path):
         values = {"model": "ei_mlp4_mnist", "optimizer": "muon", "lr": 0.02, "momentum": 0.95, "epochs": 6, "init": "standardised"}
         training = Training(recipe(**values, homeostasis=rate), data, tmp_path / f"run{rate}", compile=False)
         training.fit()
-        x = training.train.x[:100].float() / 255
+        x = training.data.train.x[:100].float() / 255
         spread[rate] = max(c.mean(1).abs().mean() for c in currents(training.model, x))
     assert spread[0.1] < 0.3 < 0.6 < spread[0.0]

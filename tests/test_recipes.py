@@ -142,6 +142,7 @@ HEAD = "# a comment\nmodel: ei_vgg8_cifar10\n"
     (HEAD + "weights: ei_vgg8_cifar10.zoo\ninit: standardised", r"line 4: init = 'standardised': .*this one starts from weights"),
     (HEAD + "homeostasis: 2", r"line 3: homeostasis = 2: .*less than or equal to 1"),
     (HEAD + "freeze: true", r"line 3: freeze = True: .*set weights"),
+    (HEAD + "weights: ei_vgg8_cifar10.zoo\nfreeze: true\nhomeostasis: {0: 0.0, 1: 0.1}", r"line 5: homeostasis = .*a frozen network keeps them"),
     (HEAD + "ei_ratio: 0.5", r"line 3: ei_ratio = 0\.5: .*integer"),
     ("model: bn_vgg8_cifar10\nei_ratio: 8", r"line 2: ei_ratio = 8: bn_vgg8_cifar10 has BatchNorm in place of inhibitory cells"),
     (HEAD + "least_inhibition: 0.25", r"line 3: least_inhibition = 0\.25: only muon has that"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_helpers import free_port, recipe, same, start, weights
+from training_helpers import recipe, run_two, same, start, weights
 
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.training import data as data_module
@@ -65,7 +65,7 @@ def test_streamed_and_in_memory_give_the_same_weights(photos, in_memory, no_room
             patch.setattr(data_module, "WHOLE", 2**30)
             Training(recipe(**VALUES, **mixture), photos, tmp_path / "whole", compile=False).fit()
     training = Training(recipe(**VALUES, **mixture), photos, tmp_path / "run", compile=False)
-    assert training.train.streams and training.valid.streams
+    assert training.data.train.streams and training.data.valid.streams
     training.fit()
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole" if mixture else in_memory))
 
@@ -85,13 +85,7 @@ def test_a_streamed_run_that_was_killed(photos, in_memory, tmp_path):
 
 
 def test_two_processes_read_half_a_batch_each(photos, in_memory, tmp_path):
-    port = free_port()
-    processes = [start(VALUES, photos, tmp_path / "two", {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-                                                          "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}, whole=0)
-                 for rank in range(2)]
-    for process in processes:
-        process.join()
-    assert [p.exitcode for p in processes] == [0, 0]
+    run_two(VALUES, photos, tmp_path / "two", whole=0)
     one, two = weights(in_memory), weights(tmp_path / "two")
     assert all(np.allclose(one[k], two[k], rtol=1e-3, atol=1e-5) for k in one)
 
@@ -101,7 +95,7 @@ def test_a_damaged_picture_is_named(photos, no_room, tmp_path):
         (tmp_path / "photos" / "a").mkdir(parents=True, exist_ok=True)
         Image.new("L", (28, 28), i * 8).save(tmp_path / "photos" / "a" / f"{i:02}.png")
     training = Training(recipe(**{**VALUES, "holdout": 5}), tmp_path / "photos", tmp_path / "run", compile=False)
-    for path in training.train.x.paths:
+    for path in training.data.train.x.paths:
         path.write_bytes(b"no picture")
     with pytest.raises(ZooError, match=r"\d\d\.png: not an image$"):
         training.fit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ import yaml
 from PIL import Image
 from training_helpers import digits
 
+from eisnn_zoo.locating import from_anywhere, locate
+from eisnn_zoo.training.finetune import finetune_recipe
 from eisnn_zoo.training.recipe_file import recipe_names
 from eisnn_zoo.weights import create_model
 
@@ -135,6 +138,34 @@ def test_finetune_then_predict(cli, trained, tmp_path, classes, freeze):
     assert code == 0 and {t["label"] for t in answer["top"]} == {f"shape{i}" for i in range(classes)}
     code, out, _ = cli("eval", run, "--data", tmp_path / "shapes", "--dataset", "folder", "--format", "json")
     assert code == 0 and json.loads(out)["images"] == 12 * classes
+
+
+def test_a_folder_named_like_weights_is_not_what_is_finetuned(trained, tmp_path, monkeypatch):
+    """The name means the weights wherever it is said."""
+    shutil.copytree(trained, tmp_path / "ei_vgg8_cifar10")
+    monkeypatch.chdir(tmp_path)
+    tuned = finetune_recipe("ei_vgg8_cifar10", False, {})
+    assert locate(tuned.weights) == locate("ei_vgg8_cifar10") and from_anywhere(tuned.weights) == "ei_vgg8_cifar10"
+
+
+def test_weights_named_by_a_relative_path_are_found_from_elsewhere(cli, trained, data, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    settings = "--set", "weights=base", "--set", "teacher=local-dir:base", "--set", "distillation=0.5", *QUICK
+    code, _, err = cli("train", "ei_mlp2_mnist", "--data", data, "--output", "run", "--no-compile", *settings)
+    assert code == 0, err
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = cli("train", "--resume", tmp_path / "run")
+    assert code == 0, err
+
+
+def test_eval_says_that_a_whole_folder_holds_training_images(cli, data, tmp_path):
+    run = tmp_path / "run"
+    assert cli("finetune", "--model", "ei_mlp4_mnist", "--data", data / "train.npz", "--output", run, "--epochs", 1)[0] == 0
+    assert json.loads((run / "last" / "config.json").read_text())["eisnn_zoo"]["held_out"] == 20, "a tenth"
+    found = json.loads(cli("eval", run, "--data", data / "train.npz", "--dataset", "folder", "--format", "json")[1])
+    assert "too high a figure" in found["data"]
 
 
 def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from training_helpers import digits, free_port, recipe, start, weights
+from training_helpers import digits, free_port, recipe, run_two, weights
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import Config
@@ -24,9 +24,9 @@ from eisnn_zoo.inference.torch_runtime import TorchModel
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.table import sha256
-from eisnn_zoo.training import feeding
+from eisnn_zoo.training import engine, feeding
 from eisnn_zoo.training.data import Images
-from eisnn_zoo.training.engine import Training
+from eisnn_zoo.training.engine import Stopped, Training
 from eisnn_zoo.training.evaluation import Scores, tally
 from eisnn_zoo.training.run import Run
 from eisnn_zoo.training.setup import check_parts, make_model
@@ -48,14 +48,14 @@ def losses(run):
 def one_step(data, folder, **values):
     training = Training(recipe(**values), data, folder, compile=False)
     training.model.train()
-    loss, right, _ = training._iteration(training.feeding.batch(training.train[torch.arange(50)], 0, 0))
+    loss, right, _ = training._iteration(training.feeding.batch(training.data.train[torch.arange(50)], 0, 0))
     return training, loss, right
 
 
 def test_an_iteration_is_the_recipe_written_out(data, tmp_path):
     training, loss, right = one_step(data, tmp_path / "a")
     model = make_model(training.recipe, training.data, _first(training))
-    x, y = training.train.x[:50].float() / 255, training.train.y[:50]
+    x, y = training.data.train.x[:50].float() / 255, training.data.train.y[:50]
     logits = model(x)
     expected = F.cross_entropy(logits, y)
     expected.backward()
@@ -73,8 +73,8 @@ def _first(training):
     from eisnn_zoo.training.engine import INIT_BATCH
     from eisnn_zoo.training.schedule import batches
 
-    rows = next(batches(len(training.train), INIT_BATCH, training.recipe.seed, 0))
-    return pixels(training.train.x[rows])
+    rows = next(batches(len(training.data.train), INIT_BATCH, training.recipe.seed, 0))
+    return pixels(training.data.train.x[rows])
 
 
 def test_numbers_too_small_for_a_processor_are_zero_in_all_its_threads(data, tmp_path):
@@ -103,6 +103,12 @@ def test_parts_too_small_for_batch_normalisation():
                                             ({"batch_size": 50, "accumulate": 8}, 100, 1, 1), ({"batch_size": {0: 50, 1: 99}}, 100, 1, 1)):
         with pytest.raises(UsageError, match=rf"batch_size = \d+: of {images} images it leaves a part of {part} at the end of an epoch"):
             check_parts(recipe(model="bn_mlp2_mnist", **values), images, processes)
+    with pytest.raises(UsageError, match="a part of 1 at"):  # of two processes the first has 7 images, in parts of 3
+        check_parts(recipe(model="bn_mlp2_mnist", batch_size=13, accumulate=3), 26, 2)
+    small = {"model": "bn_resnet18_cifar10", "resolution": 8, "batch_size": 8}  # its last maps have one place
+    with pytest.raises(UsageError, match="a part of 1 at"):
+        check_parts(recipe(**small, time_steps=1), 9, 1)
+    check_parts(recipe(**small, time_steps=2), 9, 1)
     check_parts(recipe(model="bn_mlp2_mnist", batch_size=50), 52, 1)
     check_parts(recipe(model="ei_mlp2_mnist", batch_size=50), 51, 2)
     check_parts(recipe(model="bn_vgg8_cifar10", batch_size=50), 51, 1)
@@ -128,7 +134,7 @@ def test_clipping_and_averaging(data, tmp_path):
     assert moved[1] <= 1.01 * 2e-3 * 1e-3 < moved[0]
     training = free[0]
     first = [p.clone() for p in training.model.parameters()]  # the average starts at the weights after the first step
-    training._iteration(training.feeding.batch(training.train[torch.arange(50, 100)], 0, 1))
+    training._iteration(training.feeding.batch(training.data.train[torch.arange(50, 100)], 0, 1))
     for mean, p, q in zip(training.judged.parameters(), first, training.model.parameters()):
         assert torch.allclose(mean, 0.75 * p + 0.25 * q, atol=1e-7)
 
@@ -137,7 +143,7 @@ def test_mixtures_change_images_and_targets(data, tmp_path):
     _, plain, _ = one_step(data, tmp_path / "a")
     for i, values in enumerate(({"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0})):
         training, loss, _ = one_step(data, tmp_path / str(i), **values)
-        _, _, target, y = training.feeding.batch(training.train[torch.arange(50)], 0, 0)
+        _, _, target, y = training.feeding.batch(training.data.train[torch.arange(50)], 0, 0)
         assert target.shape == (50, 10) and torch.allclose(target.sum(1), torch.ones(50))
         assert (target.gather(1, y[:, None]) < 1).any(), "no image was mixed with another"
         assert np.isfinite(loss) and loss != plain
@@ -226,6 +232,23 @@ def test_a_run_ends_at_the_accuracy_it_was_to_reach(data, tmp_path):
         with (tmp_path / "metrics.csv").open() as f:
             top1 = [float(row["valid_top1"]) for row in csv.DictReader(f)]
         assert len(top1) < 50 and top1[-1] >= 30 > max([0, *top1[:-1]])
+
+
+def test_a_run_told_later_to_end_finishes_the_epoch_it_is_in(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "APART", 1e9)  # as where epochs are short: nothing but the end saves the last weights
+    training = Training(recipe(epochs=9), data, tmp_path, compile=False)
+    descend = training.iteration.descend
+
+    def ask_in_the_third_epoch() -> None:
+        descend()
+        training.asked = training.step == 9
+
+    monkeypatch.setattr(training.iteration, "descend", ask_in_the_third_epoch)
+    with pytest.raises(Stopped):
+        training.fit()
+    Training(recipe(epochs=9, stop_at=0.5), data, tmp_path, compile=False).fit()
+    config = json.loads((tmp_path / "last" / "config.json").read_text())
+    assert len(losses(tmp_path)) == config["eisnn_zoo"]["epoch"] == 3
 
 
 def test_the_surrogates_slope_changes_over_training(data, tmp_path):
@@ -328,14 +351,8 @@ MUON = {"optimizer": "muon", "lr": 0.01, "momentum": 0.95}
 ])
 def test_two_processes_are_one_with_twice_the_batch(data, tmp_path, values, compile, apart):
     values = {"batch_size": 40, **values}
-    port = free_port()
-    processes = [start(values, data, tmp_path / "two", {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-                                                         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}, compile=compile)
-                 for rank in range(2)]
+    run_two(values, data, tmp_path / "two", compile=compile)
     Training(recipe(**values), data, tmp_path / "one", compile=compile).fit()
-    for process in processes:
-        process.join()
-    assert [p.exitcode for p in processes] == [0, 0]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=apart)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert "optimizer" in values or all(np.allclose(one[k], two[k], rtol=1e-3, atol=1e-5) for k in one)
@@ -345,13 +362,8 @@ def test_two_processes_are_one_with_twice_the_batch(data, tmp_path, values, comp
 def test_several_processes_judge_the_network_that_is_saved(data, tmp_path):
     """BatchNorm's statistics are each process's own until the next forward pass in training."""
     values = {"model": "bn_mlp2_mnist", "optimizer": "sgd", "lr": 0.1, "batch_size": 40}
-    port = free_port()
-    processes = [start(values, data, tmp_path / "two", {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-                                                         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}) for rank in range(2)]
-    for process in processes:
-        process.join()
-    assert [p.exitcode for p in processes] == [0, 0]
-    scores = validate(create_model(str(tmp_path / "two" / "last")), Training(recipe(**values), data, tmp_path / "one", compile=False).valid)
+    run_two(values, data, tmp_path / "two")
+    scores = validate(create_model(str(tmp_path / "two" / "last")), Training(recipe(**values), data, tmp_path / "one", compile=False).data.valid)
     with (tmp_path / "two" / "metrics.csv").open() as f:
         assert float(list(csv.DictReader(f))[-1]["valid_loss"]) == pytest.approx(scores.loss, abs=1e-4)
 

@@ -73,6 +73,16 @@ def start(values: dict, data: Path, output: Path, environment: dict | None = Non
     return process
 
 
+def run_two(values: dict, data: Path, output: Path, **options) -> None:
+    """Trains in two processes that know of each other, as torchrun starts them. options: as of :func:`start`."""
+    port = free_port()
+    processes = [start(values, data, output, {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                                              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}, **options) for rank in range(2)]
+    for process in processes:
+        process.join()
+    assert [p.exitcode for p in processes] == [0, 0]
+
+
 def weights(run: Path, name: str = "last") -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 

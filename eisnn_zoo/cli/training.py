@@ -228,17 +228,19 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
          save_every: float = 300, record_at: str | None = None):
     """Trains, and returns the finished training."""
     from ..inference.torch_runtime import torch_device
+    from ..locating import from_anywhere
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
 
     check_folder(run)
+    recipe = recipe.model_copy(update={key: from_anywhere(spec) for key in ("weights", "teacher") if (spec := getattr(recipe, key))})
     device = str(torch_device(device))
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
         going_on = f", going on from iteration {training.step}" if training.step else ""
-        held = "streamed from their files" if training.train.streams else "in memory"
-        note(f"{run}: {recipe.model}, {len(training.train)} images {held}, {training.recipe.precision}, "
+        held = "streamed from their files" if training.data.train.streams else "in memory"
+        note(f"{run}: {recipe.model}, {len(training.data.train)} images {held}, {training.recipe.precision}, "
              f"validation: {training.data.validation}{going_on}")
         for doubt in training.doubts:
             note(doubt)

@@ -94,16 +94,22 @@ class Data:
     Attributes:
         size: pixels a side as the network sees them.
         validation: what valid is, in words.
+        held_out: training images that valid was made of; 0: it is a split of its own.
     """
 
     train: Images
     valid: Images
     size: int
     validation: str
+    held_out: int = 0
 
     @property
     def label_names(self) -> tuple[str, ...]:
         return self.train.label_names
+
+    def to(self, device: torch.device) -> Data:
+        """On device, as far as :meth:`Images.to` finds sensible."""
+        return replace(self, train=self.train.to(device), valid=self.valid.to(device))
 
 
 def load_data(recipe: Recipe, root: str | Path) -> Data:
@@ -135,7 +141,7 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
         said = f"{n} training images held out"
     elif valid is None:
         valid = load(dataset, root, "test", recipe.final_steps)
-    return Data(train, valid, size, said)
+    return Data(train, valid, size, said, n)
 
 
 def load(dataset: Dataset, root: str | Path, split: str, time_steps: int | None = None) -> Images:

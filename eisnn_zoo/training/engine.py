@@ -83,11 +83,10 @@ class Training:
         if compile:
             check_compiler(self.device.type)
         self.recipe = recipe = self._decide_precision(recipe)
-        self.data = load_data(recipe, data)
-        self.train, self.valid = self.data.train.to(self.device), self.data.valid.to(self.device)
-        setup.check_parts(recipe, len(self.train), self.world.size)
-        self.schedule = Schedule(recipe, len(self.train))
-        rows = next(batches(len(self.train), INIT_BATCH, recipe.seed, 0))
+        self.data = load_data(recipe, data).to(self.device)
+        setup.check_parts(recipe, len(self.data.train), self.world.size)
+        self.schedule = Schedule(recipe, len(self.data.train))
+        rows = next(batches(len(self.data.train), INIT_BATCH, recipe.seed, 0))
         self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
         first = pixels(self.data.train[rows].x.cpu(), self.size)
         trained = setup.trained_weights(recipe)
@@ -97,14 +96,14 @@ class Training:
             fused = Graphs.possible(self.world) and setup.fused_throughout(recipe, self.device)
             compile = can_compile(self.device.type) and not fused
         deflated = self.schedule.iterations(recipe.deflate_epochs)
-        self.feeding = Feeding(recipe, self.train, self.data, self.world)
+        self.feeding = Feeding(recipe, self.data, self.world)
         teacher = Teacher(recipe, trained["teacher"], self.data, self.device, compile) if "teacher" in trained else None
         self.iteration = Iteration(recipe, self.model, self.world, deflated, compile, teacher)
         if self.world.first:
             digests = {f"{key}_sha256": sha256(located.path) for key, located in trained.items()}
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
-                                    "compile": compile, "report_to": list(report_to), "train_images": len(self.train),
-                                    "validation": self.data.validation, "valid_images": len(self.valid), **digests})
+                                    "compile": compile, "report_to": list(report_to), "train_images": len(self.data.train),
+                                    "validation": self.data.validation, "valid_images": len(self.data.valid), **digests})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
@@ -154,7 +153,7 @@ class Training:
                 report.log.info("going on from iteration %d of %d", self.step, total)
             self.saved = self.drawn = time.monotonic()
             for epoch in range(len(self.run.history), self.recipe.epochs):
-                if self.reached:
+                if self.reached and not self.epoch_sums[0]:  # an epoch that was begun is finished
                     break
                 self._epoch(epoch, bar, save_every)
                 self._finish_epoch(epoch, bar, min(save_every, APART))
@@ -178,7 +177,7 @@ class Training:
         self.model.train()
         if recipe.freeze:
             self.model.stages.eval()
-        rows = batches(len(self.train), recipe.at("batch_size", epoch), recipe.seed, epoch, self.step - self.schedule.starts[epoch])
+        rows = batches(len(self.data.train), recipe.at("batch_size", epoch), recipe.seed, epoch, self.step - self.schedule.starts[epoch])
         start = time.monotonic()
         batches_ahead = self.feeding.batches(rows, epoch, self.step)
         batch = next(batches_ahead, None)
@@ -203,7 +202,7 @@ class Training:
             self._save()  # evaluation can be interrupted too
 
         def each(done: int) -> None:
-            bar.update(self.step, f"epoch {epoch + 1}/{self.recipe.epochs}  evaluated {done}/{len(self.valid)}")
+            bar.update(self.step, f"epoch {epoch + 1}/{self.recipe.epochs}  evaluated {done}/{len(self.data.valid)}")
             if self.asked:
                 self._save()
                 raise self._stopped()
@@ -244,17 +243,17 @@ class Training:
         on_gpu = self.device.type == "cuda"  # which waits for launches: as many images as should fit where a part of a batch trains
         at_once = 4 * self.recipe.part_size(self.epoch, 1) if on_gpu else AT_ONCE
         with self.iteration.autocast():
-            return validate(self.judged, self.valid, self.side, at_once, self.world, each)
+            return validate(self.judged, self.data.valid, self.side, at_once, self.world, each)
 
     def config(self, epoch: int, top1: float) -> Config:
         """What a weight file of this run says about itself."""
         options = {**self.model.config, "time_steps": self.recipe.final_steps}
         facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
                  "top1": round(top1, 2), "measured_on": self.data.validation}
-        if self.recipe.holdout:
-            facts["held_out"] = len(self.valid)
+        if self.data.held_out:
+            facts["held_out"] = self.data.held_out
         if self.data.validation == TEST_SET:
-            facts["test_images"] = len(self.valid)
+            facts["test_images"] = len(self.data.valid)
         name = self.run.folder.resolve().name
         return Config(MODELS[self.recipe.model], options, self.data.label_names, name, facts, self.size)
 

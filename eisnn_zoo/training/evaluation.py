@@ -148,6 +148,8 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
     train, valid = read_folder(root, *config.input_size[:2])
     images = train if valid is None else valid
     title = f"{root}" if valid is None else f"{root}, its validation split"
+    if valid is None and "held out" in str((config.facts or {}).get("measured_on")):
+        title += " (all of it: too high a figure, if the network was trained on most of it)"
     return matched(images, config.label_names, str(root), config.name), title
 
 

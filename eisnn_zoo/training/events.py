@@ -26,19 +26,19 @@ def frames(x: np.ndarray, y: np.ndarray, p: np.ndarray, time_steps: int, size: i
         x, y: column and row of each event, in order of time; p: polarity, 0 or 1.
         size: pixels a side.
     Returns:
-        ``[T, 2, size, size]``, uint8, or int16 where a count goes beyond 255.
+        ``[T, 2, size, size]``, uint8, or int32 where a count goes beyond 255.
     """
     each = len(x) // time_steps
     frame = np.minimum(np.arange(len(x)) // max(each, 1), time_steps - 1) if each else np.full(len(x), time_steps - 1)
     place = ((frame * 2 + p) * size + y) * size + x.astype(np.int64)
     counts = np.bincount(place, minlength=time_steps * 2 * size * size).reshape(time_steps, 2, size, size)
-    return counts.astype(np.uint8 if counts.max() < 256 else np.int16)
+    return counts.astype(np.uint8 if counts.max() < 256 else np.int32)
 
 
 def _checked(x, y, p, size: int, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y, p = (np.asarray(a).astype(np.int64) for a in (x, y, p))
-    if not (x.shape == y.shape == p.shape and x.ndim == 1):
-        raise Damaged(f"{path}: x, y and p of the events differ in length")
+    if not all(a.ndim == 1 and a.dtype.kind in "iub" and len(a) == len(x) for a in (x, y, p)):
+        raise Damaged(f"{path}: x, y and p of the events must be one whole number each")
+    x, y, p = (a.astype(np.int64) for a in (x, y, p))
     if len(x) and not (x.min() >= 0 and y.min() >= 0 and max(x.max(), y.max()) < size and set(np.unique(p)) <= {0, 1}):
         raise Damaged(f"{path}: an event lies outside the {size}x{size} pixels, or its polarity is neither 0 nor 1")
     return x, y, p
@@ -49,6 +49,8 @@ def read_npz(path: Path, dataset: Dataset, time_steps: int) -> tuple[np.ndarray,
     x, y, p, offset, label = npz_arrays(path, "x", "y", "p", "offset", "label")
     size = SENSOR[dataset.name]
     x, y, p = _checked(x, y, p, size, path)
+    if not (label.ndim == offset.ndim == 1 and len(label) and label.dtype.kind in "iu" and offset.dtype.kind in "iu"):
+        raise Damaged(f"{path}: label and offset must be lists of whole numbers")
     if len(offset) != len(label) + 1 or offset[0] != 0 or offset[-1] != len(x) or (np.diff(offset) < 0).any():
         raise Damaged(f"{path}: offset does not cut {len(x)} events into {len(label)} recordings")
     made = [frames(x[a:b], y[a:b], p[a:b], time_steps, size) for a, b in pairwise(offset)]

@@ -18,17 +18,16 @@ class Feeding:
     """Makes the batches of a run. What is random in iteration i is seeded by (seed, i), in every process alike.
 
     Args:
-        train: the training images, where they are to be augmented.
-        data: of their size and classes.
+        data: whose training images they are made of.
     """
 
-    def __init__(self, recipe: Recipe, train: Images, data: Data, world: World):
-        self.recipe, self.train, self.data, self.world = recipe, train, data, world
+    def __init__(self, recipe: Recipe, data: Data, world: World):
+        self.recipe, self.data, self.world = recipe, data, world
 
     def batches(self, rows: Iterable[Tensor], epoch: int, first: int) -> Iterator[Batch]:
         """Batch after batch of these rows, from iteration first on."""
         mixes = self.recipe.mixup or self.recipe.cutmix  # images of this process with those of others
-        for step, images in enumerate(self.train.batches(rows, slice(None) if mixes else self.world.rows), first):
+        for step, images in enumerate(self.data.train.batches(rows, slice(None) if mixes else self.world.rows), first):
             yield self.batch(images, epoch, step)
 
     def batch(self, images: Images, epoch: int, step: int) -> Batch:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..errors import UsageError
 from ..locating import locate
 from .reading import FOLDER
@@ -29,8 +27,6 @@ def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
     config = locate(weights).config
     if config.options.get("event_input"):
         raise UsageError(f"{config.name} takes frames of events, not pictures: choose another model")
-    if Path(weights).exists():
-        weights = str(Path(weights).resolve())
     values = {"model": config.model.name, "about": f"fine-tuned from {config.name}", "dataset": FOLDER, "weights": weights,
               "freeze": freeze, "augment": "crop_flip" if config.input_size[0] == 3 else "none",
               "resolution": 0 if config.input_size == config.model.input_size else config.input_size[1],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ def npz_arrays(path: Path, *names: str, optional: str = "") -> list[np.ndarray]:
         with np.load(path, allow_pickle=False) as data:
             arrays = [data[name] for name in names]
             return [*arrays, data[optional] if optional in data else np.empty(0)] if optional else arrays
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # numpy raises all kinds on damaged files
         raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {error}") from error
 
 
@@ -75,13 +73,14 @@ class Pictures:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES - {".npy"})
+    """Those in a folder, in the order of their names; none where there is no folder."""
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES - {".npy"})
 
 
 def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tuple[Pictures, np.ndarray]:
     paths, labels = [], []
     for label, name in enumerate(names):
-        here = _pictures(root / name) if (root / name).is_dir() else []
+        here = _pictures(root / name)
         paths += here
         labels += [label] * len(here)
     return Pictures(paths, channels, size), np.array(labels, np.int64)
@@ -96,7 +95,7 @@ def image_folder(root: Path, channels: int, size: int):
         Damaged: no pictures in class folders, or more than 1000 classes.
     """
     train = root / "train" if (root / "train").is_dir() else root
-    names = tuple(sorted(d.name for d in train.iterdir() if d.is_dir() and _pictures(d)))
+    names = tuple(sorted(d.name for d in train.iterdir() if _pictures(d)))
     if not names:
         raise Damaged(f"{train} holds no pictures in one folder per class")
     if len(names) > 1000:
@@ -105,10 +104,10 @@ def image_folder(root: Path, channels: int, size: int):
     other = next((root / s for s in VALIDATION if train != root and (root / s).is_dir()), None)
     if other is None:
         return x, y, names, None
-    strange = [d.name for d in other.iterdir() if d.is_dir() and d.name not in names and _pictures(d)]
+    strange = [d.name for d in other.iterdir() if d.name not in names and _pictures(d)]
     if strange:
         raise Damaged(f"{other / strange[0]} is a class that {train} does not have")
-    if not any((other / name).is_dir() and _pictures(other / name) for name in names):
+    if not any(_pictures(other / name) for name in names):
         raise Damaged(f"{other} holds no pictures in one folder per class")
     return x, y, names, _split(other, names, channels, size)
 
@@ -120,7 +119,10 @@ def tiny_imagenet(root: Path, split: str, dataset, _steps):
         return None
     wnids = sorted(d.name for d in (root / "train").iterdir() if d.is_dir())
     if split == "train":
-        paths = [(p, label) for label, wnid in enumerate(wnids) for p in _pictures(root / "train" / wnid / "images")]
+        found = [_pictures(root / "train" / wnid / "images") for wnid in wnids]
+        if empty := next((wnid for wnid, pictures in zip(wnids, found) if not pictures), None):
+            raise Damaged(f"{root / 'train' / empty / 'images'} holds no pictures: unpack the official archive again")
+        paths = [(p, label) for label, pictures in enumerate(found) for p in pictures]
         return Pictures([p for p, _ in paths], 3, 64), np.array([label for _, label in paths])
     table = root / "val" / "val_annotations.txt"
     try:

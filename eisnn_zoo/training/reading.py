@@ -160,7 +160,7 @@ def _own(path: Path, channels: int, size: int) -> Labelled:
 
 def _npz(path: Path, optional: str = "") -> list[np.ndarray]:
     x, y, *more = folders.npz_arrays(path, "x", "y", optional=optional)
-    if x.dtype != np.uint8 or x.ndim != 4 or y.shape != (len(x),) or y.dtype.kind not in "iu":
+    if x.dtype != np.uint8 or x.ndim != 4 or 0 in x.shape[1:] or y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise DataError(f"{path}: x must be uint8 [N, H, W, C] and y one whole number each, got {x.dtype} {list(x.shape)} "
                         f"and {y.dtype} {list(y.shape)}")
     return [np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y, *more]
@@ -190,7 +190,7 @@ def _cifar(root: Path, split: str, folder: str, files: dict[str, list[str]], lab
                 batch = _PlainUnpickler(f, encoding="bytes").load()
             xs.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
             ys.append(np.asarray(batch[label], np.int64).reshape(len(xs[-1])))
-        except (OSError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as error:
+        except Exception as error:  # pickle raises all kinds on damaged files
             raise DataError(f"{path} is missing or damaged ({error}): unpack the official archive again") from error
     return np.concatenate(xs), np.concatenate(ys)
 

@@ -35,7 +35,7 @@ class Recipe(BaseModel):
     paper_source: str = Field("", description="where that figure stands")
 
     dataset: str = Field("", description=f"{', '.join(DATASETS)}, or {FOLDER}: pictures of one's own; the model's own where empty")
-    holdout: int = Field(0, ge=0, description="training images set aside, by seed, for every decision; 0: the test set decides")
+    holdout: int = Field(0, ge=0, description="training images set aside, by seed, for decisions; 0: a folder's tenth, else the test set")
     augment: Augmentation | dict[int, Augmentation] = Field("none", description="random changes; cifar is crop_flip and Cutout")
     mixup: float = Field(0.0, ge=0, description="alpha of MixUp's Beta distribution; 0: none")
     cutmix: float = Field(0.0, ge=0, description="the same of CutMix; with both, each batch takes one of them")
@@ -148,6 +148,8 @@ class Recipe(BaseModel):
                 raise AtKey(key, "it belongs to a teacher, and there is none: set teacher to trained weights")
         if self.freeze and not self.weights:
             raise AtKey("freeze", "only a network that starts from weights can be frozen: set weights")
+        if self.freeze and any(_values(self.homeostasis)):
+            raise AtKey("homeostasis", "it moves biases, and a frozen network keeps them")
         return self
 
     def _says(self, key: str) -> bool:

@@ -68,15 +68,16 @@ class Recorder:
             self._take(0)
 
     def __call__(self, row: dict, _step: int) -> None:
-        if row["epoch"] in self.epochs or self.training.reached:  # the end, wherever it comes
+        ends = row["epoch"] == self.training.recipe.epochs or self.training.reached  # wherever that comes: runs are extended too
+        if row["epoch"] in self.epochs or ends:
             self._take(row["epoch"])
 
     def _take(self, epoch: int) -> None:
         training = self.training
         network = copy.deepcopy(training.judged)
         network.time_steps = training.recipe.final_steps
-        rows = next(batches(len(training.train), IMAGES, training.recipe.seed, 0))
-        images = (pixels(training.train[part].x.to(training.device), training.size) for part in rows.split(BATCH))
+        rows = next(batches(len(training.data.train), IMAGES, training.recipe.seed, 0))
+        images = (pixels(training.data.train[part].x.to(training.device), training.size) for part in rows.split(BATCH))
         take(network, images, epoch).save(self.folder)
 
 

@@ -22,7 +22,7 @@ from ..networks import SpikingNet, build
 from ..neuron import LIF
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
-from .recipe import Recipe
+from .recipe import SMALLEST, Recipe
 
 
 def fused_throughout(recipe: Recipe, device: torch.device) -> bool:
@@ -77,17 +77,17 @@ def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]
 
     Args:
         trained: its :func:`trained_weights`. What they were trained on counts where they have the same classes: it is to be without
-            the images that the recipe holds out.
+            the images that are held out here.
     """
     said = [recipe.doubt] if recipe.doubt else []
     for key, located in trained.items():
         facts = located.config.facts or {}
         held_out = facts.get("held_out", "none")
-        without = facts.get("seed") == recipe.seed and isinstance(held_out, int) and held_out >= recipe.holdout
-        if recipe.holdout and not without and not classes_are_others(data, located):
+        without = facts.get("seed") == recipe.seed and isinstance(held_out, int) and held_out >= data.held_out
+        if data.held_out and not without and not classes_are_others(data, located):
             said.append(f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
                         f"accuracy is then too high (seed and holdout: {facts.get('seed', 'unknown')}, {held_out}; "
-                        f"here {recipe.seed}, {recipe.holdout})")
+                        f"here {recipe.seed}, {data.held_out})")
     return said
 
 
@@ -125,12 +125,15 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, loc
 
 
 def check_parts(recipe: Recipe, images: int, processes: int) -> None:
-    """That BatchNorm gets as many images at a time as it needs. Raises UsageError."""
+    """That BatchNorm gets as many images at a time as it needs: several numbers for each channel. Raises UsageError."""
     model = MODELS[recipe.model]
-    least = 2 if model.family == "mlp" else 1  # maps have several places in an image
     for epoch in range(recipe.epochs) if model.kind == "bn" else ():
         batch, size = recipe.at("batch_size", epoch), recipe.part_size(epoch, processes)
-        for share in {(images % batch or batch) // processes, min(batch, images) // processes}:
+        # A map has several places, or comes T times; but for the last one of a ResNet's smallest images at T = 1.
+        single = recipe.at("resolution", epoch) == SMALLEST["resnet"] and recipe.at("time_steps", epoch) == 1
+        least = 2 if model.family == "mlp" or single else 1
+        ends = (images % batch or batch, min(batch, images))
+        for share in {n // processes for n in ends} | {-(-n // processes) for n in ends}:
             part = share and (share % size or size)
             if part < least:
                 raise UsageError(f"batch_size = {batch}: of {images} images it leaves a part of {part} at the end of an epoch, "
