@@ -81,7 +81,7 @@ class Model:
         name: ``<kind>_<family><depth>`` or ``<kind>_<family><depth>_<dataset>``.
         kind: "ei" or "bn".
         family, depth: "vgg", 16.
-        dataset: None for a bare architecture (10 classes, RGB, T = TIME_STEPS).
+        dataset: None for a bare architecture (10 classes, T = TIME_STEPS, RGB; an MLP for 28 x 28 pixels of luminance).
     """
 
     name: str

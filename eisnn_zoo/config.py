@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .catalog import ARXIV, MODELS, PAPER, Model
 from .errors import UsageError, ZooError
+from .shapes import VGG_SIDE
 
 MAX_BYTES = 2**20  # of a config.json: real ones have 10 KB
 
@@ -136,9 +137,14 @@ def parse_config(raw: object, where: str) -> Config:
     if not _whole(steps, 1):
         raise ZooError(f"{where}: time_steps {steps!r} is no number of time steps")
     size = cfg.get("input_size") or (channels, *model.input_size[1:])
+    if model.family == "mlp":  # the fan-in of its first layer decides, whatever timm writes for the name
+        sides = options.get("input_size", model.input_size[1:])
+        size = (channels, *sides) if isinstance(sides, (list, tuple)) else sides
     if not (isinstance(size, (list, tuple)) and len(size) == 3 and _whole(size[1], 1, 4096)
             and list(size) == [channels, size[1], size[1]]):
         raise ZooError(f"{where}: input_size {size!r} is not ({channels}, side, side), what the network takes")
+    if model.family == "vgg" and size[1] < VGG_SIDE:
+        raise ZooError(f"{where}: {model.name} is for images from {VGG_SIDE} x {VGG_SIDE} pixels up, not of {size[1]} x {size[1]}")
     for key, value in preprocessing(channels).items():
         given = cfg.get(key, value)
         if (tuple(given) if isinstance(given, list) else given) != value:

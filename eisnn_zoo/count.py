@@ -29,11 +29,14 @@ class Count:
 
     def macs(self, time_steps: int) -> int:
         """Of one inference: W_EE - W_EI W_IE folded, W_IE, and the divisor's product."""
-        return self.first * (time_steps if self.event else 1) + self.rest * time_steps + self.head
+        return self._first(time_steps) + self.rest * time_steps + self.head
 
     def training_macs(self, time_steps: int) -> int:
         """Of forward and backward of one image: three times an inference, but the first layer's input needs no gradient."""
-        return 3 * self.macs(time_steps) - self.first
+        return 3 * self.macs(time_steps) - self._first(time_steps)
+
+    def _first(self, time_steps: int) -> int:
+        return self.first * (time_steps if self.event else 1)
 
     def layer(self, n_in: int, n_out: int, kernel: int, positions: int) -> None:
         d, n_i = n_in * kernel * kernel, max(1, n_out // self.ei_ratio)

@@ -28,6 +28,10 @@ STABILISATIONS = ("adaptive", "no_ste", "none")
 ASSUMED_RATE = 0.2  # input statistics assumed until E-I Init sees data: spikes with this probability
 
 
+class InputError(ValueError):
+    """Input that E-I Init cannot draw weights from: negative, silent or constant."""
+
+
 def stabilise(i_div: Tensor, mode: str = "adaptive") -> Tensor:
     """D, adaptive stabilization: the divisor made safe, slice by slice (a slice is one time step of one image).
 
@@ -109,13 +113,13 @@ class EISynapses(nn.Module):
         Args:
             rng: a ``numpy.random.Generator``; draws W_EE, then W_IE, in float64.
         Raises:
-            ValueError: the input is negative somewhere, silent, or constant over the batch.
+            InputError: the input is negative somewhere, silent, or constant over the batch.
         """
         if x.min() < 0:
-            raise ValueError("E-I Init needs non-negative input (pixels in [0, 1], spikes): do not normalise by mean and std")
+            raise InputError("E-I Init needs non-negative input (pixels in [0, 1], spikes): do not normalise by mean and std")
         mean, square, variance = x.mean().item(), x.square().mean().item(), x.var(0).mean().item()
         if not (mean > 0 and variance > 0):
-            raise ValueError("E-I Init needs a batch whose inputs vary: this layer's input is "
+            raise InputError("E-I Init needs a batch whose inputs vary: this layer's input is "
                              + ("silent" if mean == 0 else "the same for every image"))
         scale = self._scale(square, variance)
         for synapses in (self.ee, self.ie):
@@ -128,10 +132,6 @@ class EISynapses(nn.Module):
 
     def _set_constants(self, mean: float, square: float, variance: float) -> None:
         self.ei.weight.fill_(1.0 / self.n_i)
-
-    def project_(self) -> None:
-        """Dale's law: every parameter but b_E back to >= 0. The optimizer step calls it."""
-        project(self)
 
     def nonnegative(self) -> list[nn.Parameter]:
         """What Dale's law binds: all but b_E."""
@@ -274,7 +274,7 @@ class EIReadout(EISynapses):
 
 
 def project(model: nn.Module) -> None:
-    """Dale's law in every E-I layer of model, in one pass over them; see :meth:`EISynapses.project_`."""
+    """Dale's law in every E-I layer of model: every parameter but b_E back to >= 0, in one pass. To be called after each step."""
     bound: list[Tensor] = [p for module in model.modules() if isinstance(module, EISynapses) for p in module.nonnegative()]
     if bound:
         with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .ei import EILayer, EISynapses
+from .precision import full_types
 
 if TYPE_CHECKING:
     from .networks.base import SpikingNet
@@ -18,7 +19,7 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
     """Layer by layer: each E-I layer is drawn from the statistics of what the initialised layers before it send.
 
     One numpy Generator draws for all layers, in the order in which they run, so a seed means the same weights as in the
-    paper's release, on any device. A network without E-I layers (a BatchNorm baseline) is left as it is.
+    paper's release, on any device and under autocast. A network without E-I layers (a BatchNorm baseline) is left as it is.
 
     Args:
         model: any network of the zoo.
@@ -27,7 +28,7 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
         standardise: not the paper's: after each layer's draw, :meth:`~eisnn_zoo.ei.EILayer.standardise_` its cells on this batch.
 
     Raises:
-        ValueError: negative input, or a layer whose input does not vary; model is then what it was.
+        InputError: negative input, or a layer whose input does not vary; model is then what it was, as after any other error.
     """
     import numpy as np
 
@@ -49,9 +50,10 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
     hooks = [layer.register_forward_hook(draw_and_run) for layer in model.stages.modules() if isinstance(layer, EILayer)]
     try:
         like = next(model.parameters())
-        steps = model.forward_steps(batch.to(like.device, like.dtype))
-        if isinstance(model.head, EISynapses):
-            model.head.initialize(model.pool(steps.flatten(0, 1)), rng)
+        with full_types(like.device.type):
+            steps = model.forward_steps(batch.to(like.device, like.dtype))
+            if isinstance(model.head, EISynapses):
+                model.head.initialize(model.pool(steps.flatten(0, 1)), rng)
     except Exception:
         fresh = model._fresh
         model.load_state_dict(before)

@@ -9,8 +9,8 @@ from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cf
 
 from . import convolution, ei, neuron, precision
 from .catalog import MODELS, Model
-from .config import parse_config, timm_cfg
-from .locating import header_config, locate_name
+from .config import timm_cfg
+from .locating import config_with, locate_name
 from .networks import FAMILIES
 from .networks.base import merge_time, split_time
 from .networks.cells import Spiking
@@ -81,8 +81,8 @@ def _create(model: Model, pretrained: bool, pretrained_cfg=None, pretrained_cfg_
         kwargs = {**_own_options(located.config.options), **kwargs}
     elif given:  # and nothing of where our weights lie
         overlay = {**dict.fromkeys(SOURCES), **overlay}
-        if overlay["file"] and str(overlay["file"]).endswith(".safetensors") and (raw := header_config(Path(overlay["file"]))):
-            kwargs = {**_own_options(parse_config(raw, overlay["file"]).options), **kwargs}
+        if overlay["file"] and str(overlay["file"]).endswith(".safetensors") and (config := config_with(Path(overlay["file"]))):
+            kwargs = {**_own_options(config.options), **kwargs}
     return build_model_with_cfg(
         FAMILIES[model.family], model.name, pretrained, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=overlay,
         pretrained_filter_fn=_filter, feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},

@@ -25,9 +25,9 @@ def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tenso
     """:func:`eisnn_zoo.fused.divide_and_fire` for input x, or None where the plain path is to be taken.
 
     That is so on other devices, inside a compiler (which fuses by itself), in other arithmetic than float32, in the ablations
-    of the stabilization, and while a hook wants to see the current or the spikes.
+    of the stabilization, of an empty batch, and while a hook wants to see the current or the spikes.
     """
-    if torch.compiler.is_compiling() or not _possible(x.device.type):
+    if torch.compiler.is_compiling() or not _possible(x.device.type) or not len(x):
         return None
     if not isinstance(current, EILayer) or type(lif) is not LIF or current.stabilisation != "adaptive":
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -17,13 +19,16 @@ def autocasts(kind: str) -> bool:
     return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
+def full_types(kind: str) -> AbstractContextManager:
+    """Types as they are, also under autocast."""
+    return torch.autocast(kind, enabled=False) if autocasts(kind) else nullcontext()
+
+
 def matmul_full(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in the type of a and b, also under autocast."""
     if torch.jit.is_scripting():
         return a @ b
-    if not autocasts(a.device.type):
-        return a @ b
-    with torch.autocast(a.device.type, enabled=False):
+    with full_types(a.device.type):
         return a @ b
 
 

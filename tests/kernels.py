@@ -123,6 +123,12 @@ def test_networks_use_them_and_compute_the_same(make, x, layers, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
 
 
+def test_an_empty_batch_is_answered():
+    net = SpikingMLP(4).to(DEVICE)
+    net.mark_initialised()
+    assert net(torch.zeros(0, 1, 28, 28, device=DEVICE)).shape == (0, 10)
+
+
 def test_currents_are_summed_in_training(monkeypatch):
     net, x, found = Net(), image(), []
     for setting in ("1", "0"):

@@ -23,6 +23,7 @@ import torch
 pytest.importorskip("matplotlib")
 
 from conftest import DATA
+from training_helpers import free_port
 
 from eisnn_zoo.analysis.interventions import scale_subtraction
 from eisnn_zoo.analysis.probes import record, spiking_layers
@@ -177,12 +178,6 @@ def test_examples_are_of_the_networks_data_one_of_each_class():
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def test_a_taken_port_and_a_foreign_address_are_one_sentence(cli):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -242,7 +237,7 @@ def served(tmp_path):
     """The command as a user starts it, and its address; ended by Ctrl-C, which must leave no traceback."""
     # A suite started in the background ignores SIGINT, and its children would inherit that.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from eisnn_zoo.cli import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code, "demo", "--no-browser", "--port", str(free_port())], text=True,
+    process = subprocess.Popen([sys.executable, "-c", code, "demo", "--no-browser", "--port", free_port()], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
                                env={**os.environ, "GRADIO_TEMP_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)})
     try:

@@ -247,12 +247,42 @@ def test_other_precisions_are_not_for_mlps_and_baselines(cli, model_folder, tmp_
     assert not (tmp_path / "x.onnx").exists()
 
 
+def test_8_bit_weights_that_cost_too_much_are_not_written(cli, tmp_path, monkeypatch):
+    """What they cost is measured on the data given; these twenty pictures are those of the published weights' answers."""
+    labels = locate("ei_vgg8_cifar10").config.label_names
+    np.savez(tmp_path / "test.npz", x=np.stack([np.asarray(open_image(f)) for f in FILES]),
+             y=[labels.index(f.stem.rpartition("_")[0]) for f in FILES])
+    command = "export", "ei_vgg8_cifar10", "--precision", "int8", "--time-steps", 1, "--no-verify", "--output", tmp_path / "x.onnx"
+    code, _, err = cli(*command, "--data", tmp_path)
+    assert code == 0 and "torch fp32: top-1" in err and "onnxruntime int8: top-1" in err and "on 20 images" in err, err
+    (tmp_path / "x.onnx").unlink()
+    code, out, err = cli(*command)
+    assert code == 0 and "its accuracy was not measured" in err
+    (tmp_path / "x.onnx").unlink()
+    monkeypatch.setattr("eisnn_zoo.cli.export.ALLOWED_DROP", -101)  # a file can only be worse than that
+    code, out, err = cli(*command, "--data", tmp_path)
+    assert code == 1 and out == "" and "points of accuracy" in err and "export fp32" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["test.npz"]
+
+
 def test_a_link_stays_and_leads_to_the_file(cli, model_folder, tmp_path):
     (tmp_path / "link.onnx").symlink_to(tmp_path / "real.onnx")
     assert cli("export", model_folder("ei_mlp2_mnist"), "--output", tmp_path / "link.onnx", "--no-verify")[0] == 0
     assert (tmp_path / "link.onnx").is_symlink() and OnnxModel(tmp_path / "real.onnx").time_steps == 4
     code, _, err = cli("verify", tmp_path / "real.onnx")
     assert code == 2 and "is an ONNX file, which predict, eval and benchmark take" in err
+
+
+def test_a_file_beside_weights_has_their_time_steps(cli, model_folder):
+    folder = model_folder("ei_mlp2_mnist")
+    digit = FILES[0].parent.parent / "mnist" / "0_3.png"
+    assert cli("export", folder, "--time-steps", 2, "--output", folder / "model.onnx", "--no-verify")[0] == 0
+    for command in (("predict", digit, "--model", folder), ("benchmark", folder, "--backend", "onnx", "--rounds", 1, "--batch", 1)):
+        code, _, err = cli(*command)
+        assert code == 2 and "has 2 time steps inside: export it again with --time-steps 4" in err
+    assert cli("verify", folder)[0] == 1
+    assert cli("predict", digit, "--model", folder, "--backend", "torch")[0] == 0
+    assert cli("predict", digit, "--model", folder, "--backend", "onnx", "--time-steps", 2)[0] == 0
 
 
 def test_export_command(cli, model_folder, tmp_path):

@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import eisnn_zoo
+from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.convolution import apply_dense, dense_matrix, patches
 from eisnn_zoo.ei import EIConv2d, stabilise
 from eisnn_zoo.inference import integer
@@ -19,9 +21,10 @@ from eisnn_zoo.neuron import LIF
 
 def network(name: str, **options):
     torch.manual_seed(3)
-    net = build(name, **options).double().eval()
-    net.mark_initialised()
-    return net
+    net = build(name, **options).double()
+    if net.kind == "ei":
+        eisnn_zoo.initialize(net, torch.rand(8, *((net.time_steps,) if net.event_input else ()), *MODELS[name].input_size).double(), 3)
+    return net.eval()
 
 
 def images(n: int, *shape: int):

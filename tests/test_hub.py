@@ -8,9 +8,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import draw
 import pytest
 import torch
+from fake_hub import released
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
@@ -25,12 +25,7 @@ from eisnn_zoo.table import Weights, put_row, read_table, sha256
 
 pytest_plugins = ("fake_hub",)
 NAME, REPO = "ei_mlp2_mnist", "me/net"
-GOLDEN = Path(__file__).parent / "golden"
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def released(name: str, dtype=torch.float32) -> dict[str, torch.Tensor]:
-    return {k: torch.from_numpy(v).to(dtype) for k, v in draw.state(json.loads((GOLDEN / f"{name}.json").read_text())).items()}
 
 
 def release_files(name: str) -> dict[str, bytes]:

@@ -126,6 +126,7 @@ def test_event_frames(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((10, 2, 48, 48), np.uint8))
     assert read_frames(tmp_path / "a.npy", 2).dtype == np.float32
     np.save(tmp_path / "b.npy", np.array([{}]), allow_pickle=True)
+    np.save(tmp_path / "c.npy", np.zeros((10, 3, 48, 48), np.uint8))
     np.save(tmp_path / "d.npy", np.full((10, 2, 48, 48), np.nan))
     np.save(tmp_path / "e.npy", np.full((10, 2, 48, 48), -1))
     np.save(tmp_path / "f.npy", np.full((10, 2, 48, 48), 1e300))
@@ -133,6 +134,8 @@ def test_event_frames(tmp_path):
     (tmp_path / "g.npy").write_bytes(whole[:9] + b"\x00" + whole[10:90])
     (tmp_path / "h.npy").write_bytes(whole[:128].replace(b"(10, 2, 48, 48), ", b"(10, 2, 9**9, 9),") + whole[128:])
     (tmp_path / "i.npy").write_bytes(whole[:128].replace(b"(10, 2, 48, 48)", b"(1, 2, 9999999)") + whole[128:])
-    for name in ("b.npy", "c.npy", "d.npy", "e.npy", "f.npy", "g.npy", "h.npy", "i.npy"):
-        with pytest.raises(ImageError):
-            read_frames(tmp_path / name, 2)
+    wrong = {"b": "no array", "c": r"\[T, 2, H, W\]", "d": "finite", "e": "none below 0", "f": "finite", "g": "no array", "h": "no array",
+             "i": r"\[T, 2, H, W\]|no array"}
+    for name, why in wrong.items():
+        with pytest.raises(ImageError, match=f"{name}.npy: .*({why})"):
+            read_frames(tmp_path / f"{name}.npy", 2)

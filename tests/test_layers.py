@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from eisnn_zoo import fold
-from eisnn_zoo.ei import EIConv2d, EILinear, EIReadout, scale_gradient, stabilise
+from eisnn_zoo.ei import EIConv2d, EILinear, EIReadout, project, scale_gradient, stabilise
 from eisnn_zoo.networks import SpikingVGG
 
 
@@ -116,7 +116,7 @@ def test_project_is_dales_law():
     for p in m.parameters():
         p.data -= 0.5
     bias = m.b_e.clone()
-    m.project_()
+    project(m)
     assert torch.equal(m.b_e, bias) and (bias < 0).any()
     assert all((p >= 0).all() for n, p in m.named_parameters() if n != "b_e")
 

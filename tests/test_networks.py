@@ -62,13 +62,19 @@ def test_same_code_in_training_and_evaluation(name):
         assert torch.equal(net.train()(x), net.eval()(x))
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_images_too_small_for_vgg_are_named(train):
+    with pytest.raises(ValueError, match="VGG takes images from 32 x 32 pixels up"):
+        build("ei_vgg8").train(train)(torch.rand(2, 3, 16, 16))
+
+
 @pytest.mark.parametrize("side", [2, 7, 8])
 def test_the_pool_of_training_is_the_pool(side):
     spikes = torch.randint(2, (3, 5, side, side)).double().contiguous(memory_format=torch.channels_last)
     pools = []
-    for pool in (halve, lambda x: F.avg_pool2d(x, 2)):
+    for training in (True, False):
         x = spikes.clone().requires_grad_()
-        y = pool(x)
+        y = halve(x, training)
         (y * torch.arange(y.numel()).view_as(y)).sum().backward()
         pools.append((y, x.grad))
     assert torch.equal(pools[0][0], pools[1][0]) and torch.equal(pools[0][1], pools[1][1])
@@ -80,24 +86,6 @@ def test_a_static_image_is_the_image_shown_t_times(name):
     with torch.no_grad():
         shown = x[:, None].expand(-1, 4, -1, -1, -1)
         torch.testing.assert_close(net(x), net(shown), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["ei_vgg8", "ei_resnet18", "ei_mlp2", "bn_vgg8"])
-def test_folded_network_gives_the_same_logits(name):
-    net, x = ready(name).double(), images(name).double()
-    x[0, :, :12] = 0
-    x[1] = 0
-    with torch.no_grad():
-        torch.testing.assert_close(eisnn_zoo.fold(net)(x), net(x), rtol=1e-9, atol=1e-9)
-
-
-def test_time_steps_change_at_inference():
-    net, x = ready("ei_vgg8").double(), images("ei_vgg8").double()
-    with torch.no_grad():
-        evidence = net.forward_evidence(x)
-        torch.testing.assert_close(evidence.mean(0), net(x))
-        net.time_steps = 2  # the first two of four steps: a network never sees its future
-        torch.testing.assert_close(net(x), evidence[:2].mean(0))
 
 
 def test_event_frames():

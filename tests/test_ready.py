@@ -48,6 +48,14 @@ def test_first_training_forward_is_e_i_init():
     assert torch.equal(after, net.head.ee.weight)
 
 
+def test_under_autocast_the_same_weights_are_drawn():
+    nets = SpikingMLP(2), SpikingMLP(2)
+    for net, enabled in zip(nets, (True, False)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            eisnn_zoo.initialize(net, digits(), 5)
+    assert same(*map(weights, nets))
+
+
 def test_automatic_init_on_normalised_pixels_says_so_and_goes_on(caplog):
     net = SpikingMLP(2).train()
     with caplog.at_level(logging.WARNING, "eisnn_zoo"):
@@ -98,11 +106,12 @@ def test_a_forward_before_training_leaves_e_i_init_for_the_first_training_batch(
     assert net.initialised and not same(before, weights(net))
 
 
-def test_a_first_batch_of_a_wrong_size_spoils_nothing():
+@pytest.mark.parametrize("shape", [(4, 3, 16, 16), (4, 1, 32, 32), (3, 32, 32), (4, 10, 3, 32, 32)])
+def test_a_first_batch_of_a_wrong_size_spoils_nothing(shape):
     net = build("ei_vgg8").train()
     before = weights(net)
     with pytest.raises((RuntimeError, ValueError)):
-        net(torch.rand(4, 3, 16, 16))
+        net(torch.rand(shape))
     assert same(before, weights(net)) and not net.initialised
     net(torch.rand(4, 3, 32, 32))
     assert net.initialised

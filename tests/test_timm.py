@@ -109,6 +109,8 @@ def test_an_overlay_names_other_weights(model_folder):
     path = model_folder("ei_mlp4_mnist", time_steps=3) / "model.safetensors"
     model = timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     assert model.time_steps == 3 and torch.equal(model.head.ee.weight, load_file(path)["head.ee.weight"])
+    timm.models.save_for_hf(model, path.parent, model_args=model.config, safe_serialization=True)  # whose file does not say it: config.json does
+    assert timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"file": str(path)}).time_steps == 3
     with pytest.raises(Exception, match=r"(?i)offline|cannot|could not|failed"):
         timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"hf_hub_id": "nobody/nothing"})
 

@@ -1,9 +1,9 @@
 import json
 from pathlib import Path
 
-import draw
 import pytest
 import torch
+from fake_hub import released
 from safetensors.torch import save_file
 
 import eisnn_zoo
@@ -15,13 +15,6 @@ from eisnn_zoo.networks import build
 from eisnn_zoo.release import from_release, load_release_state, to_release
 from eisnn_zoo.table import default_weights, list_weights, sha256
 from eisnn_zoo.weights import load_network
-
-FOLDER = Path(__file__).parent / "golden"
-
-
-def released(name: str) -> dict[str, torch.Tensor]:
-    g = json.loads((FOLDER / f"{name}.json").read_text())
-    return {k: torch.from_numpy(v).float() for k, v in draw.state(g).items()}
 
 
 @pytest.fixture

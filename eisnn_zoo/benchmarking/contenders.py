@@ -118,7 +118,7 @@ def _open_torch(contender: Contender) -> Runner:
 
         steps = contender.time_steps or located.config.options["time_steps"]
         event = bool(located.config.options.get("event_input"))
-        network = NETWORKS[contender.way](located.config.model, steps)
+        network = NETWORKS[contender.way](located.config, steps)
     else:
         ours = load_network(located, time_steps=contender.time_steps).to(device)
         steps, event = ours.time_steps, ours.event_input

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..catalog import Model
+from ..config import Config
 from ..shapes import MLP_WIDTHS, RESNET_BLOCKS, RESNET_WIDTHS, VGG_WIDTHS
 
 Layer = Callable[[int, int, int, int], nn.Module]
@@ -32,10 +32,10 @@ class Block(nn.Module):
         return self.body(x) + self.shortcut(x)
 
 
-def body(model: Model, layer: Layer, pool: Callable[[], nn.Module]) -> tuple[nn.Sequential, int]:
-    """(all hidden layers of the shape that a catalog entry stands for, the width of the last)."""
+def body(config: Config, layer: Layer, pool: Callable[[], nn.Module]) -> tuple[nn.Sequential, int]:
+    """(all hidden layers of a network's shape, the width of the last)."""
     parts: list[nn.Module] = []
-    n, side, _ = model.input_size
+    model, (n, side, _) = config.model, config.input_size
     if model.family == "mlp":
         n = n * side * side
         for width in MLP_WIDTHS[model.depth]:
@@ -63,11 +63,11 @@ def body(model: Model, layer: Layer, pool: Callable[[], nn.Module]) -> tuple[nn.
 class SpikingJelly(nn.Module):
     """Multi-step mode: all steps of a layer at once. Pixels ``[B, C, H, W]`` or frames ``[B, T, C, H, W]`` to logits."""
 
-    def __init__(self, model: Model, time_steps: int):
+    def __init__(self, config: Config, time_steps: int):
         from spikingjelly.activation_based import functional, layer, neuron
 
         super().__init__()
-        self.time_steps, self.flat, self._clear = time_steps, model.family == "mlp", functional.reset_net
+        self.time_steps, self.flat, self._clear = time_steps, config.model.family == "mlp", functional.reset_net
 
         def make(n_in: int, n_out: int, kernel: int, stride: int) -> nn.Module:
             synapses = (nn.Linear(n_in, n_out) if not kernel else nn.Sequential(
@@ -75,8 +75,8 @@ class SpikingJelly(nn.Module):
                 layer.BatchNorm2d(n_out, step_mode="m")))
             return nn.Sequential(synapses, neuron.LIFNode(TAU, decay_input=False, v_reset=None, step_mode="m"))
 
-        self.body, width = body(model, make, lambda: layer.AvgPool2d(2, step_mode="m"))
-        self.head = nn.Linear(width, model.options["num_classes"])
+        self.body, width = body(config, make, lambda: layer.AvgPool2d(2, step_mode="m"))
+        self.head = nn.Linear(width, config.options["num_classes"])
 
     def forward(self, x: Tensor) -> Tensor:
         self._clear(self)
@@ -88,19 +88,19 @@ class SpikingJelly(nn.Module):
 class SNNTorch(nn.Module):
     """One step after the other through the whole network. Shapes as above."""
 
-    def __init__(self, model: Model, time_steps: int):
+    def __init__(self, config: Config, time_steps: int):
         import snntorch
 
         super().__init__()
-        self.time_steps, self.flat = time_steps, model.family == "mlp"
+        self.time_steps, self.flat = time_steps, config.model.family == "mlp"
 
         def make(n_in: int, n_out: int, kernel: int, stride: int) -> nn.Module:
             synapses = (nn.Linear(n_in, n_out) if not kernel else nn.Sequential(
                 nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out)))
             return nn.Sequential(synapses, snntorch.Leaky(1 - 1 / TAU, init_hidden=True))
 
-        self.body, width = body(model, make, lambda: nn.AvgPool2d(2))
-        self.head = nn.Linear(width, model.options["num_classes"])
+        self.body, width = body(config, make, lambda: nn.AvgPool2d(2))
+        self.head = nn.Linear(width, config.options["num_classes"])
         self.neurons = [m for m in self.body.modules() if isinstance(m, snntorch.Leaky)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,4 +114,4 @@ class SNNTorch(nn.Module):
         return torch.stack(logits).mean(0)
 
 
-NETWORKS: dict[str, Callable[[Model, int], nn.Module]] = {"spikingjelly": SpikingJelly, "snntorch": SNNTorch}
+NETWORKS: dict[str, Callable[[Config, int], nn.Module]] = {"spikingjelly": SpikingJelly, "snntorch": SNNTorch}

@@ -177,14 +177,14 @@ def _untrained(name: str, folder: Path) -> str:
 
 def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> str:
     """The file beside the weights where there is one that serves, otherwise a fresh export."""
-    from ..inference.backends import ONNX
+    from ..inference.backends import ONNX, onnx_beside
     from ..inference.export import export
     from ..locating import locate
 
     located = locate(source)
     beside = located.path.parent / ONNX
     if way == "onnx" and time_steps is None and beside.is_file():
-        return str(beside)
+        return str(onnx_beside(located).path)
     path = folder / f"{located.config.name}.{way}.onnx"
     export(located, path, "fp32" if way == "onnx" else "int8", time_steps)
     return str(path)

@@ -71,29 +71,46 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
     if from_file:
         return _onnx(Path(str(model)), device, time_steps)
     located = locate(model or default_weights().name)
+    if not located.config.label_names or located.config.options.get("global_pool", "avg") != "avg":
+        raise UsageError(f"{located.config.name} gives features, no classes: it was saved without an output layer or without its pool")
     beside = located.path.parent / ONNX
     if backend == "onnx" or (backend == "auto" and device == "tensorrt"):
         if not beside.is_file():
             name = located.config.name
             raise UsageError(f"{name} has no ONNX file: make one with `eisnn-zoo export {name}` and name that")
-        return _onnx(beside, device, time_steps, located)
+        return Opened(onnx_beside(located, device, time_steps), located.config, located.table)
     light = device in ("auto", "cpu") and time_steps is None and not for_torch
     if backend == "auto" and light and beside.is_file() and find_spec("onnxruntime"):
-        return _onnx(beside, device, None, located)
+        return Opened(onnx_beside(located, device), located.config, located.table)
     from .torch_runtime import TorchModel
 
     return Opened(TorchModel(located, device, time_steps, compile, precision), located.config, located.table)
 
 
-def _onnx(path: Path, device: str, time_steps: int | None, located: Located | None = None) -> Opened:
+def onnx_beside(located: Located, device: str = "cpu", time_steps: int | None = None) -> OnnxModel:
+    """The ONNX file that lies beside weights.
+
+    Args:
+        time_steps: T that it is to have; None: that of the weights.
+    Raises:
+        UsageError: it has another. ZooError: it was not made from these weights.
+    """
+    network = OnnxModel(located.path.parent / ONNX, device)
+    check_header(located)
+    if network.metadata.get("source_sha256") != ((located.table and located.table.sha256) or sha256(located.path)):
+        raise ZooError(f"{network.path} was not made from the weights beside it: export it again, or use --backend torch")
+    _check_steps(network, time_steps or located.config.options["time_steps"])
+    return network
+
+
+def _onnx(path: Path, device: str, time_steps: int | None) -> Opened:
     network = OnnxModel(path, device)
+    _check_steps(network, time_steps or network.time_steps)
     source = network.metadata.get("source_sha256")
-    if time_steps not in (None, network.time_steps):
-        raise UsageError(f"{path} has {network.time_steps} time steps inside: export it again with --time-steps {time_steps}")
-    if located:
-        check_header(located)
-        if source != ((located.table and located.table.sha256) or sha256(located.path)):
-            raise ZooError(f"{path} was not made from the weights beside it: export it again, or use --backend torch")
-    config = located.config if located else parse_config(network.config, str(path))
-    table = located.table if located else next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
-    return Opened(network, config, table)
+    table = next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
+    return Opened(network, parse_config(network.config, str(path)), table)
+
+
+def _check_steps(network: OnnxModel, wanted: int) -> None:
+    if network.time_steps != wanted:
+        raise UsageError(f"{network.path} has {network.time_steps} time steps inside: export it again with --time-steps {wanted}")

@@ -102,11 +102,13 @@ def preprocess(image: Image.Image, input_size: tuple[int, int, int], name: str =
         input_size: (channels, height, width); 1 channel is luminance.
         name: what to call it in errors.
     Raises:
-        ImageError: so long and thin that it would not fit into memory.
+        ImageError: so long and thin that it would not fit into memory, or for a network of other channels.
     """
     from PIL import Image
 
     channels, height, width = input_size
+    if channels not in (1, 3):
+        raise ImageError(f"{name}: a picture has 1 or 3 channels, the network takes {channels}")
     if channels == 1:
         image = image.convert("L")
     w, h = image.size

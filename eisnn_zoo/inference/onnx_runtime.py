@@ -60,7 +60,7 @@ class OnnxModel:
         if not Path(path).is_file():
             raise UsageError(f"there is no file {path}")
         onnxruntime = import_onnxruntime()
-        options = session_options(onnxruntime, threads)
+        self.path, options = Path(path), session_options(onnxruntime, threads)
         wanted = self._wanted(onnxruntime.get_available_providers(), device)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options,

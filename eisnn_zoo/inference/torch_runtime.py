@@ -49,7 +49,7 @@ def fold_for(device: torch.device, network: SpikingNet, size: tuple[int, int], c
     try:
         return fold(network, size, compile, precision == "int8")
     except ValueError as error:
-        raise UsageError(f"int8 cannot be used here: {error}") from error
+        raise UsageError(f"{'int8' if precision == 'int8' else 'this network'} cannot be used here: {error}") from error
 
 
 class TorchModel:

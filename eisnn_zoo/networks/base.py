@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..catalog import TIME_STEPS
 from ..compiling import uncompiled
-from ..ei import project
+from ..ei import InputError, project
 from ..ei_init import initialize
 from ..shapes import EI_RATIO
 from .cells import Cells
@@ -174,7 +174,7 @@ class SpikingNet(nn.Module):
             if self._fresh:
                 try:
                     initialize(self, x.detach(), seed=torch.initial_seed() % 2**32)
-                except ValueError as error:
+                except InputError as error:
                     _logger.warning("E-I Init was skipped, the weights keep their assumed statistics: %s", error)
                 _share(self)
             self.mark_initialised()  # what is trained from here on means something

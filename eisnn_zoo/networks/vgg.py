@@ -5,19 +5,21 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..shapes import VGG_WIDTHS
+from ..shapes import VGG_SIDE, VGG_WIDTHS
 from .base import SpikingNet
 from .cells import Cells
 
 
-def halve(x: Tensor) -> Tensor:
-    """``avg_pool2d(x, 2)`` written as a mean over views, for training. Shape: ``[N, C, H, W]`` to ``[N, C, H//2, W//2]``.
+def halve(x: Tensor, training: bool) -> Tensor:
+    """``avg_pool2d(x, 2)``; in training written as a mean over views. Shape: ``[N, C, H, W]`` to ``[N, C, H//2, W//2]``.
 
-    torch.compile writes its gradient as a plain repetition, along memory; that of the pool takes one number at a time, an eighth
-    of a training step of VGG-8 at T = 1 on a processor.
+    torch.compile writes the gradient of such a mean as a plain repetition, along memory; that of the pool takes one number at a
+    time, an eighth of a training step of VGG-8 at T = 1 on a processor.
     """
     if min(x.shape[2:]) < 2:
-        raise ValueError(f"a map of {x.shape[2]} x {x.shape[3]} cannot be halved: VGG takes images from 32 x 32 pixels up")
+        raise ValueError(f"a map of {x.shape[2]} x {x.shape[3]} cannot be halved: VGG takes images from {VGG_SIDE} x {VGG_SIDE} pixels up")
+    if not training:
+        return F.avg_pool2d(x, 2)
     x = x.permute(0, 2, 3, 1)  # in memory order
     n, height, width, channels = x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]
     pairs = x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels)
@@ -35,7 +37,7 @@ class VGGStage(nn.Module):
         for layer in self.layers:
             x = layer(x, time_steps, steps_in)
             steps_in = time_steps
-        return halve(x) if self.training else F.avg_pool2d(x, 2)
+        return halve(x, self.training)
 
 
 class SpikingVGG(SpikingNet):
