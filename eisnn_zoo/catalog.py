@@ -8,6 +8,7 @@ from importlib import resources
 
 PAPER = "Training Deep Normalization-Free Spiking Neural Networks with Lateral Inhibition"
 ARXIV = "2509.23253"
+LICENSE = "Apache-2.0"  # of weights, where nothing else is asked for
 RELEASE_REPO = "vwOvOwv/DeepEISNN"
 
 

@@ -137,14 +137,15 @@ def parse_config(raw: object, where: str) -> Config:
     if not _whole(steps, 1):
         raise ZooError(f"{where}: time_steps {steps!r} is no number of time steps")
     size = cfg.get("input_size") or (channels, *model.input_size[1:])
-    if model.family == "mlp":  # the fan-in of its first layer decides, whatever timm writes for the name
-        sides = options.get("input_size", model.input_size[1:])
-        size = (channels, *sides) if isinstance(sides, (list, tuple)) else sides
+    built = args.get("input_size")  # of an MLP; timm writes the name's own into pretrained_cfg
+    if model.family == "mlp" and isinstance(built, (list, tuple)):
+        size = (channels, *built)
     if not (isinstance(size, (list, tuple)) and len(size) == 3 and _whole(size[1], 1, 4096)
             and list(size) == [channels, size[1], size[1]]):
         raise ZooError(f"{where}: input_size {size!r} is not ({channels}, side, side), what the network takes")
-    if model.family == "vgg" and size[1] < VGG_SIDE:
-        raise ZooError(f"{where}: {model.name} is for images from {VGG_SIDE} x {VGG_SIDE} pixels up, not of {size[1]} x {size[1]}")
+    side, own = size[1], model.input_size[1]
+    if (model.family == "vgg" and side < VGG_SIDE) or (model.family == "mlp" and built is None and side != own):
+        raise ZooError(f"{where}: {model.name} is not for images of {side} x {side} pixels")
     for key, value in preprocessing(channels).items():
         given = cfg.get(key, value)
         if (tuple(given) if isinstance(given, list) else given) != value:
@@ -152,7 +153,7 @@ def parse_config(raw: object, where: str) -> Config:
     tag = str(cfg.get("tag") or "")
     if not tag.isprintable() or set(tag) & set("/\\"):  # it becomes part of file names
         raise ZooError(f"{where}: tag {tag!r} is none: letters, digits, - and _ make one")
-    return Config(model, options, tuple(map(str, labels)), tag, facts, size[1])
+    return Config(model, options, tuple(map(str, labels)), tag, facts, side)
 
 
 def _whole(value: object, least: int, most: float = math.inf) -> bool:

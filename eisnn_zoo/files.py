@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+OPENED = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # names of what a process has open, files too
+
 
 def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str) -> None:
     """Writes beside path, syncs, and renames over it.
@@ -19,7 +21,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
         write: the content, or a function that writes a file at the path it is given.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
+    if (path.exists() and not path.is_file()) or str(path).startswith(OPENED):
         _write_through(path, write)
         return
     path = path.resolve()  # of a link, the file it leads to
@@ -47,14 +49,19 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
 
 
 def _write_through(path: Path, write: Callable[[Path], object] | bytes | str) -> None:
-    """Into what is there and no file, as a pipe or a device: nothing can be renamed over it. Raises IsADirectoryError."""
+    """Onto the end of a pipe, a device or a file that is open: nothing can be renamed over it. Raises IsADirectoryError."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / path.name
         write_atomic(whole, write)
-        with whole.open("rb") as source, path.open("wb") as into:
+        with whole.open("rb") as source, path.open("ab") as into:
             shutil.copyfileobj(source, into)
+
+
+def numpy_reason(error: Exception) -> str:
+    """What numpy says of a file, in one line. It takes strange ones for pickles, and says how to load them: nobody should."""
+    return "it holds no plain arrays" if "pickle" in str(error) else " ".join(str(error).split())
 
 
 def to_csv(rows: Sequence[dict], columns: Iterable[str] | None = None, header: bool = True) -> str:

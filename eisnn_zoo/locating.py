@@ -7,6 +7,7 @@ A model is named by ``name`` or ``name.tag``, ``hf-hub:org/name[@revision]``, ``
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,18 +49,19 @@ def locate(spec: str, revision: str | None = None) -> Located:
     if spec.startswith("local-dir:"):
         return _locate_folder(Path(spec.removeprefix("local-dir:")))
     path = Path(spec)
-    if _is_name(spec):
+    if is_name(spec):
         return locate_name(spec, revision)
     if path.is_dir():
         return _locate_folder(path)
     if path.is_file() or path.suffix == ".safetensors":
         return _locate_file(path)
     if "/" in spec:
-        raise UsageError(f"there is no folder or file {spec}; a model on the Hub is written hf-hub:{spec}")
+        address = f"; a model on the Hub is written hf-hub:{spec}" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", spec) else ""
+        raise UsageError(f"there is no folder or file {spec}{address}")
     return locate_name(spec, revision)
 
 
-def _is_name(spec: str) -> bool:
+def is_name(spec: str) -> bool:
     """Of weights of the table, wherever it is said; a folder of that name is ./name."""
     return any(spec in (w.name, w.model.name) for w in list_weights())
 
@@ -67,7 +69,7 @@ def _is_name(spec: str) -> bool:
 def from_anywhere(spec: str) -> str:
     """The same weights, named so that it holds in any working folder: a path becomes absolute."""
     address, path = ("local-dir:", spec[10:]) if spec.startswith("local-dir:") else ("", spec)
-    return spec if _is_name(spec) or not Path(path).exists() else f"{address}{Path(path).resolve()}"
+    return spec if is_name(spec) or not Path(path).exists() else f"{address}{Path(path).resolve()}"
 
 
 def _locate_folder(folder: Path) -> Located:

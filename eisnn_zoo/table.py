@@ -65,6 +65,11 @@ def hub_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "hub"
 
 
+def installed() -> bool:
+    """Whether hub/ is a part of an installed package."""
+    return hub_folder().parent == Path(str(resources.files(__package__)))
+
+
 def table_path() -> Path:
     """The table of the weights that lie in hub/."""
     return Path(str(resources.files(__package__))) / "weights.toml"

@@ -46,6 +46,16 @@ def test_an_onnx_file_is_measured_without_torch(cli, cifar, without_torch, tmp_p
         assert found["expected_images"] == 10_000 and found["difference"] is None, "20 images say nothing about a figure on 10,000"
 
 
+def test_an_output_that_cannot_be_written_is_said_before_the_work(cli, cifar):
+    code, out, err = cli("eval", "ei_vgg8_cifar10", "--data", cifar, "--output", cifar / "test.npz" / "report")
+    assert (code, out) == (2, "") and "test.npz is a file: name a folder" in err
+
+
+def test_a_file_that_is_no_array_is_named_without_advice_to_unpickle_it(cli):
+    code, _, err = cli("eval", "ei_vgg8_cifar10", "--data", IMAGES[0], "--dataset", "folder")
+    assert code == 1 and f"{IMAGES[0]} is no sound .npz file" in err and "allow_pickle" not in err
+
+
 def test_own_pictures_through_an_onnx_file(without_torch, tmp_path):
     from eisnn_zoo.table import default_weights
 

@@ -224,7 +224,7 @@ def test_mistakes_are_one_sentence(cli, data, recorded, tmp_path):
     for arguments, said in (
             (("analyze", "--evolution", tmp_path / "no"), "there is no run folder"),
             (("analyze", "--evolution", tmp_path), "train with `eisnn-zoo train RECIPE --record`"),
-            (("analyze", "--evolution", tmp_path, "ei_vgg8_cifar10"), "leave out MODEL and --data"),
+            (("analyze", "--evolution", tmp_path, "ei_vgg8_cifar10"), "leave out MODEL, --data, --what and --twin"),
             (("analyze",), "name a network and its data, or a recorded run"),
             (("train", "ei_mlp2_mnist", "--data", data, "-o", run, "--record-at", "0,x"), "--record-at 0,x: all, or epochs from 0"),
             (("train", "ei_mlp2_mnist", "--data", data, "-o", run, "--record-at", "101"), "to 100, separated by commas")):

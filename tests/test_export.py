@@ -231,7 +231,7 @@ def test_missing_packages_are_named(vgg8, fp32, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arguments, word", [
     (("--precision", "int4"), "int4"), (("--opset", "9"), "opset 9"), (("--opset", "99"), "not 99"), (("--output", "nowhere/x.onnx"), "nowhere"),
-    (("--output", "x"), "ends in .onnx"), (("--output", "."), "folder"),
+    (("--output", "x"), "ends in .onnx"), (("--output", "."), "folder"), (("--images", "gone"), "no such folder"),
 ])
 def test_export_refuses_nonsense(cli, vgg8, tmp_path, monkeypatch, arguments, word):
     monkeypatch.chdir(tmp_path)
@@ -263,6 +263,13 @@ def test_8_bit_weights_that_cost_too_much_are_not_written(cli, tmp_path, monkeyp
     code, out, err = cli(*command, "--data", tmp_path)
     assert code == 1 and out == "" and "points of accuracy" in err and "export fp32" in err
     assert [p.name for p in tmp_path.iterdir()] == ["test.npz"]
+
+
+def test_weights_are_not_overwritten(cli, model_folder):
+    weights = model_folder("ei_mlp2_mnist") / "model.safetensors"
+    before = weights.read_bytes()
+    code, _, err = cli("export", weights, "--no-verify", "--output", weights)
+    assert code == 2 and "ends in .onnx" in err and weights.read_bytes() == before
 
 
 def test_a_link_stays_and_leads_to_the_file(cli, model_folder, tmp_path):

@@ -228,6 +228,26 @@ def test_verify_names_what_is_wrong(packed, cli):
         assert code == 1 and len(wrong) == 1 and word in wrong[0]["seen"] and "did not pass" in err
 
 
+def test_verify_means_what_every_command_means_by_a_name(packed, cli, monkeypatch):
+    """The zoo's weights, although a damaged folder of that name lies here."""
+    folder = packed.parent / "ei_mlp4_mnist.zoo"
+    packed.rename(folder)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    monkeypatch.chdir(folder.parent)
+    assert cli("verify", "ei_mlp4_mnist.zoo")[0] == 0 and cli("card", "ei_mlp4_mnist.zoo")[0] == 0
+    for here in ("./ei_mlp4_mnist.zoo", "local-dir:ei_mlp4_mnist.zoo"):
+        assert cli("verify", here)[0] == 1
+    code, _, err = cli("verify", "ei_mlp4_mnist.zoo", "gone")
+    assert code == 1 and "gone: not here, and not checked" in err and "do not use" not in err
+    code, _, err = cli("verify", "gone.safetensors")
+    assert code == 2 and "there is no file gone.safetensors" in err
+
+
+def test_a_packed_model_is_published_as_it_was_measured(packed, cli, tmp_path):
+    code, _, err = cli("publish", packed, "--data", tmp_path, "--repo-id", REPO, "--dry-run")
+    assert code == 2 and "leave out --data" in err
+
+
 # ---- convert ---------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +290,7 @@ def test_convert_what_cannot_be_converted(cli, tmp_path):
     save_file({"layers.0.weight_ei": torch.zeros(2, 2)}, source)
     for arguments, word in (([source, tmp_path / "o.pth"], "neither read nor written"), ([source, tmp_path / "no" / "o.safetensors"], "no folder"),
                             ([source, tmp_path / "o.safetensors", "--model", "ei_mlp4_mnist"], "does not hold the weights"),
+                            ([source, source, "--model", "ei_mlp4_mnist"], "is what is read"),
                             ([tmp_path / "none.safetensors", tmp_path / "o.safetensors"], "there is no file")):
         code, _, err = cli("convert", *arguments)
         assert code in (1, 2) and word in err and err.count("\n") == 1 and not (tmp_path / "o.safetensors").exists()

@@ -278,6 +278,45 @@ def test_an_mlp_is_for_the_pixels_it_was_built_with(cli, tmp_path):
     assert cli("predict", DIGITS, "--model", tmp_path)[0] == 0
 
 
+def test_results_never_replace_what_is_read(cli, tmp_path):
+    picture, names = tmp_path / "ship.png", tmp_path / "names"
+    picture.write_bytes(FILES[0].read_bytes())
+    names.write_text(f"{picture}\n")
+    for arguments, word in (((picture, "-o", picture), "is what is read"), (("--from-file", names, "-o", names), "is what is read"),
+                            ((tmp_path, "-o", tmp_path / "other.JPG"), "has the name of a picture")):
+        code, out, err = cli("predict", *arguments)
+        assert (code, out) == (2, "") and word in err
+    assert picture.read_bytes() == FILES[0].read_bytes() and names.read_text() == f"{picture}\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["names", "ship.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_one_error_among_the_results(cli, tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ship.png").write_bytes(FILES[0].read_bytes())
+    listed = Path.iterdir
+
+    def iterdir(folder):
+        if folder.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    code, out, err = cli("predict", tmp_path, "-f", "json")
+    assert code == 1 and [bool(row["error"]) for row in json.loads(out)] == [False, True, False] and "1 of 3 inputs" in err
+
+
+def test_closed_and_redirected_streams(tmp_path):
+    """What stood in the file that stdout goes to stays there; a stream that is closed is as good as empty."""
+    predict = f"'{sys.executable}' -m eisnn_zoo predict -q"
+    one = f"{predict} '{FILES[0]}'"
+    shell = f"echo before > log; {one} -f csv -o /dev/stdout >> log; echo after >> log; {one} <&-; {predict} --from-file - <&-"
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert (lines[0], lines[1][:5], len(lines), lines[3]) == ("before", "path,", 4, "after"), lines
+    assert done.returncode == 2 and "should not happen" not in done.stderr and done.stdout.count(str(FILES[0])) == 1, done.stderr
+
+
 def test_a_failed_write_leaves_the_old_file(cli, tmp_path, monkeypatch):
     out = tmp_path / "results.csv"
     out.write_text("before")

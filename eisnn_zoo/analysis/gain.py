@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from .probes import Activity, stream
 
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
 
 def at_contrast(x: Tensor, level: float, about: str = "black") -> Tensor:
     """The images x at a share of their contrast, ``[B, ...]``.
@@ -74,20 +72,18 @@ def _squares(current: Tensor) -> tuple[float, int]:
     return (current - mean).square().sum(dtype=torch.float64).item(), current.numel()
 
 
-def gain_rows(model: nn.Module, batches: Iterable[Tensor], levels: Iterable[float] = LEVELS, about: str = "black",
-              literal: nn.Module | None = None) -> list[dict]:
+def gain_rows(model: nn.Module, batches: Iterable[Tensor], levels: Iterable[float], about: str = "black") -> list[dict]:
     """One row for each level and layer: modulation before and after the division, in parts of that at level 1.
 
     A network without E-I layers has nothing before the division (None): its current is what counts as after.
 
     Args:
         batches: is run through once for every level, so not a generator.
-        literal: see :func:`~eisnn_zoo.analysis.probes.probe`.
     """
     measured = {}
     for level in dict.fromkeys([*levels, 1.0]):
         modulation = Modulation()
-        stream(model, (at_contrast(x, level, about) for x in batches), modulation, literal=literal)
+        stream(model, (at_contrast(x, level, about) for x in batches), modulation)
         measured[level] = modulation.rms()
     rows = []
     for level in sorted(measured):

@@ -178,7 +178,7 @@ class Collector(Protocol):
 
 
 @torch.no_grad()
-def stream(model: nn.Module, batches: Iterable[Tensor], *collectors: Collector, literal: SpikingNet | None = None) -> None:
+def stream(model: nn.Module, batches: Iterable[Tensor], *collectors: Collector) -> None:
     """Runs model in evaluation mode over batches of images or frames; only the collectors keep anything."""
     def see(activity: Activity) -> None:
         for collector in collectors:
@@ -187,7 +187,7 @@ def stream(model: nn.Module, batches: Iterable[Tensor], *collectors: Collector, 
     training = model.training
     model.eval()
     try:
-        with probe(model, see, literal=literal):
+        with probe(model, see):
             for x in batches:
                 model(x)
     finally:

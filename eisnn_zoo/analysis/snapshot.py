@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import UsageError, ZooError
-from ..files import write_atomic
+from ..files import numpy_reason, write_atomic
 from ..networks import SpikingNet
 from .histograms import BINS, CurrentHistograms, count
 from .measures import Balance, FiringRates, ZeroDivisors
@@ -99,4 +99,4 @@ def _load(path: Path) -> Snapshot:
             raise ValueError(f"counts {counts.dtype} {counts.shape}")
         return Snapshot(**facts, histograms=dict(zip(places, counts)))
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise ZooError(f"{path} is no record of an epoch, or is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise ZooError(f"{path} is no record of an epoch, or is damaged: {numpy_reason(error)[:200]}") from error

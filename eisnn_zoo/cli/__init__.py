@@ -37,6 +37,9 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """Entry point: every failure is one sentence on stderr, exit code 2 for a wrong request and 1 for a failure."""
     codecs.register_error("any_name", _any_name)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # closed by who started this
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "any_name"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)

@@ -56,8 +56,8 @@ def analyze(
     need("analysis")
     check_folder(output)
     if evolution is not None:
-        if model or data:
-            raise UsageError("--evolution takes all from the run: leave out MODEL and --data")
+        if model or data or twin or what != "all":
+            raise UsageError("--evolution takes all from the run: leave out MODEL, --data, --what and --twin")
         from .evolution import draw
 
         draw(evolution, output)
@@ -132,6 +132,8 @@ def explain(
     """Show how the network comes to its answer for one picture: spikes, currents, membranes, evidence, saliency."""
     need("analysis")
     check_folder(output)
+    if not image:
+        raise UsageError("the picture's name is empty: name a file, an address, or - for stdin")
     from .. import __version__
     from ..analysis.explain import explain as explanation
     from ..analysis.report import plain_section, write_page

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, ZooError
-from .output import note
+from .output import check_file, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,14 +46,11 @@ def export(
     """Write a network with all its time steps as one ONNX file, for any batch size, that says itself how to be used."""
     from ..files import write_atomic
     from ..inference import export as exporter
-    from ..locating import is_onnx, locate
+    from ..locating import locate
 
     located = locate(model)
     path = output or Path(f"{located.config.name}{'' if precision == 'fp32' else f'.{precision}'}.onnx")
-    if not is_onnx(str(path)) and not path.exists():
-        raise UsageError(f"--output {path}: the name of an ONNX file ends in .onnx")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"--output {path}: " + ("is a folder: name a file" if path.is_dir() else f"there is no folder {path.parent}"))
+    check_file(path, suffix=".onnx", what="an ONNX file")
     steps = time_steps or located.config.options["time_steps"]
     inputs = _read_images(images, located, steps) if images else None
     with tempfile.TemporaryDirectory() as place:  # the name asked for appears when all checks have passed
@@ -77,6 +74,8 @@ def _read_images(folder: Path, located: Located, steps: int) -> np.ndarray:
     from ..inference.export import BATCHES
     from ..inference.inputs import expand
 
+    if not folder.is_dir():
+        raise UsageError(f"--images {folder}: there is no such folder")
     names = [name for name, _ in zip(expand([str(folder)]), range(max(BATCHES)))]
     if len(names) < max(BATCHES):
         raise UsageError(f"--images {folder}: {len(names)} images there, {max(BATCHES)} are needed")

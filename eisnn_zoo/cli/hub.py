@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ..catalog import LICENSE
 from ..errors import UsageError, ZooError
-from .output import Format, is_terminal, need, note, render, table
+from .output import Format, check_file, check_folder, is_terminal, need, note, render, table
 
 PACK = """[bold]Example[/bold]
 
@@ -47,6 +48,9 @@ CONVERT = """[bold]Examples[/bold]
 """
 
 
+License = Annotated[str, typer.Option("--license", help="Of the weights, by its SPDX name, for the card.")]
+
+
 def register(app: typer.Typer) -> None:
     app.command("download", epilog=DOWNLOAD)(download)
     app.command("verify", epilog=VERIFY)(verify)
@@ -65,14 +69,19 @@ def pack(
     time_steps: Annotated[int | None, typer.Option(
         "--time-steps", "-T", min=1, help="Number of time steps to publish with. Default: that of the recipe's last epoch.")] = None,
     remark: Annotated[str, typer.Option("--remark", help="Of the training, for the card, in whole sentences.")] = "",
-    hub: Annotated[Path | None, typer.Option("--hub", help="Folder to write to, with a table weights.toml of its own.")] = None,
+    license: License = LICENSE,
+    hub: Annotated[Path | None, typer.Option(
+        "--hub", help="Folder to write to, with a table weights.toml of its own. Default: hub/ of this checkout.")] = None,
 ) -> None:
     """Make a published model of a run: weights in half precision, measured, with configuration, record and card."""
     from ..sharing.packing import pack
-    from ..table import hub_folder
+    from ..table import hub_folder, installed
 
     need("train")
-    row = pack(run, tag, data, name, weights, hub, time_steps, remark, say=note)
+    if hub is None and installed():
+        raise UsageError("the package is installed, not a checkout with a hub/ of its own: name the folder to write to with --hub")
+    check_folder(hub, "--hub")
+    row = pack(run, tag, data, name, weights, hub, time_steps, remark, license, say=note)
     print((hub or hub_folder()) / row.folder)
     note(f"{row.name}: {row.top1} % top-1, {row.size / 1e6:.1f} MB")
 
@@ -95,6 +104,7 @@ def card(
     if output is None:
         print(text, end="")
     else:
+        check_file(output)
         write_atomic(output, text)
         note(f"wrote {output}")
 
@@ -104,6 +114,7 @@ def publish(
     repo_id: Annotated[str, typer.Option("--repo-id", metavar="ORG/NAME", help="Where on the Hub.")],
     data: Annotated[Path | None, typer.Option("--data", help="For a run: the test images, on which it is measured first.")] = None,
     tag: Annotated[str, typer.Option("--tag", help="For a run: of its weights, as in MODEL.TAG.")] = "zoo",
+    license: License = LICENSE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and show what would go; no network.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch to publish to; made where there is none.")] = None,
@@ -111,6 +122,7 @@ def publish(
 ) -> None:
     """Upload a model to the Hugging Face Hub, after all checks, in one commit."""
     from ..sharing import publishing
+    from ..table import WEIGHTS
 
     publishing.check_request(repo_id, revision, create_pr, dry_run)
     with tempfile.TemporaryDirectory() as place:
@@ -120,7 +132,9 @@ def publish(
             from ..sharing.packing import pack
 
             need("train")
-            row = pack(Path(model), tag, data, hub=Path(place), say=note)
+            if (Path(model) / WEIGHTS).is_file():
+                raise UsageError(f"{model} is a packed model, which has been measured: leave out --data")
+            row = pack(Path(model), tag, data, hub=Path(place), license=license, say=note)
             folder = Path(place) / row.folder
         files = publishing.check(folder, row, repo_id)
     if dry_run:
@@ -140,6 +154,7 @@ def download(
     """Fetch trained weights ahead of use."""
     from ..sharing.downloading import choose, download
 
+    check_folder(to, "--to")
     _bars()
     failed = 0
     chosen = choose(models or [], everything)
@@ -180,35 +195,40 @@ def verify(
                 raise
             rows.append({"model": spec, "check": "found", "ok": "no", "seen": str(error)})
     print(render(rows, format))
-    bad = sorted({row["model"] for row in rows if row["ok"] == "no"})
-    if bad:
-        raise ZooError(f"{', '.join(bad)} did not pass: do not use these weights")
+    failed = {row["model"]: row["check"] for row in rows if row["ok"] == "no"}
+    bad, gone = (sorted(name for name, check in failed.items() if (check == "found") is absent) for absent in (False, True))
+    said = [f"{', '.join(bad)} did not pass: do not use these weights"] if bad else []
+    if gone:
+        said.append(f"{', '.join(gone)}: not here, and not checked")
+    if said:
+        raise ZooError("; ".join(said))
 
 
 def _here(spec: str):
     """Weights without fetching anything, and without the checks that are to be reported."""
     from ..config import read_config
-    from ..locating import Located, locate, released_config
+    from ..locating import Located, is_name, locate, released_config
     from ..sharing.publishing import find
     from ..table import WEIGHTS, rows_of
 
-    if Path(spec).is_dir():
+    path = Path(spec.removeprefix("local-dir:"))
+    if path.is_dir() and not is_name(spec):
         try:
-            folder, row = find(spec)
+            folder, row = find(str(path.resolve()))
         except UsageError:  # a folder that is in no table
             return locate(spec)
         return Located(folder / WEIGHTS, read_config(folder / "config.json"), row)
     if spec.startswith(("hf-hub:", "hf_hub:")):
         raise UsageError(f"{spec}: verify looks at what is here; fetch it with `eisnn-zoo download {spec} --to FOLDER` first")
-    if "/" in spec or Path(spec).is_file():
+    if "/" in spec or path.is_file() or spec.startswith("local-dir:") or path.suffix == ".safetensors":
         return locate(spec)
     _, rows = rows_of(spec)
     if not rows:
         return locate(spec)  # says that there are none
     for row in rows:
-        if (path := row.local) is not None:
-            config = path.parent / "config.json"
-            return Located(path, read_config(config) if row.folder else released_config(row.model, config), row)
+        if (local := row.local) is not None:
+            config = local.parent / "config.json"
+            return Located(local, read_config(config) if row.folder else released_config(row.model, config), row)
     raise ZooError(f"the weights {rows[0].name} are not here: fetch them with `eisnn-zoo download {rows[0].name}`")
 
 

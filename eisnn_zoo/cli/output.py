@@ -6,7 +6,7 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TextIO
@@ -34,10 +34,36 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def check_folder(output: Path | None) -> None:
-    """Before work whose results are to lie there. Raises UsageError where it cannot become a folder."""
-    if output is not None and output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file: name a folder")
+def check_folder(output: Path | None, option: str = "--output") -> None:
+    """Before work whose results are to lie there. Raises UsageError where it cannot become a folder to write to."""
+    if output is None:
+        return
+    there = next(path for path in (output, *output.parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"{option} {output}: {there} is a file: name a folder")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{option} {output}: nothing can be written into {there}: name another folder")
+
+
+def check_file(output: Path, read: Iterable[str | Path] = (), suffix: str = "", what: str = "") -> None:
+    """Before work whose result is to be this file.
+
+    Args:
+        read: what the command reads, which it is not to replace.
+        suffix: that the name of what it writes ends in, unless it is a pipe or a device.
+    Raises:
+        UsageError: it cannot be written, or not without a loss.
+    """
+    if output.is_dir():
+        raise UsageError(f"--output {output} is a folder: name a file")
+    if not output.parent.is_dir():
+        raise UsageError(f"--output {output}: there is no folder {output.parent}")
+    if output.exists() and not output.is_file():
+        return
+    if suffix and output.suffix.lower() != suffix:
+        raise UsageError(f"--output {output}: the name of {what} ends in {suffix}")
+    if any(output.resolve() == Path(name).resolve() for name in read):
+        raise UsageError(f"--output {output} is what is read: name another file")
 
 
 def is_terminal(stream) -> bool:

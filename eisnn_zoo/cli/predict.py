@@ -14,7 +14,7 @@ import typer
 
 from ..errors import UsageError, ZooError
 from ..files import to_csv
-from .output import Format, is_terminal, note, plain, to_json
+from .output import Format, check_file, is_terminal, note, plain, to_json
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -54,7 +54,7 @@ def predict(
     """Classify images with a trained network."""
     from ..inference.backends import open_network
     from ..inference.classify import Prediction, classify
-    from ..inference.inputs import expand, from_list
+    from ..inference.inputs import SUFFIXES, expand, from_list
     from .anytime import check_confidence
 
     if not inputs and not from_file:
@@ -64,6 +64,10 @@ def predict(
     check_confidence(early_exit)
     if compile and early_exit:
         raise UsageError("--compile and --early-exit do not go together: single steps are not compiled")
+    if output:
+        check_file(output, [*(inputs or ()), *([from_file] if from_file else ())])
+        if output.suffix.lower() in SUFFIXES:
+            raise UsageError(f"--output {output} has the name of a picture: results are texts, as in results.csv")
     format = format or _format_of(output)
     streams = [expand([argument]) for argument in inputs or ()]
     begun = [chain([next(stream)], stream) for stream in streams]  # one without an image is said before a network is loaded
@@ -98,7 +102,7 @@ def predict(
     else:
         _to_file(output, lambda stream: _write(results(), format, stream, chart=False, stops=bool(early_exit)))
         if not quiet:
-            note(f"wrote {total} results to {output}")
+            note(f"wrote {total - failed if format is Format.table else total} results to {output}")  # in a table errors have no row
     if early_exit and total - failed > 1 and not quiet:
         note(f"{steps / (total - failed):.2f} of {network.time_steps} steps on average")
     if failed:
@@ -183,11 +187,6 @@ def _bars(prediction) -> str:
 
 def _to_file(path: Path, write) -> None:
     from ..files import write_atomic
-
-    if path.is_dir():
-        raise UsageError(f"--output {path} is a folder: name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {path.parent}")
 
     def at(beside: Path) -> None:
         with beside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ZooError
+from ..files import numpy_reason
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -134,7 +135,7 @@ def read_frames(path: str | Path, channels: int) -> np.ndarray:
     try:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)  # a header can claim any size: nothing is read yet
     except Exception as error:  # numpy raises all kinds on damaged headers
-        raise ImageError(f"{path}: no array of event frames ({error})") from error
+        raise ImageError(f"{path}: no array of event frames ({numpy_reason(error)})") from error
     if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[1] != channels or frames.dtype.kind not in "iuf":
         raise ImageError(f"{path}: event frames are numbers [T, {channels}, H, W]")
     with np.errstate(over="ignore"):

@@ -42,8 +42,9 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
         return
     try:
         entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise ZooError(f"cannot read the folder {folder}: {error.strerror}") from error
+    except OSError:
+        yield str(folder)  # for an error of its own among the results
+        return
     for entry in entries:
         if entry.is_dir():
             yield from _walk(entry, (*above, here))

@@ -66,7 +66,7 @@ def wilson(top1: float, n: int, z: float = 1.96) -> tuple[float, float]:
 def _about(config: Config, row: Weights, facts: dict) -> str:
     model = config.model
     recipe, how = facts.get("recipe", ""), ""
-    if recipe == model.name:
+    if recipe == model.name and model.family != "mlp":  # of its MLPs the paper gives none
         how = ", by the paper's recipe"
     elif recipe.startswith("zoo_"):
         how = ", and **not by the paper's recipe**: see Training"
@@ -82,8 +82,8 @@ def _about(config: Config, row: Weights, facts: dict) -> str:
 {what} It reaches **{row.top1} % top-1** on {_test_set(config, facts)} with T = {config.options['time_steps']} time steps.
 
 {source} of *{PAPER}* by {AUTHORS} ({VENUE}, [arXiv {ARXIV}](https://arxiv.org/abs/{ARXIV})); the
-authors' own code and weights are [{RELEASE_REPO}](https://huggingface.co/{RELEASE_REPO}). These weights were trained by the
-eisnn-zoo project, not by the authors{how}."""
+authors' own code and weights are [{RELEASE_REPO}](https://huggingface.co/{RELEASE_REPO}). These weights were trained
+with eisnn-zoo, not by the authors{how}."""
 
 
 def _use(config: Config, row: Weights, files: set[str], repo: str) -> str:

@@ -37,6 +37,8 @@ def convert(source: Path, out: Path, name: str | None = None, like: Path | None 
             raise UsageError(f"{path} is no .safetensors file: other formats are neither read nor written")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}")
+    if out.resolve() in (source.resolve(), like and like.resolve()):
+        raise UsageError(f"{out} is what is read: name another file to write")
     state = read_tensors(source)
     if is_release_state(state):
         return _to_ours(source, state, out, name)

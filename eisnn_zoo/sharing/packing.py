@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..catalog import DATASETS, MODELS, Model
+from ..catalog import DATASETS, LICENSE, MODELS, Model
 from ..config import Config, base_config, find_model, read_config
 from ..errors import UsageError, ZooError
 from ..files import read_numbers, write_atomic
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..training.data import Images
     from ..training.recipe import Recipe
 
-LICENSE = "Apache-2.0"
 COUNTED = 100  # test images on whose activity operations are counted
 # Copies of a dataset that are known not to be the official files, by the sha256 of their test rows.
 COPIES = {
@@ -36,7 +35,7 @@ COPIES = {
 
 
 def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = "best", hub: Path | None = None,
-         time_steps: int | None = None, remark: str = "", say: Callable[[str], object] = lambda _: None) -> Weights:
+         time_steps: int | None = None, remark: str = "", license: str = LICENSE, say: Callable[[str], object] = lambda _: None) -> Weights:
     """Writes ``hub/<model>.<tag>/``, complete or not at all, then its row in the table of weights.
 
     The weights are stored in half precision; the accuracy in the row is that of the stored file, computed in float32 by the
@@ -51,6 +50,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         hub: another folder than the zoo's own; the table is then ``weights.toml`` in it.
         time_steps: T with which the network is measured and published; that of the recipe's last epoch where None.
         remark: of the training, for the card, in whole sentences.
+        license: of the weights, by its SPDX name.
         say: told what is going on.
 
     Returns:
@@ -100,7 +100,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         config = replace(config, facts=facts)
         save_network(beside, state, config)
         _records(run, beside, environment, history, recipe)
-        row = Weights(model, tag, facts["top1"], _obtained(facts, model), LICENSE, folder=config.name, sha256=sha256(beside / WEIGHTS),
+        row = Weights(model, tag, facts["top1"], _obtained(facts, model), license, folder=config.name, sha256=sha256(beside / WEIGHTS),
                       size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts),
                       time_steps=steps if (steps := config.options["time_steps"]) != model.options["time_steps"] else 0)
         card.write(beside, config, row)
@@ -223,13 +223,14 @@ def _obtained(facts: dict, model: Model) -> str:
     from ..training.data import TEST_SET
 
     n, all_ = facts["test_images"], model.dataset.test_images
-    looked = f"the {n:,} test images{'' if n == all_ else f' (of {all_:,})'} were used for no choice"
+    among = "" if n == all_ else f" (of {all_:,})"
+    looked = f"the {n:,} test images{among} were used for no choice"
     if facts["weights"] not in ("best", "last"):
         return f"weights of a checkpoint; {looked}"
     if facts["weights"] == "last":
         return f"last epoch; {looked}"
     if facts["validation"] == TEST_SET:
-        return "best epoch on the test set"
+        return "best epoch on the test set" + (f", {n:,} images{among}" if among else "")
     return f"best epoch by {facts['held_out']:,} training images held out; {looked}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import hub_client
 from ..config import read_config
 from ..errors import UsageError, ZooError
-from ..locating import Located
+from ..locating import Located, is_name
 from ..table import WEIGHTS, Weights, hub_folder, list_weights, read_table, table_path, weights_of
 from . import card
 from .verifying import verify
@@ -26,7 +26,7 @@ def find(spec: str) -> tuple[Path, Weights]:
         UsageError: no such model, or one that was not packed.
     """
     folder = Path(spec)
-    if folder.is_dir():
+    if folder.is_dir() and not is_name(spec):
         tables = [t for t in (folder.resolve().parent / "weights.toml", table_path()) if t.is_file()]
         rows = [row for t in tables for row in read_table(t) if row.folder == folder.resolve().name]
         if rows:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
+from ..files import numpy_reason
 from ..inference.images import open_image, preprocess
 from ..inference.inputs import SUFFIXES
 
@@ -26,7 +27,7 @@ def npz_arrays(path: Path, *names: str, optional: str = "") -> list[np.ndarray]:
             arrays = [data[name] for name in names]
             return [*arrays, data[optional] if optional in data else np.empty(0)] if optional else arrays
     except Exception as error:  # numpy raises all kinds on damaged files
-        raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {error}") from error
+        raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {numpy_reason(error)}") from error
 
 
 def _square(image, channels: int, size: int, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog import Dataset
-from ..errors import ZooError
+from ..errors import UsageError, ZooError
 from . import events, folders
 
 TEST_SET = "test set"  # what validation is where nothing was held out
@@ -70,9 +70,9 @@ def read(dataset: Dataset, root: str | Path, split: str, time_steps: int | None 
     """
     root = Path(root)
     if root.is_file():
-        raise DataError(f"{root} is a file: pass --data with its folder, {root.parent}")
+        raise UsageError(f"{root} is a file: pass --data with its folder, {root.parent}")
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}: pass --data with the folder that holds {dataset.title}")
+        raise UsageError(f"there is no folder {root}: pass --data with the folder that holds {dataset.title}")
     steps = time_steps or dataset.time_steps
     try:
         for name in (f"{split}.npz", f"{dataset.name}_{split}.npz"):
@@ -114,7 +114,7 @@ def read_folder(path: str | Path, channels: int, size: int) -> tuple[Labelled, L
             x, y, names, other = folders.image_folder(path, channels, size)
             train, valid = Labelled(x, y, names), Labelled(*other, names) if other else None
         else:
-            raise DataError(f"there is no folder or .npz file {path}")
+            raise UsageError(f"there is no folder or .npz file {path}")
     except folders.Damaged as error:
         raise DataError(str(error)) from error
     return train, None if valid is None else matched(valid, train.label_names, f"the validation split of {path}", "the training split")

@@ -84,7 +84,8 @@ def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Re
     for key, value in (overrides or {}).items():
         values[key] = parse_value(key, value)
         lines.pop(key, None)
-    return check_recipe(values, str(path), lines)
+    strange = next((key for key in overrides or {} if key not in Recipe.model_fields), None)
+    return check_recipe(values, f"--set {strange}" if strange else str(path), lines)
 
 
 def parse_value(key: str, text: str) -> object:
