@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-E, I, INK, SOFT = "#0072B2", "#D55E00", "#1f2430", "#8a92a3"  # colour-blind safe: blue excites, vermilion inhibits
+from eisnn_zoo.figures import EXCITATION as E
+from eisnn_zoo.figures import GREY as SOFT
+from eisnn_zoo.figures import INHIBITION as I
+from eisnn_zoo.figures import INK
 
 CAPTION = ("Every weight and gain is non-negative (Dale\u2019s law). No normalisation layer anywhere: inhibition keeps the activity "
            "in range.")

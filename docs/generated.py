@@ -1,10 +1,16 @@
-"""Parts of a page that a script writes, between two marks."""
+"""What the scripts here share: TITLE=FOLDER arguments, and parts of a page that a script writes, between two marks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from eisnn_zoo.files import write_atomic
+
+
+def titled(argument: str) -> tuple[str, str]:
+    """("one H200", "runs/x") of "one H200=runs/x"; a title may hold more of these signs."""
+    title, _, folder = argument.rpartition("=")
+    return title.strip(), folder
 
 
 def between(text: str, name: str, body: str) -> str:

@@ -7,16 +7,15 @@ training.md, whose accuracies are those of the runs' own metrics.csv.
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
 import torch
-from generated import write_between
+from generated import titled, write_between
 
 from eisnn_zoo.ei import EILayer
 from eisnn_zoo.figures import EXCITATION, GREY, INHIBITION, INK, label, layer_axis, legend, new, percent, to_png
-from eisnn_zoo.files import add_rows, write_atomic
+from eisnn_zoo.files import add_rows, read_rows, write_atomic
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import SpikingNet
 from eisnn_zoo.neuron import LIF, SURROGATES
@@ -71,8 +70,7 @@ def network(where: str, data: Data) -> SpikingNet:
 
 
 def history(run: str) -> list[dict]:
-    with RUNS[run][0].open() as f:
-        return list(csv.DictReader(f))
+    return read_rows(RUNS[run][0])
 
 
 def page() -> str:
@@ -112,8 +110,8 @@ def draw(table: list[dict]) -> bytes:
 def main() -> None:
     data = load_data(check_recipe(HELD_OUT, "homeostasis"), Path(sys.argv[1]))
     x = pixels(data.valid[torch.arange(256)].x)
-    arguments = [argument.rpartition("=") for argument in sys.argv[2:]]
-    new_rows = [row for title, _, where in arguments for row in cells(title, network(where, data), x)]
+    arguments = [titled(argument) for argument in sys.argv[2:]]
+    new_rows = [row for title, where in arguments for row in cells(title, network(where, data), x)]
     write_atomic(PICTURE, draw(add_rows(TABLE, ["network"], new_rows)))
     write_between(PAGE, "normalisation", page())
 

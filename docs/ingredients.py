@@ -10,14 +10,12 @@ runs were made stands in training.md.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 from pathlib import Path
 
 from generated import write_between
-from matplotlib.figure import Figure
 
-from eisnn_zoo.figures import to_png
+from eisnn_zoo.figures import GREEN, GREY, INK, label, new, to_png
 from eisnn_zoo.files import add_rows, read_rows, write_atomic
 from eisnn_zoo.training.run import Run
 
@@ -38,8 +36,7 @@ def changes(recipe, baseline) -> str:
 def measured(folder: Path, baseline) -> dict:
     run = Run.existing(folder)
     recipe, where = run.recipe, run.environment
-    with (folder / "metrics.csv").open() as f:
-        history = list(csv.DictReader(f))
+    history = read_rows(folder / "metrics.csv")
     if len(history) != recipe.epochs:
         raise SystemExit(f"{folder} is not finished: {len(history)} of {recipe.epochs} epochs")
     return {"changes": changes(recipe, baseline), "seed": recipe.seed, "epochs": recipe.epochs, "train_images": where["train_images"],
@@ -56,7 +53,7 @@ def summary(rows: list[dict]) -> list[tuple[str, list[float]]]:
     return sorted(by.items(), key=lambda item: -statistics.mean(item[1]))
 
 
-def write_page(rows: list[dict]) -> None:
+def page(rows: list[dict]) -> str:
     base = statistics.mean(float(r["valid_top1"]) for r in rows if r["changes"] == BASELINE)
     lines = ["| changed from the baseline | runs | top-1 (%) | against the baseline |", "|---|---:|---:|---:|"]
     for name, values in summary(rows):
@@ -64,25 +61,22 @@ def write_page(rows: list[dict]) -> None:
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         shown = f"**{name}**" if name == BASELINE else f"`{name}`" if "=" in name else name
         lines.append(f"| {shown} | {len(values)} | {mean:.2f}{spread} | {'' if name == BASELINE else f'{mean - base:+.2f}'} |")
-    write_between(PAGE, "ingredients", "\n".join(lines))
+    return "\n".join(lines)
 
 
-def draw(rows: list[dict]) -> None:
+def draw(rows: list[dict]) -> bytes:
     shown = summary(rows)[::-1]
-    figure = Figure(figsize=(8.6, 0.9 + 0.29 * len(shown)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new(width=8.6, height=0.9 + 0.29 * len(shown))
+    ax = axes[0, 0]
     base = [float(r["valid_top1"]) for r in rows if r["changes"] == BASELINE]
     for i, (name, values) in enumerate(shown):
-        colour = "#222222" if name == BASELINE else "#3b6ea5" if statistics.mean(values) >= statistics.mean(base) else "#b5303a"
-        axes.plot([statistics.mean(base), statistics.mean(values)], [i, i], color=colour, lw=2, alpha=0.35)
-        axes.plot(values, [i] * len(values), "o", color=colour, ms=5)
-    axes.axvspan(min(base), max(base), color="#222222", alpha=0.08, lw=0)
-    axes.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=8)
-    axes.set_xlabel("top-1 on images held out, %\na dot is a run, the band the runs of the baseline")
-    axes.grid(axis="x", alpha=0.3)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    write_atomic(PICTURE, to_png(figure, dpi=100))
+        colour = INK if name == BASELINE else GREEN if statistics.mean(values) >= statistics.mean(base) else GREY
+        ax.plot([statistics.mean(base), statistics.mean(values)], [i, i], color=colour, lw=2, alpha=0.35)
+        ax.plot(values, [i] * len(values), "o", color=colour, ms=5)
+    ax.axvspan(min(base), max(base), color=INK, alpha=0.08, lw=0)
+    ax.set_yticks(range(len(shown)), [name for name, _ in shown])
+    label(ax, "", "top-1 on images held out, %\na dot is a run, the band the runs of the baseline")
+    return to_png(figure, dpi=100)
 
 
 def main() -> None:
@@ -95,8 +89,8 @@ def main() -> None:
         baseline = Run.existing(arguments.baseline).recipe
         new = [measured(folder, baseline) for folder in arguments.runs]
         rows = add_rows(TABLE, ["recipe_sha256"], new)
-    write_page(rows)
-    draw(rows)
+    write_between(PAGE, "ingredients", page(rows))
+    write_atomic(PICTURE, draw(rows))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from generated import titled
+
 from eisnn_zoo.analysis.evolution import read_evolution
 from eisnn_zoo.analysis.snapshot import Snapshot
 from eisnn_zoo.figures import label, layer_axis, new, percent, to_png
@@ -45,7 +47,7 @@ def draw(table: list[dict]) -> bytes:
 def main() -> None:
     table: list[dict] = []
     for argument in sys.argv[1:]:
-        title, _, folder = argument.rpartition("=")
+        title, folder = titled(argument)
         run = read_evolution(Path(folder))
         table += ([] if table else rows("at the start", run.first)) + rows(title, run.last)
     write_atomic(TABLE, to_csv(table))

@@ -8,17 +8,16 @@ forward and backward (eisnn_zoo.count), for every training image.
 
 from __future__ import annotations
 
-import csv
 import sys
 from itertools import cycle
 from pathlib import Path
 
-from generated import write_between
+from generated import titled, write_between
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
 from eisnn_zoo.figures import GREY, label, legend, new, to_png
-from eisnn_zoo.files import add_rows, write_atomic
+from eisnn_zoo.files import add_rows, read_rows, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -42,16 +41,15 @@ def reached(title: str, folder: Path) -> list[dict]:
     whole = PAPER["epochs"] * operations(model, PAPER["images"], PAPER["time_steps"])
     rows, spent, seconds = [], 0.0, 0.0
     goals = list(GOALS)
-    with (folder / "metrics.csv").open() as f:
-        for epoch in csv.DictReader(f):
-            side = run.recipe.at("resolution", int(epoch["epoch"]) - 1)
-            spent += operations(model, where["train_images"], int(epoch["time_steps"]), side)
-            seconds += float(epoch["seconds"])
-            while goals and float(epoch["valid_top1"]) >= goals[0]:
-                rows.append({"run": title, "model": model, "top1": goals.pop(0), "epochs": epoch["epoch"],
-                             "time_steps": epoch["time_steps"], "tera_operations": round(spent / 1e12),
-                             "share_of_paper": round(spent / whole, 5), "seconds": round(seconds),
-                             "device": where.get("device_name") or where["device"], "threads": where["threads"]})
+    for epoch in read_rows(folder / "metrics.csv"):
+        side = run.recipe.at("resolution", int(epoch["epoch"]) - 1)
+        spent += operations(model, where["train_images"], int(epoch["time_steps"]), side)
+        seconds += float(epoch["seconds"])
+        while goals and float(epoch["valid_top1"]) >= goals[0]:
+            rows.append({"run": title, "model": model, "top1": goals.pop(0), "epochs": epoch["epoch"],
+                         "time_steps": epoch["time_steps"], "tera_operations": round(spent / 1e12),
+                         "share_of_paper": round(spent / whole, 5), "seconds": round(seconds),
+                         "device": where.get("device_name") or where["device"], "threads": where["threads"]})
     return rows
 
 
@@ -88,14 +86,10 @@ def draw(rows: list[dict]) -> bytes:
 
 
 def main() -> None:
-    rows = add_rows(TABLE, ["run"], [row for argument in sys.argv[1:] for row in reached(*_parse(argument))])
+    arguments = [titled(argument) for argument in sys.argv[1:]]
+    rows = add_rows(TABLE, ["run"], [row for title, folder in arguments for row in reached(title, Path(folder))])
     write_between(PAGE, "time to accuracy", page(rows))
     write_atomic(PICTURE, draw(rows))
-
-
-def _parse(argument: str) -> tuple[str, Path]:
-    title, _, folder = argument.rpartition("=")
-    return title.strip(), Path(folder)
 
 
 if __name__ == "__main__":

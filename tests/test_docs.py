@@ -8,20 +8,53 @@ import pytest
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.files import add_rows, read_rows
+from eisnn_zoo.table import list_weights
+from eisnn_zoo.training.recipe_file import recipe_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *(ROOT / f / "README.md" for f in ("benchmarks", "results")),
+         *sorted((ROOT / "hub").glob("*/README.md")), ROOT / "CHANGELOG.md"]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
-def test_the_results_table_is_up_to_date(monkeypatch):
+@pytest.fixture
+def script(monkeypatch):
+    """A script of docs/, as a module: script("ingredients")."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    spec = importlib.util.spec_from_file_location("results_table", ROOT / "docs" / "results_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_the_results_table_is_up_to_date(script):
+    module = script("results_table")
     assert module.updated(README) == README, "run python docs/results_table.py"
     assert len(module.rows()) >= 11
+
+
+def test_generated_tables_are_what_their_sources_say(script):
+    text = (ROOT / "docs" / "training.md").read_text("utf-8")
+    for name in ("ingredients", "time_to_accuracy"):
+        module = script(name)
+        assert module.page(read_rows(module.TABLE)) in text, f"run python docs/{name}.py"
+    assert script("homeostasis").page() in text
+
+
+def test_the_code_in_the_readme_runs():
+    import torch
+
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    names = {"pixels": torch.rand(2, 3, 32, 32)}
+    for block in blocks[:2]:
+        exec(block, names)
+    assert names["evidence"].shape == (4, 2, 10) and names["fast"](names["pixels"]).shape == (2, 10)
+    assert names["transform"] and len(blocks) == 3
 
 
 def test_what_is_measured_again_keeps_its_place_in_a_table(tmp_path):
@@ -34,15 +67,30 @@ def test_what_is_measured_again_keeps_its_place_in_a_table(tmp_path):
 
 @each_page
 def test_names_exist(page):
-    named = set(re.findall(r"\b(?:ei|bn)_(?:vgg|resnet|mlp)\d+\w*", page.read_text("utf-8")))
+    text = page.read_text("utf-8")
+    named = set(re.findall(r"\b(?:ei|bn)_(?:vgg|resnet|mlp)\d+\w*", text))
     assert named <= set(MODELS), named - set(MODELS)
+    tagged = set(re.findall(r"\b((?:ei|bn)_(?:vgg|resnet|mlp)\d+\w*\.[a-z]+)\b", text)) - {f"{name}.onnx" for name in named}
+    assert tagged <= (known := {w.name for w in list_weights()}), tagged - known
+    recipes = set(re.findall(r"\b(?:zoo|ablation)_\w+", text)) - {"zoo_"}
+    assert recipes <= set(recipe_names()), recipes - set(recipe_names())
 
 
 @each_page
 def test_links_lead_somewhere(page):
     text = page.read_text("utf-8")
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text) + re.findall(r'src="(?!https?:)([^"]+)"', text):
+    for target in re.findall(r'src="(?!https?:)([^"]+)"', text):
         assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @each_page
@@ -53,7 +101,8 @@ def test_commands_and_their_options_exist(page):
 
     commands = get_command(app).commands
     text = page.read_text("utf-8").replace("\\\n", " ")
-    for line in re.findall(r"(?:^|`|&& )(?:\S*/)?eisnn-zoo ([a-z]+[^`\n#&|]*)", text, re.M):
+    code = "\n".join(map("".join, re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`|^ {4}([^\n]+)", text, re.S | re.M)))
+    for line in re.findall(r"(?:^|&& )(?:\S*/)?eisnn-zoo ([a-z]+[^\n#&|]*)", code, re.M):
         name, *rest = line.split()
         assert name in commands, line
         known = {option for command in (commands[name], *getattr(commands[name], "commands", {}).values())
