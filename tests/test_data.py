@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from eisnn_zoo.catalog import DATASETS
-from eisnn_zoo.errors import ZooError
+from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.training import events
 from eisnn_zoo.training.data import DataError, hold_out, load, load_data, load_folder
 from eisnn_zoo.training.recipe_file import check_recipe
@@ -119,7 +119,7 @@ def test_damaged_and_missing(tmp_path):
     (tmp_path / "train.npz").write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(DataError, match=r"train\.npz is no sound \.npz"):
         load(DATASETS["cifar10"], tmp_path, "train")
-    with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(UsageError, match=r"there is no folder .*nowhere"):
         load(DATASETS["cifar10"], tmp_path / "nowhere", "train")
     for dataset in DATASETS.values():
         with pytest.raises(DataError, match=f"holds no {dataset.title}: (unpack|put) .*or put test.npz there"):

@@ -195,8 +195,8 @@ def verify(
                 raise
             rows.append({"model": spec, "check": "found", "ok": "no", "seen": str(error)})
     print(render(rows, format))
-    failed = {row["model"]: row["check"] for row in rows if row["ok"] == "no"}
-    bad, gone = (sorted(name for name, check in failed.items() if (check == "found") is absent) for absent in (False, True))
+    gone = [row["model"] for row in rows if row["check"] == "found"]
+    bad = sorted({row["model"] for row in rows if row["ok"] == "no"} - set(gone))
     said = [f"{', '.join(bad)} did not pass: do not use these weights"] if bad else []
     if gone:
         said.append(f"{', '.join(gone)}: not here, and not checked")

@@ -26,13 +26,13 @@ def frames(x: np.ndarray, y: np.ndarray, p: np.ndarray, time_steps: int, size: i
         x, y: column and row of each event, in order of time; p: polarity, 0 or 1.
         size: pixels a side.
     Returns:
-        ``[T, 2, size, size]``, uint8, or int32 where a count goes beyond 255.
+        ``[T, 2, size, size]``, uint8, or int16 or int32 where a count goes beyond that.
     """
     each = len(x) // time_steps
     frame = np.minimum(np.arange(len(x)) // max(each, 1), time_steps - 1) if each else np.full(len(x), time_steps - 1)
     place = ((frame * 2 + p) * size + y) * size + x.astype(np.int64)
     counts = np.bincount(place, minlength=time_steps * 2 * size * size).reshape(time_steps, 2, size, size)
-    return counts.astype(np.uint8 if counts.max() < 256 else np.int32)
+    return counts.astype(next(kind for kind in (np.uint8, np.int16, np.int32) if counts.max() <= np.iinfo(kind).max))
 
 
 def _checked(x, y, p, size: int, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from ..networks import SpikingNet, build
 from ..neuron import LIF
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
+from .reading import FOLDER
 from .recipe import SMALLEST, Recipe
 
 
@@ -84,7 +85,8 @@ def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]
         facts = located.config.facts or {}
         held_out = facts.get("held_out", "none")
         without = facts.get("seed") == recipe.seed and isinstance(held_out, int) and held_out >= data.held_out
-        if data.held_out and not without and not classes_are_others(data, located):
+        foreign = recipe.dataset == FOLDER and located.table is not None  # published weights were trained on the zoo's datasets
+        if data.held_out and not (without or foreign or classes_are_others(data, located)):
             said.append(f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
                         f"accuracy is then too high (seed and holdout: {facts.get('seed', 'unknown')}, {held_out}; "
                         f"here {recipe.seed}, {data.held_out})")
