@@ -102,7 +102,8 @@ def predict(
     else:
         _to_file(output, lambda stream: _write(results(), format, stream, chart=False, stops=bool(early_exit)))
         if not quiet:
-            note(f"wrote {total - failed if format is Format.table else total} results to {output}")  # in a table errors have no row
+            written = total - failed if format is Format.table else total  # in a table errors have no row
+            note(f"wrote {written} result{'s' * (written != 1)} to {output}")
     if early_exit and total - failed > 1 and not quiet:
         note(f"{steps / (total - failed):.2f} of {network.time_steps} steps on average")
     if failed:
