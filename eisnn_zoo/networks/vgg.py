@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..shapes import VGG_SIDE, VGG_WIDTHS
+from ..shapes import VGG_WIDTHS
 from .base import SpikingNet
 from .cells import Cells
 
@@ -16,8 +16,8 @@ def halve(x: Tensor, training: bool) -> Tensor:
     torch.compile writes the gradient of such a mean as a plain repetition, along memory; that of the pool takes one number at a
     time, an eighth of a training step of VGG-8 at T = 1 on a processor.
     """
-    if min(x.shape[2:]) < 2:
-        raise ValueError(f"a map of {x.shape[2]} x {x.shape[3]} cannot be halved: VGG takes images from {VGG_SIDE} x {VGG_SIDE} pixels up")
+    if min(x.shape[2:]) < 2:  # TorchScript knows no VGG_SIDE
+        raise ValueError(f"a map of {x.shape[2]} x {x.shape[3]} cannot be halved: VGG takes images from 32 x 32 pixels up")
     if not training:
         return F.avg_pool2d(x, 2)
     x = x.permute(0, 2, 3, 1)  # in memory order
