@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a network by a
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 
 DATA = Path(__file__).parent / "data"
+
+
+def released(name: str, dtype=None) -> dict:
+    """Weights under the names of the authors' checkpoints, drawn as for the golden file of this name; float32 where dtype is None."""
+    import draw
+    import torch
+
+    golden = json.loads((Path(__file__).parent / "golden" / f"{name}.json").read_text())
+    return {key: torch.from_numpy(value).to(dtype or torch.float32) for key, value in draw.state(golden).items()}
 
 
 @pytest.fixture

@@ -10,18 +10,9 @@ import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import draw
 import pytest
-import torch
-
-
-def released(name: str, dtype=torch.float32) -> dict[str, torch.Tensor]:
-    """Weights under the names of the authors' checkpoints, drawn as for the golden file of this name."""
-    golden = json.loads((Path(__file__).parent / "golden" / f"{name}.json").read_text())
-    return {k: torch.from_numpy(v).to(dtype) for k, v in draw.state(golden).items()}
 
 
 class Repo:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import released
+from conftest import released
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 

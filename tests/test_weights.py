@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import released
+from conftest import released
 from safetensors.torch import save_file
 
 import eisnn_zoo
