@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .catalog import ARXIV, MODELS, PAPER, Model
 from .errors import UsageError, ZooError
-from .shapes import VGG_SIDE
+from .shapes import SMALLEST
 
 MAX_BYTES = 2**20  # of a config.json: real ones have 10 KB
 
@@ -144,7 +144,7 @@ def parse_config(raw: object, where: str) -> Config:
             and list(size) == [channels, size[1], size[1]]):
         raise ZooError(f"{where}: input_size {size!r} is not ({channels}, side, side), what the network takes")
     side, own = size[1], model.input_size[1]
-    if (model.family == "vgg" and side < VGG_SIDE) or (model.family == "mlp" and built is None and side != own):
+    if (model.family == "vgg" and side < SMALLEST["vgg"]) or (model.family == "mlp" and built is None and side != own):
         raise ZooError(f"{where}: {model.name} is not for images of {side} x {side} pixels")
     for key, value in preprocessing(channels).items():
         given = cfg.get(key, value)

@@ -8,8 +8,8 @@ VGG_WIDTHS = {
 }
 """Output channels of the 3x3 convolutions between two pools, by depth."""
 
-VGG_SIDE = 32
-"""Pixels a side that five pools need at least."""
+SMALLEST = {"vgg": 32, "resnet": 8, "mlp": 1}
+"""Pixels a side of which their pools leave one, by family."""
 
 EI_RATIO = 4
 """Excitatory cells per inhibitory cell, where nothing else is asked for."""

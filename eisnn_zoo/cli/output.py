@@ -62,7 +62,7 @@ def check_file(output: Path, read: Iterable[str | Path] = (), suffix: str = "", 
         return
     if suffix and output.suffix.lower() != suffix:
         raise UsageError(f"--output {output}: the name of {what} ends in {suffix}")
-    if any(output.resolve() == Path(name).resolve() for name in read):
+    if output.is_file() and output.resolve() in (Path(name).resolve() for name in read):
         raise UsageError(f"--output {output} is what is read: name another file")
 
 

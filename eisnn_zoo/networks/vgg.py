@@ -16,7 +16,7 @@ def halve(x: Tensor, training: bool) -> Tensor:
     torch.compile writes the gradient of such a mean as a plain repetition, along memory; that of the pool takes one number at a
     time, an eighth of a training step of VGG-8 at T = 1 on a processor.
     """
-    if min(x.shape[2:]) < 2:  # TorchScript knows no VGG_SIDE
+    if min(x.shape[2:]) < 2:  # TorchScript knows no shapes.SMALLEST
         raise ValueError(f"a map of {x.shape[2]} x {x.shape[3]} cannot be halved: VGG takes images from 32 x 32 pixels up")
     if not training:
         return F.avg_pool2d(x, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import hub_client
-from ..errors import UsageError, ZooError
+from ..errors import ZooError
 from ..inference.backends import ONNX, onnx_beside
 from ..locating import Located
 from ..table import sha256
@@ -73,6 +73,6 @@ def _onnx(located: Located) -> Finding:
     """The ONNX file beside the weights, which `predict` prefers, was made from them."""
     try:
         onnx_beside(located)
-    except (UsageError, ZooError, OSError) as error:
+    except (ZooError, OSError) as error:
         return Finding("ONNX", "-", str(error))
     return Finding("ONNX", f"{ONNX}, made from these weights")

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from ..compiling import compile_options
 from ..errors import UsageError
 from ..locating import Located
+from ..shapes import SMALLEST
 from ..weights import load_network
 from .data import Data
-from .recipe import SMALLEST, Recipe
+from .recipe import Recipe
 from .setup import classes_are_others
 
 

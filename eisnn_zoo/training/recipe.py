@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..catalog import DATASETS, MODELS
+from ..shapes import SMALLEST
 from .reading import FOLDER
 
 Augmentation = Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
@@ -21,7 +22,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 OVER_EPOCHS = ("augment", "time_steps", "resolution", "batch_size", "accumulate", "lr", "least_inhibition", "homeostasis", "alpha")
 SAYS = ("about", "paper_top1", "paper_source", "stop_at")  # keys that change no weight
 FOR_EVENTS = ("cifar10dvs", "dvsgesture")
-SMALLEST = {"vgg": 32, "resnet": 8, "mlp": 1}  # pixels a side of which their pools leave one
 
 
 class Recipe(BaseModel):

@@ -20,10 +20,11 @@ from ..fusing import fused_on
 from ..locating import Located, locate
 from ..networks import SpikingNet, build
 from ..neuron import LIF
+from ..shapes import SMALLEST
 from .data import Data, DataError
 from .optim import EIMuon, ProjectedSGD
 from .reading import FOLDER
-from .recipe import SMALLEST, Recipe
+from .recipe import Recipe
 
 
 def fused_throughout(recipe: Recipe, device: torch.device) -> bool:
