@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -39,8 +40,8 @@ def machine(packages: Iterable[str] = ("torch", "onnxruntime", "numpy")) -> dict
 
 
 def processor() -> str:
-    """Its name, as well as the operating system tells it."""
+    """Its name, as well as the operating system tells it, without trademarks: "Intel Xeon @ 2.50GHz"."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:  # only Linux has that file
         name = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), name)
-    return name
+    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", name, flags=re.IGNORECASE).split())

@@ -8,6 +8,7 @@ import pytest
 
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.files import add_rows, read_rows
+from eisnn_zoo.sharing import card
 from eisnn_zoo.table import list_weights
 from eisnn_zoo.training.recipe_file import recipe_names
 
@@ -36,6 +37,12 @@ def test_the_results_table_is_up_to_date(script):
     module = script("results_table")
     assert module.updated(README) == README, "run python docs/results_table.py"
     assert len(module.rows()) >= 11
+
+
+@pytest.mark.parametrize("row", [w for w in list_weights() if w.folder], ids=lambda row: row.name)
+def test_cards_are_what_their_folders_say(row):
+    folder = ROOT / "hub" / row.folder
+    assert card.of_folder(folder, row) == (folder / "README.md").read_text("utf-8"), f"run eisnn-zoo card {row.name} -o {folder}/README.md"
 
 
 def test_generated_tables_are_what_their_sources_say(script):
