@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def preprocessing(channels: int) -> dict:
 def find_model(name: str) -> Model:
     """The catalog's entry. Raises UsageError with the nearest names."""
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, 3, 0.5)
+        longer = [known for known in MODELS if re.search(rf"(^|_){re.escape(name)}_", known)]  # vgg8: ei_vgg8_cifar10
+        near = longer[:3] or difflib.get_close_matches(name, MODELS, 3, 0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "`eisnn-zoo list` shows them all."
         raise UsageError(f"there is no model {name!r}; {hint}")
     return MODELS[name]
@@ -153,7 +155,8 @@ def parse_config(raw: object, where: str) -> Config:
     tag = str(cfg.get("tag") or "")
     if not tag.isprintable() or set(tag) & set("/\\"):  # it becomes part of file names
         raise ZooError(f"{where}: tag {tag!r} is none: letters, digits, - and _ make one")
-    return Config(model, options, tuple(map(str, labels)), tag, facts, side)
+    # What timm saves bears the tag of the weights its name stands for, whatever the network holds; our own files say more.
+    return Config(model, options, tuple(map(str, labels)), tag if facts else "", facts, side)
 
 
 def _whole(value: object, least: int, most: float = math.inf) -> bool:

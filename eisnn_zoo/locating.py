@@ -122,7 +122,8 @@ def locate_name(spec: str, revision: str | None = None, cache_dir: str | Path | 
     """
     model, rows = rows_of(spec)
     if not rows:
-        have = ", ".join(w.name for w in list_weights() if w.local) or "none yet"
+        here = [w.name for w in list_weights() if w.local]
+        have = ", ".join([name for name in here if name.startswith(f"{model.name}_")] or here) or "none yet"
         raise UsageError(f"{model.name} has no trained weights; train it, or choose one that is here: {have}")
     row = next((w for w in rows if w.local), rows[0])
     return _locate_row(row, revision, cache_dir)

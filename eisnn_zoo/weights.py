@@ -102,7 +102,8 @@ def adapt_state(state: dict, name: str, where: Path | str = "the weights") -> di
             raise ZooError(f"{where}: {key} holds values that are not finite")
         leaf = key.rsplit(".", 2)[-2:]
         if (leaf[-1] in ("g_i", "g_e") or leaf[0] in ("ee", "ie", "ei")) and (value < 0).any():
-            raise ZooError(f"{where}: {key} holds negative values, which Dale's law forbids")
+            raise ZooError(f"{where}: {key} holds negative values, which Dale's law forbids: call model.project_() after each "
+                           "step of the optimizer; load_state_dict, project_() and saving again makes this file a network")
     return state
 
 

@@ -158,7 +158,7 @@ def test_an_onnx_file_is_timed_without_torch(without_torch, tmp_path):
 
 @pytest.mark.parametrize("arguments, code, words", [
     (("--backend", "tpu"), 2, ["tpu"]), (("--batch", "0"), 2, ["--batch 0"]), (("--batch", "many"), 2, ["many"]), (("--backend", ","), 2, ["--backend"]),
-    (("--device", "cuda"), 2, ["--device cuda", "--device cpu"]), (("--device", "cuda", "--backend", "onnx"), 1, ["onnxruntime-gpu"]),
+    (("--device", "cuda"), 2, ["--device cuda", "--device cpu"]), (("--device", "cuda", "--backend", "onnx"), 2, ["onnxruntime-gpu"]),
     (("model.onnx",), 2, ["there is no file model.onnx"]), (("--output", __file__), 2, ["name a folder"]),
 ])
 def test_benchmark_refuses_nonsense(cli, arguments, code, words):

@@ -7,7 +7,7 @@ import pytest
 
 from eisnn_zoo import table
 from eisnn_zoo.catalog import DATASETS, MODELS
-from eisnn_zoo.table import list_weights
+from eisnn_zoo.table import list_weights, weights_of
 
 HEAVY = "{'torch', 'timm', 'torchvision', 'onnxruntime', 'matplotlib'}"
 
@@ -33,12 +33,18 @@ def test_list_filters(cli):
     assert rows and max(r["params_m"] for r in rows) <= 6
     rows = json.loads(cli("list", "*.paper", "--format", "json")[1])
     assert len(rows) == 11 and all("paper" in r["weights"] for r in rows)
+    shown = {r["model"]: r["top1"] for r in json.loads(cli("list", "--format", "json")[1])}
+    assert all(shown[w.model.name] <= max(v.top1 for v in weights_of(w.model.name) if v.local) for w in list_weights() if w.local), \
+        "of the weights that the name alone takes"
     tops = [r["top1"] for r in json.loads(cli("list", "--pretrained", "--sort", "top1", "--format", "json")[1])]
     assert tops == sorted(tops, reverse=True)
 
 
 @pytest.mark.parametrize("arguments, word", [(["list", "--dataset", "imagenet"], "cifar10"), (["list", "zzz"], "no model fits"),
-                                             (["info", "ei_vgg88"], "did you mean"), (["info", "ei_vgg8_cifar10.x"], "its tags")])
+                                             (["info", "ei_vgg88"], "did you mean"),
+                                             (["info", "resnet18"], "did you mean ei_resnet18_cifar10 or"),
+                                             (["predict", "x.png", "--model", "ei_vgg11"], "one that is here: ei_vgg11_cifar10.zoo"),
+                                             (["info", "ei_vgg8_cifar10.x"], "its tags")])
 def test_wrong_requests(arguments, word, cli):
     code, out, err = cli(*arguments)
     assert code == 2 and out == "" and word in err

@@ -2,10 +2,12 @@
 
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+import eisnn_zoo
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.files import add_rows, read_rows
 from eisnn_zoo.sharing import card
@@ -53,15 +55,22 @@ def test_generated_tables_are_what_their_sources_say(script):
     assert script("homeostasis").page() in text
 
 
-def test_the_code_in_the_readme_runs():
+def test_the_code_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     import torch
 
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    names = {"pixels": torch.rand(2, 3, 32, 32)}
-    for block in blocks[:2]:
+    from eisnn_zoo.locating import locate
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(locate("ei_vgg8_cifar10").path.parent / "model.onnx", "vgg8.onnx")
+    shutil.copy(ROOT / "tests" / "data" / "cifar10" / "ship_1.png", "photo.png")
+    pixels = torch.rand(2, 3, 32, 32)
+    names = {"torch": torch, "pixels": pixels, "loader": [(pixels, torch.tensor([3, 5]))] * 2}
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
         exec(block, names)
-    assert names["evidence"].shape == (4, 2, 10) and names["fast"](names["pixels"]).shape == (2, 10)
-    assert names["transform"] and len(blocks) == 3
+    assert names["evidence"].shape == (4, 2, 10) and names["fast"](pixels).shape == (2, 10) and names["transform"]
+    assert eisnn_zoo.create_model("local-dir:mine").initialised and locate("mine/").config.name == "ei_vgg8_cifar10"
+    assert all(p.min() >= 0 for n, p in names["model"].named_parameters() if n.split(".")[-2] in ("ee", "ie", "ei")), "Dale's law is kept"
+    assert capsys.readouterr().out == "ship\n"
 
 
 def test_what_is_measured_again_keeps_its_place_in_a_table(tmp_path):

@@ -84,8 +84,8 @@ def test_own_pictures_through_an_onnx_file(without_torch, tmp_path):
     (["ei_vgg8_cifar10", "--dataset", "cifar100"], 2, ["cannot be measured on CIFAR-100", "classes: 10, there 100"]),
     (["ei_vgg8_cifar10", "--backend", "jax"], 2, ["--backend jax"]),
     (["ei_vgg8_cifar10", "--device", "cuda"], 2, ["--device cuda", "--device cpu"]),
-    (["ei_vgg8_cifar10", "--device", "cuda", "--backend", "onnx"], 1, ["onnxruntime-gpu", "--device cpu"]),
-    (["ei_vgg8_cifar10", "--device", "tensorrt"], 1, ["onnxruntime-gpu", "TensorRT"]),
+    (["ei_vgg8_cifar10", "--device", "cuda", "--backend", "onnx"], 2, ["onnxruntime-gpu", "--device cpu"]),
+    (["ei_vgg8_cifar10", "--device", "tensorrt"], 2, ["onnxruntime-gpu", "TensorRT"]),
 ])
 def test_mistakes_are_one_sentence(cli, cifar, arguments, code, words):
     if torch.cuda.is_available():

@@ -90,6 +90,7 @@ def test_the_file_explains_itself(vgg8, fp32):
     assert run.metadata["source_sha256"] == sha256(vgg8.path)
     assert [p.name for p in fp32.parent.iterdir()] == [fp32.name]  # no side file, nothing left over
     model = onnx.load(fp32)
+    assert "RGB pixels divided by 255 and nothing else, float32 [batch, 3, 32, 32]" in model.doc_string
     assert model.opset_import[0].version == 20
     for value in (*model.graph.input, *model.graph.output):
         assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -99,7 +100,7 @@ def test_event_networks(tmp_path):
     x = np.random.default_rng(0).poisson(0.3, (8, 3, 2, 48, 48)).astype(np.float32)
     located = published(tmp_path, "ei_vgg8_cifar10dvs", x, time_steps=3)
     export(located, tmp_path / "dvs.onnx")
-    x[1, 0] = 0  # a silent first frame; verify itself blanks the whole of the first sample
+    x[1, 0] = 0  # a silent first frame; verify itself blanks the whole of the last sample
     found = verify(tmp_path / "dvs.onnx", located, x)
     assert found.top1 >= 0.9 and found.close >= 0.9, found
     assert OnnxModel(tmp_path / "dvs.onnx").input_shape == (3, 2, 48, 48)
@@ -230,7 +231,7 @@ def test_missing_packages_are_named(vgg8, fp32, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, word", [
-    (("--precision", "int4"), "int4"), (("--opset", "9"), "opset 9"), (("--opset", "99"), "not 99"), (("--output", "nowhere/x.onnx"), "nowhere"),
+    (("--precision", "int4"), "int4"), (("--opset", "9"), "opset 9"), (("--opset", "99"), "opset 99 is newer"), (("--output", "nowhere/x.onnx"), "nowhere"),
     (("--output", "x"), "ends in .onnx"), (("--output", "."), "folder"), (("--images", "gone"), "no such folder"),
 ])
 def test_export_refuses_nonsense(cli, vgg8, tmp_path, monkeypatch, arguments, word):
@@ -270,6 +271,15 @@ def test_weights_are_not_overwritten(cli, model_folder):
     before = weights.read_bytes()
     code, _, err = cli("export", weights, "--no-verify", "--output", weights)
     assert code == 2 and "ends in .onnx" in err and weights.read_bytes() == before
+
+
+def test_what_cannot_be_is_said_before_the_export(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("eisnn_zoo.inference.export.trace", lambda *_, **__: pytest.fail("traced"))
+    for wrong, said in ((("--data", tmp_path), "holds no CIFAR-10"), (("--opset", 99), "opset 99 is newer than this onnx"),
+                        (("--images", tmp_path), "holds no image")):
+        code, _, err = cli("export", "ei_vgg8_cifar10", *wrong, "--output", tmp_path / "x.onnx")
+        assert code and said in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_stays_and_leads_to_the_file(cli, model_folder, tmp_path):

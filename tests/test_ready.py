@@ -32,6 +32,16 @@ def test_network_that_saw_no_data_warns_once_and_says_what_to_do(caplog):
     assert [r.message for r in caplog.records if "initialize(" in r.message] and len(caplog.records) == 1
 
 
+def test_normalised_pixels_are_warned_of_once(caplog):
+    net, x = eisnn_zoo.create_model("ei_mlp4_mnist", pretrained=True), torch.rand(2, 1, 28, 28)
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"), torch.no_grad():
+        copy.deepcopy(net)(x)
+        assert not caplog.records
+        net((x - 0.5) / 0.5)
+        net((x - 0.5) / 0.5)
+    assert len(caplog.records) == 1 and "without mean and standard deviation" in caplog.text
+
+
 def test_first_training_forward_is_e_i_init():
     torch.manual_seed(11)
     net = SpikingMLP(4).train()

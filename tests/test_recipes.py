@@ -174,7 +174,7 @@ def test_settings_from_the_command_line_are_checked_too():
         load_recipe("ei_vgg8_cifar10", {"epoch": "3"})
     with pytest.raises(RecipeError, match=r"^lr=\{0: 1, 0: 2\}: .*key '0' stands there twice$"):
         load_recipe("ei_vgg8_cifar10", {"lr": "{0: 1, 0: 2}"})
-    with pytest.raises(RecipeError, match=r"lr = 'x'"):
+    with pytest.raises(RecipeError, match=r"^--set lr: lr = 'x'"):
         load_recipe("ei_vgg8_cifar10", {"lr": "x"})
     with pytest.raises(RecipeError, match=r"lr=\[1: the value is not YAML"):
         load_recipe("ei_vgg8_cifar10", {"lr": "[1"})

@@ -145,6 +145,7 @@ def test_a_fine_tuned_model_in_timms_format(tmp_path):
     timm.models.save_for_hf(model, tmp_path / "forgotten", safe_serialization=True)
     assert (again := load_network(locate(str(tmp_path / "forgotten")))).time_steps == 2 and again.config == model.config
     timm.models.save_for_hf(model, tmp_path, model_args=model.config, safe_serialization=True)
+    assert locate(str(tmp_path)).config.name == "ei_mlp4_mnist", "not the weights that it came from"
     again, x = load_network(locate(str(tmp_path))), torch.rand(2, 1, 28, 28)
     assert again.time_steps == 2 and torch.equal(again(x), model(x))
     assert torch.equal(timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(x), model(x))

@@ -52,7 +52,7 @@ def test_train_then_resume_then_eval(cli, data, trained, tmp_path):
     recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
     assert (recipe["epochs"], recipe["batch_size"], recipe["lr"]) == (2, 50, 2e-3)
     code, out, err = cli("train", "--resume", trained)
-    assert (code, out) == (0, "") and "going on from iteration 8" in err
+    assert (code, out) == (0, "") and "finished already" in err and f"now: eisnn-zoo predict PICTURE --model {trained}" in err
     code, _, err = cli("train", "--resume", trained, "--set", "seed=3")
     assert code == 2 and "with another seed" in err
     code, _, err = cli("train", "--resume", trained, "--set", "epochs=3", "--set", "lr={0: 2e-3, 2: 1e-3}")
@@ -136,8 +136,15 @@ def test_finetune_then_predict(cli, trained, tmp_path, classes, freeze):
     code, out, _ = cli("predict", tmp_path / "shapes" / "shape0" / "0.png", "--model", run, "--format", "json", "--device", "cpu")
     (answer,) = json.loads(out)
     assert code == 0 and {t["label"] for t in answer["top"]} == {f"shape{i}" for i in range(classes)}
-    code, out, _ = cli("eval", run, "--data", tmp_path / "shapes", "--dataset", "folder", "--format", "json")
-    assert code == 0 and json.loads(out)["images"] == 12 * classes
+    for named in (), ("--dataset", "folder"):
+        code, out, _ = cli("eval", run, "--data", tmp_path / "shapes", *named, "--format", "json")
+        assert code == 0 and json.loads(out)["images"] == 12 * classes
+    code, _, err = cli("eval", run, "--data", trained)
+    assert code == 2 and "belongs to no dataset of the zoo" in err
+    code, _, err = cli("card", run)
+    assert code == 2 and f"`hf upload ORG/NAME {run}/best`" in err
+    code, _, err = cli("eval", "ei_mlp4_mnist", "--data", tmp_path / "shapes")
+    assert code == 1 and "holds no MNIST" in err and "your own pictures are for `eisnn-zoo finetune`" in err
 
 
 def test_a_folder_named_like_weights_is_not_what_is_finetuned(trained, tmp_path, monkeypatch):
@@ -197,6 +204,7 @@ def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):
     (["reproduce", "ei_vgg8_cifar10", "--data", "."], 1, "holds no CIFAR-10: unpack"),
     (["finetune", "--model", "ei_mlp2_mnist", "--data", "."], 2, "has no trained weights"),
     (["eval", "ei_mlp2_mnist", "--data", "."], 2, "has no trained weights"),
+    (["eval", "ei_mlp4_mnist", "--data", ".", "--output", "report.png"], 2, "that is the name of a file: name a folder"),
 ])
 def test_mistakes_are_one_sentence(cli, tmp_path, monkeypatch, arguments, code, said):
     monkeypatch.chdir(tmp_path)

@@ -39,11 +39,11 @@ def register(app: typer.Typer) -> None:
 
 def benchmark(
     models: Annotated[list[str], typer.Argument(
-        metavar="MODEL...", help="Names, addresses, paths or .onnx files. A name for which there are no weights here runs untrained.")],
+        metavar="MODEL", help="Names, addresses, paths or .onnx files. A name for which there are no weights here runs untrained.")],
     backend: Annotated[str | None, typer.Option(
         "--backend", help="Some of torch, compile, int8, int8-compile (8-bit weights, by torch on a CPU), onnx, onnx-int8. Default: torch; "
                           "of an .onnx file onnx.", show_default=False)] = None,
-    batch: Annotated[str, typer.Option("--batch", "-b", help="Batch sizes.")] = "1,32",
+    batch: Annotated[str, typer.Option("--batch", "--batch-size", "-b", help="Batch sizes.")] = "1,32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda; for ONNX files tensorrt too.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU. Default: the backends' own choice.")] = None,
     peers: Annotated[bool, typer.Option(

@@ -20,8 +20,10 @@ EPILOG = """[bold]Examples[/bold]
 
   eisnn-zoo eval ei_vgg8_cifar10 --data cifar/ --time-steps 1,2,4,8 --early-exit 0.9
 
-  eisnn-zoo eval runs/flowers --data flowers/ --dataset folder --output report/
+  eisnn-zoo eval runs/flowers --data flowers/ --output report/
 """
+HEADINGS = {"top1": "top-1 (%)", "top5": "top-5 (%)", "expected_top1": "expected top-1 (%)", "mean_confidence": "mean confidence (%)",
+            "calibration_error": "calibration error (points)", "images_per_s": "images/s"}
 
 
 def register(app: typer.Typer) -> None:
@@ -90,7 +92,7 @@ def evaluate(
     if format is Whole.json:
         print(to_json({**facts, "per_class": per_class}, indent=2))
         return
-    shown = [{"key": k.replace("_", " "), "value": v} for k, v in facts.items() if v is not None]
+    shown = [{"key": HEADINGS.get(k, k.replace("_", " ")), "value": v} for k, v in facts.items() if v is not None]
     print(table(shown, {"key": "", "value": ""}).lstrip("\n "))
     print()
     print(table(per_class, {"class": "class", "images": "images", "top1": "top-1 (%)"}))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..locating import Located
+    from ..training.reading import Labelled
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -39,7 +40,7 @@ def export(
     time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Steps inside the file. Default: as trained.")] = None,
     precision: Annotated[str, typer.Option("--precision", "-p", help="fp32; fp16 (products too); int8 (smallest file).")] = "fp32",
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare onnxruntime's answers with torch's.")] = True,
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of images to verify on. Default: drawn pictures.")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of images to verify on. Default: the package's examples.")] = None,
     data: Annotated[Path | None, typer.Option(
         "--data", help="Folder of the test set: measure the accuracy too. int8 that loses more than 0.5 points is refused.")] = None,
 ) -> None:
@@ -47,24 +48,38 @@ def export(
     from ..files import write_atomic
     from ..inference import export as exporter
     from ..locating import locate
+    from ..training.evaluation import test_images
 
     located = locate(model)
     path = output or Path(f"{located.config.name}{'' if precision == 'fp32' else f'.{precision}'}.onnx")
     check_file(path, suffix=".onnx", what="an ONNX file")
     steps = time_steps or located.config.options["time_steps"]
-    inputs = _read_images(images, located, steps) if images else None
+    shown = images or _examples(located)
+    inputs = _read_images(shown, located, steps) if shown and verify else None
+    test = test_images(located.config, data, None, steps) if data else None  # what is missing is said before the work
     with tempfile.TemporaryDirectory() as place:  # the name asked for appears when all checks have passed
         fresh = Path(place) / path.name
         exporter.export(located, fresh, precision, time_steps, opset)
         note(f"{located.config.name}: T = {steps}, {precision}, opset {opset}, {fresh.stat().st_size / 1e6:.1f} MB, valid ONNX")
         if verify:
             note(f"{'verified' if precision == 'fp32' else 'beside float32'}: {exporter.verify(fresh, located, inputs)}")
-        if data:
-            _measure(fresh, located, data, steps, precision)
+        if test:
+            _measure(fresh, located, *test, precision)
         elif precision == "int8":
             note("its accuracy was not measured: give --data to compare it with float32 on the test set")
         write_atomic(path, lambda beside: shutil.copyfile(fresh, beside))
     print(path)
+
+
+def _examples(located: Located) -> Path | None:
+    """Pictures of the network's dataset that come with the package; None where there are none."""
+    from ..examples import examples_folder
+
+    dataset = located.config.model.dataset
+    if dataset is None or located.config.input_size[0] != dataset.channels:
+        return None
+    folder = examples_folder() / dataset.name
+    return folder if folder.is_dir() else None
 
 
 def _read_images(folder: Path, located: Located, steps: int) -> np.ndarray:
@@ -82,15 +97,14 @@ def _read_images(folder: Path, located: Located, steps: int) -> np.ndarray:
     return np.stack([read_input(name, located.config, steps) for name in names])
 
 
-def _measure(path: Path, located: Located, data: Path, steps: int, precision: str) -> None:
+def _measure(path: Path, located: Located, test: Labelled, title: str, precision: str) -> None:
     """Top-1 accuracy and speed of the file, and of torch's float32 where the file's is another. Raises ZooError on a real loss."""
     from ..inference.onnx_runtime import OnnxModel
     from ..inference.torch_runtime import TorchModel
-    from ..training.evaluation import evaluate, test_images
+    from ..training.evaluation import evaluate
 
-    test, title = test_images(located.config, data, None, steps)
-    top1 = []
-    for name, run in (("torch fp32", TorchModel(located, "cpu", steps)), (f"onnxruntime {precision}", OnnxModel(path, "cpu"))):
+    file, top1 = OnnxModel(path, "cpu"), []
+    for name, run in (("torch fp32", TorchModel(located, "cpu", file.time_steps)), (f"onnxruntime {precision}", file)):
         scores = evaluate(run, test, located.config.input_size[1], 50)
         top1.append(scores.top1)
         note(f"{name}: top-1 {scores.top1:.2f} % on {len(test)} images of {title}, {len(test) / scores.seconds:.0f} images a second")

@@ -12,9 +12,11 @@ from ..catalog import LICENSE
 from ..errors import UsageError, ZooError
 from .output import Format, check_file, check_folder, is_terminal, need, note, render, table
 
-PACK = """[bold]Example[/bold]
+PACK = """[bold]Examples[/bold]
 
-  eisnn-zoo pack runs/zoo_vgg8_cifar10 --tag zoo --data cifar/
+  eisnn-zoo pack runs/zoo_vgg8_cifar10 --tag mine --data cifar/ --hub models/
+
+  eisnn-zoo publish models/ei_vgg8_cifar10.mine --repo-id me/ei_vgg8_cifar10 --dry-run
 """
 CARD = """[bold]Examples[/bold]
 
@@ -75,7 +77,7 @@ def pack(
 ) -> None:
     """Make a published model of a run: weights in half precision, measured, with configuration, record and card."""
     from ..sharing.packing import pack
-    from ..table import hub_folder, installed
+    from ..table import hub_folder, installed, table_path
 
     need("train")
     if hub is None and installed():
@@ -83,7 +85,8 @@ def pack(
     check_folder(hub, "--hub")
     row = pack(run, tag, data, name, weights, hub, time_steps, remark, license, say=note)
     print((hub or hub_folder()) / row.folder)
-    note(f"{row.name}: {row.top1} % top-1, {row.size / 1e6:.1f} MB")
+    table = (hub / "weights.toml") if hub else table_path()
+    note(f"{row.name}: {row.top1} % top-1, {row.size / 1e6:.1f} MB; its row is in {table}")
 
 
 def card(
@@ -146,7 +149,7 @@ def publish(
 
 
 def download(
-    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Names, or hf-hub:org/name.", show_default=False)] = None,
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Names, or hf-hub:org/name.", show_default=False)] = None,
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Make a folder for each here. Default: the Hub's cache.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every model with trained weights.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
@@ -173,7 +176,7 @@ def download(
 
 def verify(
     models: Annotated[list[str] | None, typer.Argument(
-        metavar="[MODEL|DIR]...", help="Names, folders or weight files. Default: all that are here.", show_default=False)] = None,
+        metavar="MODEL|DIR", help="Names, folders or weight files. Default: all that are here.", show_default=False)] = None,
     format: Annotated[Format, typer.Option("--format", "-f")] = Format.table,
 ) -> None:
     """Check weights that are here: hash, names and shapes, finite values, Dale's law, and the accuracy on record."""

@@ -68,8 +68,8 @@ def list_models(
             rows += [{"model": w.name, **base, "time_steps": w.time_steps or base["time_steps"], "top1": w.top1,
                       "weights": "here" if w.local else "on the Hub"} for w in weights]
         else:
-            best = max((w.top1 for w in weights), default=None)
-            rows.append({"model": model.name, **base, "top1": best, "weights": ", ".join(w.tag for w in weights) or None})
+            taken = next((w for w in weights if w.local), next(iter(weights), None))  # by the name alone
+            rows.append({"model": model.name, **base, "top1": taken and taken.top1, "weights": ", ".join(w.tag for w in weights) or None})
     if not rows:
         raise UsageError("no model fits; `eisnn-zoo list` without options shows all")
     key = {Sort.name: None, Sort.params: lambda r: r["params_m"], Sort.top1: lambda r: -(r["top1"] or -1)}[sort]
@@ -127,7 +127,7 @@ def info(
     for row in rows:
         row.update(top1=f"{row['top1']:.2f} %", macs_per_inference=f"{row['macs_per_inference'] / 1e6:,.0f} million")
         print(f"\nweights {entry.name}.{row['tag']}")
-        shown = {k.replace("_", " "): v for k, v in row.items() if v is not None and k != "tag"}
+        shown = {k.replace("_", " ").replace("top1", "top-1"): v for k, v in row.items() if v is not None and k != "tag"}
         print("\n".join(f"  {k.ljust(max(map(len, shown)))}  {v}" for k, v in shown.items()))
 
 

@@ -14,6 +14,8 @@ from typing import TextIO
 from ..errors import UsageError, ZooError
 from ..files import to_csv
 
+FILES = (".png", ".jpg", ".svg", ".pdf", ".html", ".json", ".csv", ".yaml", ".safetensors", ".onnx")  # that nobody calls a folder
+
 
 class Format(str, Enum):
     table = "table"
@@ -38,6 +40,8 @@ def check_folder(output: Path | None, option: str = "--output") -> None:
     """Before work whose results are to lie there. Raises UsageError where it cannot become a folder to write to."""
     if output is None:
         return
+    if output.suffix.lower() in FILES and not output.is_dir():
+        raise UsageError(f"{option} {output}: that is the name of a file: name a folder")
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir():
         raise UsageError(f"{option} {output}: {there} is a file: name a folder")

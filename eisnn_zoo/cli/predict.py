@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     inputs: Annotated[list[str] | None, typer.Argument(
-        metavar="INPUT...", help="Image files, folders, patterns, http(s) addresses, or - (stdin).", show_default=False)] = None,
+        metavar="INPUT", help="Image files, folders, patterns, http(s) addresses, or - (stdin).", show_default=False)] = None,
     model: Annotated[str | None, typer.Option(
         "--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, .safetensors or .onnx file. Default: the best here.")] = None,
     topk: Annotated[int, typer.Option("--topk", "-k", min=1, help="Classes to show for each image.")] = 5,

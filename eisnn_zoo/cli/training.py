@@ -91,14 +91,14 @@ def train(
     if resume is not None:
         if recipe or output or report_to:
             raise UsageError("--resume takes everything from the run: leave out RECIPE, --output and --report-to")
-        _resume(resume, data, device, compile, save_every, moments, _settings(set_))
+        _say_next(_resume(resume, data, device, compile, save_every, moments, _settings(set_)))
         return
     if recipe is None or data is None:
         raise UsageError("name a recipe and its data: eisnn-zoo train ei_vgg8_cifar10 --data FOLDER")
     from ..training.recipe_file import load_recipe
 
     run = output or Path("runs") / Path(recipe).stem
-    _fit(load_recipe(recipe, _settings(set_)), data, run, device, compile, report_to, save_every, moments)
+    _say_next(_fit(load_recipe(recipe, _settings(set_)), data, run, device, compile, report_to, save_every, moments))
 
 
 def reproduce(
@@ -167,8 +167,7 @@ def finetune(
     where = data.resolve()
     run = output or Path("runs") / ((where.stem if where.is_file() else where.name) or "finetuned")
     training = _fit(recipe, data, run, device, False, report_to)
-    if training.world.first:
-        note(f"now: eisnn-zoo predict PICTURE --model {run}")
+    _say_next(training)
 
 
 def list_recipes(format: Annotated[Format, typer.Option("--format", "-f")] = Format.table) -> None:
@@ -239,6 +238,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
         going_on = f", going on from iteration {training.step}" if training.step else ""
+        going_on = ", finished already" if training.finished else going_on
         held = "streamed from their files" if training.data.train.streams else "in memory"
         note(f"{run}: {recipe.model}, {len(training.data.train)} images {held}, {training.recipe.precision}, "
              f"validation: {training.data.validation}{going_on}")
@@ -250,8 +250,14 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     return training
 
 
+def _say_next(training) -> None:
+    if training.world.first:
+        what = "FRAMES.npy" if training.model.event_input else "PICTURE"
+        note(f"now: eisnn-zoo predict {what} --model {training.run.folder}")
+
+
 def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, save_every: float, record_at: str | None,
-            settings: dict[str, str]) -> None:
+            settings: dict[str, str]):
     import torch
 
     from ..training.recipe_file import load_recipe
@@ -270,4 +276,4 @@ def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, 
     if compile not in (None, compiled):
         note(f"this run began {'compiled' if compiled else 'without compiling'} and goes on otherwise: sums are rounded in another order")
     recipe = load_recipe(folder / "recipe.yaml", settings)  # set on the way: what lies ahead may change
-    _fit(recipe, where, folder, device, compiled if compile is None else compile, report_to, save_every, record_at)
+    return _fit(recipe, where, folder, device, compiled if compile is None else compile, report_to, save_every, record_at)

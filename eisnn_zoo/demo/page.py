@@ -17,6 +17,7 @@ import torch
 
 from ..analysis.response import compare_inhibition
 from ..errors import UsageError, ZooError
+from ..examples import examples_folder
 from ..inference.images import ImageError, open_image, preprocess
 from ..locating import Located, locate
 from ..networks import SpikingNet
@@ -80,12 +81,6 @@ def models(first: str | None = None) -> list[tuple[str, str]]:
 def _network(name: str) -> tuple[Located, SpikingNet]:
     located = locate(name)
     return located, load_network(located)
-
-
-def examples_folder() -> Path:
-    """Pictures to begin with, a folder for each data set: inside the installed package, or those of the tests in a checkout."""
-    inside = Path(str(resources.files(__package__))) / "examples"
-    return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "tests" / "data"
 
 
 def examples(name: str) -> list[str]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config import Config
 from ..errors import UsageError, ZooError
 from ..files import write_atomic
 from ..locating import Located
@@ -45,7 +46,7 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
         located: from :func:`~eisnn_zoo.locating.locate`.
         precision: one of :data:`PRECISIONS`.
         time_steps: T; None as in the configuration.
-        opset: of ONNX's operators, at least 18.
+        opset: of ONNX's operators, from 18 to the newest that onnx knows.
 
     Raises:
         UsageError: a precision or opset that cannot be. ZooError: onnx is not installed, or the weights cannot be used.
@@ -55,6 +56,8 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     if opset < 18:
         raise UsageError(f"opset {opset} is too old for the graph: 18 or later")
     onnx = onnx_modules()
+    if opset > (newest := onnx.defs.onnx_opset_version()):
+        raise UsageError(f"opset {opset} is newer than this onnx, {onnx.__version__}, which knows {newest}: choose that or an older one")
     from .onnx_kernels import keep_as_trained, quantise  # imports torch, as this module does not
 
     network = load_network(located, time_steps=time_steps)
@@ -68,6 +71,7 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
         quantise(model)
     elif precision == "fp32":
         keep_as_trained(model, network)
+    model.doc_string = usage(config)
     onnx.helper.set_model_props(model, {
         "config": config.text, "time_steps": str(network.time_steps),
         "precision": precision, "source": located.config.name, "source_sha256": sha256(located.path),
@@ -77,6 +81,19 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     except onnx.checker.ValidationError as error:
         raise ZooError(f"the exported graph of {config.name} is not valid ONNX at opset {opset}: {error}") from error
     write_atomic(output, model.SerializeToString())
+
+
+def usage(config: Config) -> str:
+    """How the file is fed, for whoever has nothing but it."""
+    channels, height, width = config.input_size
+    if config.options.get("event_input"):
+        feed = f"counts of events, float32 [batch, {config.options['time_steps']}, {channels}, {height}, {width}]"
+    else:
+        colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
+        feed = (f"{colour} pixels divided by 255 and nothing else, float32 [batch, {channels}, {height}, {width}]; "
+                f"of a picture: shorter side resized to {height} (bilinear), centre cropped")
+    return (f"{config.name}. input: {feed}. logits: float32 [batch, {len(config.label_names)}]; the classes in their order are "
+            "label_names of the metadata's config, which is JSON.")
 
 
 def onnx_modules():
@@ -131,7 +148,7 @@ class Verification:
     """How an exported file's answers compare with torch's on the same inputs.
 
     Attributes:
-        samples: compared, at every batch size of :data:`BATCHES`.
+        samples: compared, over all batch sizes of :data:`BATCHES`, the first ones in each.
         top1: share whose most probable class is the same.
         equal: share of samples whose logits are all the same, bit for bit.
         close: share of samples whose logits are all within 1e-4 of the largest logit.
@@ -145,7 +162,7 @@ class Verification:
     largest: float
 
     def __str__(self) -> str:
-        return (f"{self.samples} inputs at batch {', '.join(map(str, BATCHES))}: top-1 equal on {100 * self.top1:.0f} %, logits close on "
+        return (f"{self.samples} answers at batch {', '.join(map(str, BATCHES))}: top-1 equal on {100 * self.top1:.0f} %, logits close on "
                 f"{100 * self.close:.0f} %, bit-equal on {100 * self.equal:.0f} %, largest difference {self.largest:.2g}")
 
 
@@ -153,7 +170,8 @@ def verify(path: str | Path, located: Located, inputs: np.ndarray | None = None)
     """Compares onnxruntime's logits with torch's, the network's own float32 ones, at several batch sizes.
 
     Args:
-        inputs: at least 7, as the network takes them; None draws some. The first is blanked: the divisor's zeros count too.
+        inputs: at least 7, as the network takes them; None draws some. The last of 7 is blanked, and so is in the largest batch
+            alone: the divisor's zeros count too.
 
     Raises:
         ZooError: it cannot be run, an answer is not finite, or too few of them agree.
@@ -164,7 +182,7 @@ def verify(path: str | Path, located: Located, inputs: np.ndarray | None = None)
     run = OnnxModel(path, "cpu")
     network = load_network(located, time_steps=run.time_steps)
     inputs = (drawn_inputs(run.input_shape, max(BATCHES)) if inputs is None else inputs)[: max(BATCHES)].copy()
-    inputs[0] = 0
+    inputs[-1] = 0
     ours, theirs = [], []
     for batch in BATCHES:
         part = inputs[:batch]

@@ -48,19 +48,19 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
         raise ImageError(f"{name!r}: {error}") from error
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    limit = f"the {max_pixels // 10**6} million that are safe to decode: save it smaller"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
-                    raise ImageError(f"{image.width} x {image.height} pixels are more than the "
-                                     f"{max_pixels // 10**6} million that are safe to decode")
+                    raise ImageError(f"{image.width} x {image.height} pixels are more than {limit}")
                 image.load()
                 return to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: more pixels than is safe to decode") from error
+        raise ImageError(f"{name}: more pixels than {limit}") from error
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise all kinds on damaged data

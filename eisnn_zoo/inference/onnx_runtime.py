@@ -80,7 +80,7 @@ class OnnxModel:
     def _wanted(available: list[str], device: str) -> list[str]:
         """Devices in the order in which they are given work; what the first cannot do goes to the next."""
         if device not in ("auto", "cpu") and PROVIDERS[device] not in available:
-            raise ZooError(f"this onnxruntime has no {device}: {INSTALL[device]}, or --device cpu")
+            raise UsageError(f"this onnxruntime has no {device}: {INSTALL[device]}, or --device cpu")
         order = {"auto": ("cuda", "cpu"), "tensorrt": ("tensorrt", "cuda", "cpu")}.get(device, (device, "cpu"))
         return [d for d in dict.fromkeys(order) if PROVIDERS[d] in available]
 

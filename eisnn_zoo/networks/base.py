@@ -5,6 +5,7 @@ and its first layer is computed once, not T times; frames enter as ``[B, T, C, H
 """
 
 # No `from __future__ import annotations` here: fx writes the annotations of forward into the code it generates.
+import contextlib
 import logging
 from typing import Any
 
@@ -90,6 +91,7 @@ class SpikingNet(nn.Module):
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool, device=device))
         self._fresh = self._unsure = kind == "ei"  # not loaded; not known to have been initialised or trained
         self._warned = False
+        self._unseen = kind == "ei"  # no input was looked at yet
         self.register_load_state_dict_post_hook(_note_loaded)
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
@@ -164,6 +166,18 @@ class SpikingNet(nn.Module):
         traced = not isinstance(x, Tensor) or x.device.type == "meta" or _exporting()
         if self._unsure and not traced and (self.training or not torch.compiler.is_compiling()):  # an evaluation is compiled whole
             self._make_sure(x)
+        elif self._unseen and not (traced or torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            self._look(x)
+
+    def _look(self, x: Tensor) -> None:
+        """At the first input: one warning of pixels that were normalised, as other networks want them."""
+        self._unseen = False
+        if x.is_cuda and torch.cuda.is_current_stream_capturing():
+            return
+        with contextlib.suppress(RuntimeError):  # a fake tensor has no values
+            if (x < 0).any():
+                _logger.warning("%s was given values below 0: its input are pixels in [0, 1], without mean and standard deviation; "
+                                "timm.data.resolve_model_data_config(model) says so to timm's transforms.", type(self).__name__)
 
     @uncompiled
     def _make_sure(self, x: Tensor) -> None:

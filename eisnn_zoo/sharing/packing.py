@@ -239,7 +239,8 @@ def _trained(facts: dict) -> str:
     after = f" from {facts['started_from']}" if "started_from" in facts else ""
     taught = f", taught by {facts['teacher']}" if "teacher" in facts else ""
     took = card_text.duration(facts["training_seconds"])
-    return f"{facts['epochs']} epochs{after}{images}{taught}, {took} on {card_text.machine(facts) or 'a CPU'}"
+    n = facts["epochs"]
+    return f"{n} epoch{'s' * (n != 1)}{after}{images}{taught}, {took} on {card_text.machine(facts) or 'a CPU'}"
 
 
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:

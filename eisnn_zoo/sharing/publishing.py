@@ -32,6 +32,12 @@ def find(spec: str) -> tuple[Path, Weights]:
         if rows:
             return folder, rows[0]
         if (folder / "recipe.yaml").is_file() and not (folder / WEIGHTS).is_file():
+            from ..training.reading import FOLDER
+            from ..training.run import Run
+
+            if Run.existing(folder).recipe.dataset == FOLDER:
+                raise UsageError(f"{folder} was trained on one's own pictures, and cards are for the zoo's datasets: share it as it is, "
+                                 f"with `hf upload ORG/NAME {folder}/best`; then --model hf-hub:ORG/NAME takes it")
             raise UsageError(f"{folder} is a run: name the test images that it is measured on with --data FOLDER, or make a model "
                              f"of it first, with `eisnn-zoo pack {folder} --tag TAG --data FOLDER`")
         raise UsageError(f"{folder} is in no table of weights: only models that `eisnn-zoo pack` made can be published")

@@ -165,6 +165,11 @@ class Training:
                 bar.say(text)
 
     @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return len(self.run.history) >= self.recipe.epochs or (self.reached and not self.epoch_sums[0])
+
+    @property
     def reached(self) -> bool:
         """Whether the accuracy the recipe stops at was reached, with the time steps of its last epoch."""
         return self.recipe.reached(self.best)

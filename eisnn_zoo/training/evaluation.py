@@ -13,6 +13,7 @@ from ..catalog import DATASETS, Dataset
 from ..config import Config
 from ..errors import UsageError
 from ..table import Weights
+from .folders import has_classes
 from .reading import FOLDER, TEST_SET, Labelled, matched, read, read_folder
 
 BINS = 15  # of confidence, equally wide, as Guo et al. have them (2017, arXiv 1706.04599)
@@ -125,16 +126,20 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
     """The labelled images on which to measure a network, with its class names, and what they are.
 
     Args:
-        dataset: of the catalog; "folder" for one's own pictures, whose classes are matched by name; None for the model's.
+        dataset: of the catalog; "folder" for one's own pictures, whose classes are matched by name; None for the model's, for a
+            network of other classes the folder.
     Raises:
         UsageError: no such dataset, or one that is not what the network takes. DataError: see :func:`read`.
     """
     own = config.model.dataset
     if dataset is None:
-        if own is None or config.label_names != own.label_names:
+        if own and config.label_names == own.label_names:
+            dataset = own.name
+        elif root.is_file() or (root / "train.npz").is_file() or has_classes(root):
+            dataset = FOLDER
+        else:
             raise UsageError(f"{config.name} belongs to no dataset of the zoo: say which it is measured on, as in --dataset cifar10, or "
-                             f"--dataset {FOLDER} for your own pictures")
-        dataset = own.name
+                             "give your own pictures, in one folder per class")
     if dataset != FOLDER:
         if dataset not in DATASETS:
             raise UsageError(f"there is no dataset {dataset!r}: choose one of {', '.join(DATASETS)}, or {FOLDER}")

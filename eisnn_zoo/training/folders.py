@@ -87,6 +87,12 @@ def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tupl
     return Pictures(paths, channels, size), np.array(labels, np.int64)
 
 
+def has_classes(root: Path) -> bool:
+    """Whether there are pictures in ``root/CLASS/`` or ``root/train/CLASS/``."""
+    train = root / "train" if (root / "train").is_dir() else root
+    return train.is_dir() and any(_pictures(d) for d in train.iterdir())
+
+
 def image_folder(root: Path, channels: int, size: int):
     """Pictures in ``root/CLASS/`` or ``root/train/CLASS/``, and the split beside train where there is one.
 

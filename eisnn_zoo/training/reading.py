@@ -82,7 +82,8 @@ def read(dataset: Dataset, root: str | Path, split: str, time_steps: int | None 
         else:
             found = _READERS[dataset.name](root, split, dataset, steps)
             if found is None:
-                raise DataError(f"{root} holds no {dataset.title}: {_FETCH[dataset.name]}; or put {split}.npz there")
+                own = "; your own pictures are for `eisnn-zoo finetune`, and `eval --dataset folder`" if folders.has_classes(root) else ""
+                raise DataError(f"{root} holds no {dataset.title}: {_FETCH[dataset.name]}; or put {split}.npz there{own}")
             x, y = found
     except folders.Damaged as error:
         raise DataError(str(error)) from error

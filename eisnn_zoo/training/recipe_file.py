@@ -80,12 +80,10 @@ def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Re
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no 'key: value' lines")
-    lines = {key.value: key.start_mark.line + 1 for key, _ in root.value}
+    places = {key.value: f"{path}, line {key.start_mark.line + 1}" for key, _ in root.value}
     for key, value in (overrides or {}).items():
-        values[key] = parse_value(key, value)
-        lines.pop(key, None)
-    strange = next((key for key in overrides or {} if key not in Recipe.model_fields), None)
-    return check_recipe(values, f"--set {strange}" if strange else str(path), lines)
+        values[key], places[key] = parse_value(key, value), f"--set {key}"
+    return check_recipe(values, str(path), places)
 
 
 def parse_value(key: str, text: str) -> object:
@@ -98,8 +96,8 @@ def parse_value(key: str, text: str) -> object:
         raise RecipeError(f"{key}={text}: the value is not YAML") from None
 
 
-def check_recipe(values: dict, where: str, lines: dict[str, int] | None = None) -> Recipe:
-    """A Recipe from its values; lines: where each key stands in the file, for the message. Raises RecipeError."""
+def check_recipe(values: dict, where: str, places: dict[str, str] | None = None) -> Recipe:
+    """A Recipe from its values; where they stand, and places: each key, for the message. Raises RecipeError."""
     try:
         return Recipe(**{str(key): value for key, value in values.items()})
     except ValidationError as error:
@@ -108,7 +106,7 @@ def check_recipe(values: dict, where: str, lines: dict[str, int] | None = None) 
             first = next((e for e in others if e["loc"][0] == first["loc"][0] and str(e["loc"][1:2]).startswith("('dict")), first)
         cause = first.get("ctx", {}).get("error")
         key = cause.key if isinstance(cause, AtKey) else str(first["loc"][0])
-        at = f"{where}, line {lines[key]}" if lines and key in lines else where
+        at = (places or {}).get(key, where)
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, Recipe.model_fields, 1, 0.5)
             raise RecipeError(f"{at}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")) from None
