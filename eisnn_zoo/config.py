@@ -84,6 +84,11 @@ class Config:
     def name(self) -> str:
         return f"{self.model.name}.{self.tag}" if self.tag else self.model.name
 
+    def check_classes(self) -> None:
+        """Raises UsageError where the network gives features instead of classes."""
+        if not self.label_names or self.options.get("global_pool", "avg") != "avg":
+            raise UsageError(f"{self.name} gives features, no classes: it was saved without an output layer or without its pool")
+
     def to_json(self) -> dict:
         """timm's config.json, with our facts under one more top-level key, which timm ignores."""
         cfg = timm_cfg(self.model)

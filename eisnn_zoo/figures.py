@@ -88,6 +88,11 @@ def column(rows: Sequence[dict], key: str) -> list[float]:
     return [float("nan") if row[key] is None else row[key] for row in rows]
 
 
+def plain(text: str) -> str:
+    """Somebody's own words, in which a dollar begins no formula."""
+    return text.replace("$", r"\$")
+
+
 def symbol(name: str) -> str:
     """A quantity as the paper prints it, W_EE with its index low."""
     head, _, foot = name.partition("_")

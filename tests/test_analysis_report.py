@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from eisnn_zoo.analysis.report import plain_section, render
 from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES, Subject
 from eisnn_zoo.cli import analyze as command
 from eisnn_zoo.ei_init import initialize
-from eisnn_zoo.figures import new
+from eisnn_zoo.figures import new, to_png
 from eisnn_zoo.networks import build
+from eisnn_zoo.training.plots import confusion
 
 
 @cache
@@ -110,6 +112,25 @@ def test_explain_command(cli, model_folder, tmp_path):
     assert "The network says" in stderr
     code, _, stderr = cli("explain", tmp_path / "none.png", "--model", model_folder("ei_mlp2_mnist", "other"))
     assert (code, "no such file" in stderr) == (1, True)
+
+
+@pytest.mark.parametrize("classes", [10, 17])  # of 17 and more sorting mixes equal values
+def test_a_network_that_says_nothing_is_explained(classes, tmp_path):
+    model = build("ei_mlp2", num_classes=classes).eval()
+    model.mark_initialised()
+    names = tuple(f"$class_{k}" + "$" * (k % 2) for k in range(classes))  # no formulas
+    found = explain(model, torch.zeros(1, 28, 28), names)
+    to_png(found.figure)
+    assert found.seen == ["No spike reaches the output layer: the network has no answer, all classes are as probable.",
+                          "0.0 % of its neurons fired at all."]
+    confusion(np.eye(classes), names, tmp_path / "confusion.png")
+
+
+def test_networks_without_classes_are_refused(cli, mnist, model_folder, tmp_path):
+    folder = model_folder("ei_mlp2_mnist", global_pool="")
+    assert cli("analyze", folder, "--data", mnist)[0] == 2
+    code, _, err = cli("explain", next((Path(__file__).parent / "data" / "mnist").glob("*.png")), "--model", folder, "--output", tmp_path / "x")
+    assert code == 2 and "gives features, no classes" in err
 
 
 def test_every_study_of_events_and_of_one_layer():

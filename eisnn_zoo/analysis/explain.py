@@ -60,7 +60,7 @@ def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, .
     cells: list[Cell] = []
     response = respond(model, x, lambda activity: cells.append(_example(activity, len(cells) + 1)))
     probabilities = response.probabilities
-    order = probabilities.argsort(descending=True)
+    order = probabilities.argsort(descending=True, stable=True)  # as argmax below has ties
     best = int(order[0])
     chosen = [cells[i] for i in sorted({0, len(cells) // 2, len(cells) - 1})]
     figure = _draw(x, occlusion(model, x, best), response, label_names, chosen)
@@ -71,10 +71,11 @@ def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, .
     settled = next(t for t in range(steps) if all(k == best for k in so_far[t:])) + 1
     neurons = sum(s.shape[1] for s in spikes)
     fired = sum((s.sum(0) > 0).sum().item() for s in spikes)
-    seen = [f"The network says {label_names[best]} at {100 * probabilities[best]:.1f} %"
-            + (f", then {label_names[order[1]]} at {100 * probabilities[order[1]]:.1f} %." if len(order) > 1 else "."),
-            f"Its answer stands from step {settled} of {steps}.",
-            f"{100 * fired / neurons:.1f} % of its neurons fired at all."]
+    seen = ["No spike reaches the output layer: the network has no answer, all classes are as probable."] if response.silent else [
+        f"The network says {label_names[best]} at {100 * probabilities[best]:.1f} %"
+        + (f", then {label_names[order[1]]} at {100 * probabilities[order[1]]:.1f} %." if len(order) > 1 else "."),
+        f"Its answer stands from step {settled} of {steps}."]
+    seen.append(f"{100 * fired / neurons:.1f} % of its neurons fired at all.")
     facts = {"time steps T": str(steps), "spikes": f"{total:,.0f}", "neurons": f"{neurons:,}", "answer stands from step": str(settled)}
     return Explanation(figure, label_names[best], probabilities[best].item(), seen, facts, READING)
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ..figures import EXCITATION, GREEN, INHIBITION, clean, label, layer_axis, legend, percent, shades
+from ..figures import EXCITATION, GREEN, INHIBITION, clean, label, layer_axis, legend, percent, plain, shades
 from ..networks.base import SpikingNet
 from .interventions import scale_g_i, scale_subtraction
 from .probes import Activity, probe
@@ -90,7 +90,7 @@ def compare_inhibition(model: SpikingNet, x: Tensor, subtraction: float = 1.0,
 def foremost(now: Response, before: Response | None = None) -> list[int]:
     """The classes to draw: those with most evidence before, so that they keep their colours, and the one that leads now."""
     first = before or now
-    classes = first.probabilities.argsort(descending=True)[:CLASSES].tolist()
+    classes = first.probabilities.argsort(descending=True, stable=True)[:CLASSES].tolist()
     leader = int(now.probabilities.argmax())
     return classes if leader in classes else [*classes[: CLASSES - 1], leader]
 
@@ -130,7 +130,7 @@ def draw_evidence(ax: Axes, label_names: tuple[str, ...], now: Response, before:
     if others:
         ax.plot(at, mean[:, others], color="#dfe2e6", linewidth=1)
     for k, color, marker in zip(classes, (EXCITATION, INHIBITION, GREEN, "#cc79a7", "#e69f00"), "os^Dv"):
-        ax.plot(at, mean[:, k], color=color, marker=marker, markersize=4.5, linewidth=1.8, label=label_names[k])
+        ax.plot(at, mean[:, k], color=color, marker=marker, markersize=4.5, linewidth=1.8, label=plain(label_names[k]))
         if before is not None:
             ax.plot(at, before.evidence_so_far[:, k], color=color, linewidth=1.1, linestyle=":")
     label(ax, "Evidence for the classes", "time step", "evidence: logit, less the average")
@@ -148,6 +148,7 @@ def draw_rates(ax: Axes, now: Response, before: Response | None = None) -> None:
     layer_axis(ax, n)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))  # whole percents
     percent(ax.yaxis)
+    ax.set_ylim(0, None if ax.dataLim.y1 > 0 else 0.01)
     label(ax, "Firing rates", "layer", "spikes per neuron and step")
 
 

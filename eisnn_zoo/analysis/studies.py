@@ -232,6 +232,8 @@ def energy(s: Subject) -> Study:
         rows = [*(r for r in rows if r["variant"] != "bn"), *own]
     elif s.model.kind == "ei":
         titles["bn"] = "BN twin, the same spikes"
+    else:
+        titles["bn"] = "this network"
     whole = cost.totals(rows)
     uj = {r["variant"]: r["microjoules"] for r in whole}
     here = "folded" if "folded" in uj else "bn"

@@ -85,6 +85,7 @@ def analyze(
     labelled, title = test_images(located.config, data, dataset, steps)
     found = Images.of(labelled)
     strict_arithmetic()
+    located.config.check_classes()
     network = load_network(located, time_steps=steps)
     other = load_network(beside := locate(twin), time_steps=steps) if twin else None
     if other and (beside.config.input_size, other.event_input) != (located.config.input_size, network.event_input):
@@ -100,6 +101,8 @@ def analyze(
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images].sort().values
     part, side, rest = found[order], located.config.input_size[1], len(order) % batch_size
     kept = len(order) - rest if rest < 4 else len(order)  # CKA compares at least 4 images
+    if 0 < kept < len(order):
+        note(f"{rest} of {len(order)} images are left out: batches of less than 4 tell nothing of similarity (--batch-size)")
     if not kept:
         raise UsageError(f"{data} holds {len(order)} images of {title}: a study needs at least 4")
     batches = Batches(part.x[:kept], part.y[:kept], lambda x: pixels(x, side), batch_size)
@@ -147,6 +150,7 @@ def explain(
 
     located = locate(model or default_weights().name)
     steps = time_steps or located.config.options["time_steps"]
+    located.config.check_classes()
     x = read_input(image, located.config, steps)
     strict_arithmetic()
     network = load_network(located, time_steps=steps)

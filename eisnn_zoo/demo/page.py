@@ -80,6 +80,7 @@ def models(first: str | None = None) -> list[tuple[str, str]]:
 @cache
 def _network(name: str) -> tuple[Located, SpikingNet]:
     located = locate(name)
+    located.config.check_classes()
     return located, load_network(located)
 
 

@@ -66,7 +66,8 @@ def _answer(pixels: np.ndarray, config: Config, before: Response, now: Response)
         compared = f"Inhibition is as trained. {compared}."
     else:
         if now.total_spikes and before.total_spikes:
-            compared += f", {now.total_spikes / before.total_spikes:.2g} times as many as with inhibition as trained"
+            ratio = now.total_spikes / before.total_spikes
+            compared += f", {f'{ratio:.2g}' if ratio < 99 else f'{ratio:,.0f}'} times as many as with inhibition as trained"
         p, k = before.probabilities.max(0)
         compared += ". As trained, it " + ("had no answer." if before.silent else f"says {escape(names[k])} ({100 * p:.0f} %).")
     known = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

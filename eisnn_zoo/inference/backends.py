@@ -71,8 +71,7 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
     if from_file:
         return _onnx(Path(str(model)), device, time_steps)
     located = locate(model or default_weights().name)
-    if not located.config.label_names or located.config.options.get("global_pool", "avg") != "avg":
-        raise UsageError(f"{located.config.name} gives features, no classes: it was saved without an output layer or without its pool")
+    located.config.check_classes()
     beside = located.path.parent / ONNX
     if backend == "onnx" or (backend == "auto" and device == "tensorrt"):
         if not beside.is_file():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..figures import EXCITATION, INHIBITION, to_png
+from ..figures import EXCITATION, INHIBITION, plain, to_png
 from ..files import write_atomic
 
 
@@ -38,8 +38,9 @@ def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if k <= 50:
-        axes.set_xticks(range(k), label_names, rotation=90)
-        axes.set_yticks(range(k), label_names)
+        names = [plain(name) for name in label_names]
+        axes.set_xticks(range(k), names, rotation=90)
+        axes.set_yticks(range(k), names)
     if k <= 12:
         for i in range(k):
             for j in range(k):
