@@ -43,7 +43,7 @@ def test_list_filters(cli):
 @pytest.mark.parametrize("arguments, word", [(["list", "--dataset", "imagenet"], "cifar10"), (["list", "zzz"], "no model fits"),
                                              (["info", "ei_vgg88"], "did you mean"),
                                              (["info", "resnet18"], "did you mean ei_resnet18_cifar10 or"),
-                                             (["predict", "x.png", "--model", "ei_vgg11"], "one that is here: ei_vgg11_cifar10.zoo"),
+                                             (["predict", "x.png", "--model", "ei_vgg11"], "one that is here: ei_vgg11_cifar10."),
                                              (["info", "ei_vgg8_cifar10.x"], "its tags")])
 def test_wrong_requests(arguments, word, cli):
     code, out, err = cli(*arguments)
