@@ -138,6 +138,10 @@ def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp
     assert sorted(p.name for p in hub.iterdir()) == [other.folder, second.folder, "weights.toml"]
     assert (hub / "weights.toml").read_text() == table
     assert sha256(hub / second.folder / "model.safetensors") == second.sha256
+    (hub / "weights.toml").write_text("damaged")
+    with pytest.raises(ZooError, match="no table of weights"):
+        packing.pack(run, "zoo", data, hub=hub)
+    assert sha256(hub / second.folder / "model.safetensors") == second.sha256
 
 
 def test_a_checkpoint_by_its_path(run, data, tmp_path):

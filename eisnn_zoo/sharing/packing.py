@@ -17,7 +17,7 @@ from ..config import Config, base_config, find_model, read_config
 from ..errors import UsageError, ZooError
 from ..files import read_numbers, write_atomic
 from ..locating import Located
-from ..table import WEIGHTS, Weights, hub_folder, put_row, sha256, table_path
+from ..table import WEIGHTS, Weights, hub_folder, put_row, read_table, sha256, table_path
 from ..weights import adapt_state, read_tensors, save_network
 from . import card, card_text
 
@@ -75,6 +75,8 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     labelled = read(DATASETS[recipe.dataset], data, "test", recipe.final_steps)
     images = Images.of(labelled)
     hub, table = (hub, hub / "weights.toml") if hub else (hub_folder(), table_path())
+    if table.is_file():
+        read_table(table)  # one that is damaged is said before the work
     hub.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{model.name}.{tag}.", dir=hub))
     try:
