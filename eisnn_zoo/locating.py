@@ -18,7 +18,7 @@ from .catalog import MODELS, TITLES, Model
 from .config import Config, base_config, parse_config, read_config, read_json
 from .errors import UsageError, ZooError
 from .shapes import EI_RATIO
-from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, sha256
+from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, sha256, taken
 
 MAX_HEADER = 2**24  # bytes: real ones have 50 KB
 
@@ -121,11 +121,11 @@ def locate_name(spec: str, revision: str | None = None, cache_dir: str | Path | 
         cache_dir: in place of the Hub's cache.
     """
     model, rows = rows_of(spec)
-    if not rows:
+    row = taken(rows)
+    if row is None:
         here = [w.name for w in list_weights() if w.local]
         have = ", ".join([name for name in here if name.startswith(f"{model.name}_")] or here) or "none yet"
         raise UsageError(f"{model.name} has no trained weights; train it, or choose one that is here: {have}")
-    row = next((w for w in rows if w.local), rows[0])
     return _locate_row(row, revision, cache_dir)
 
 

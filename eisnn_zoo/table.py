@@ -125,6 +125,11 @@ def rows_of(spec: str) -> tuple[Model, list[Weights]]:
     return model, [w for w in rows if tag in ("", w.tag)]
 
 
+def taken(rows: list[Weights]) -> Weights | None:
+    """What a name without a tag takes of its weights: those that are here before those on the Hub; None where there are none."""
+    return next((w for w in rows if w.local), rows[0] if rows else None)
+
+
 def default_weights() -> Weights:
     """The most accurate image classifier that is here, ready without a network."""
     here = [w for w in list_weights() if w.local and w.model.dataset and not w.model.dataset.event and w.model.input_size[0] == 3]

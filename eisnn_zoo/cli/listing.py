@@ -44,7 +44,7 @@ def list_models(
 ) -> None:
     """Show the models, their sizes and their trained weights."""
     from ..count import count
-    from ..table import weights_of
+    from ..table import taken, weights_of
 
     if dataset is not None and dataset not in DATASETS:
         raise UsageError(f"there is no dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
@@ -68,8 +68,8 @@ def list_models(
             rows += [{"model": w.name, **base, "time_steps": w.time_steps or base["time_steps"], "top1": w.top1,
                       "weights": "here" if w.local else "on the Hub"} for w in weights]
         else:
-            taken = next((w for w in weights if w.local), next(iter(weights), None))  # by the name alone
-            rows.append({"model": model.name, **base, "top1": taken and taken.top1, "weights": ", ".join(w.tag for w in weights) or None})
+            row = taken(weights)
+            rows.append({"model": model.name, **base, "top1": row and row.top1, "weights": ", ".join(w.tag for w in weights) or None})
     if not rows:
         raise UsageError("no model fits; `eisnn-zoo list` without options shows all")
     key = {Sort.name: None, Sort.params: lambda r: r["params_m"], Sort.top1: lambda r: -(r["top1"] or -1)}[sort]
