@@ -158,10 +158,15 @@ def parse_config(raw: object, where: str) -> Config:
         if (tuple(given) if isinstance(given, list) else given) != value:
             raise ZooError(f"{where}: {key} {given!r} is not how images reach an E-I network, which is {value!r}")
     tag = str(cfg.get("tag") or "")
-    if not tag.isprintable() or set(tag) & set("/\\"):  # it becomes part of file names
+    if tag != as_tag(tag):
         raise ZooError(f"{where}: tag {tag!r} is none: letters, digits, - and _ make one")
     # What timm saves bears the tag of the weights its name stands for, whatever the network holds; our own files say more.
     return Config(model, options, tuple(map(str, labels)), tag if facts else "", facts, side)
+
+
+def as_tag(name: str) -> str:
+    """A name, of a folder say, where a tag stands: one that can be part of file names."""
+    return "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name)
 
 
 def _whole(value: object, least: int, most: float = math.inf) -> bool:

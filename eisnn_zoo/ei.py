@@ -124,7 +124,7 @@ class EISynapses(nn.Module):
         scale = self._scale(square, variance)
         for synapses in (self.ee, self.ie):
             drawn = torch.from_numpy(rng.exponential(scale, tuple(synapses.weight.shape)))
-            synapses.weight.copy_(drawn.float())  # through float32: the same seed is the same weights in any dtype
+            synapses.weight.copy_(drawn.float())  # through float32: from the same inputs, the same seed is the same weights in any dtype
         self._set_constants(mean, square, variance)
 
     def _scale(self, square: float, variance: float) -> float:

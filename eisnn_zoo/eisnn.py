@@ -45,7 +45,7 @@ default_cfgs = generate_default_cfgs({key: cfg for model in MODELS.values() for 
 
 def _filter(state: dict, network) -> dict:
     """Names of the release mapped, values checked, and a fully connected first layer adapted to other channels."""
-    state = adapt_state(state, network.pretrained_cfg["architecture"])
+    state = adapt_state(state, network.pretrained_cfg["architecture"], ei_ratio=network.config["ei_ratio"])
     first = network.pretrained_cfg["first_conv"]
     for key in (f"{name}.weight" for name in ((first,) if isinstance(first, str) else first)):
         if key in state and state[key].dim() == 2 and network.in_chans != (old := network.pretrained_cfg["input_size"][0]):

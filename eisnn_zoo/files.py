@@ -10,6 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 OPENED = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # names of what a process has open, files too
 
@@ -26,10 +32,15 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
         return
     path = path.resolve()  # of a link, the file it leads to
     try:
-        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        _replace(path, write)
     except OSError as error:
-        error.filename = str(path)  # the one that was asked for
+        if error.filename is None or Path(error.filename).name.startswith(f".{path.name}."):
+            error.filename = str(path)  # the one that was asked for
         raise
+
+
+def _replace(path: Path, write: Callable[[Path], object] | bytes | str) -> None:
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(fd)
     beside = Path(name)
     try:
@@ -57,6 +68,17 @@ def _write_through(path: Path, write: Callable[[Path], object] | bytes | str) ->
         write_atomic(whole, write)
         with whole.open("rb") as source, path.open("ab") as into:
             shutil.copyfileobj(source, into)
+
+
+def lock(file: IO) -> bool:
+    """Whether the file, open for writing, is this process's alone from here until it closes it, or ends; children that it forks do not
+    have it. True as well where there are no such locks: some network disks, and Windows."""
+    try:
+        if fcntl:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
 
 
 def numpy_reason(error: Exception) -> str:

@@ -39,7 +39,7 @@ def load_network(located: Located, **options) -> SpikingNet:
         if changed:
             raise UsageError(f"{config.name} with {_words(changed)}: {error}") from error
         raise ZooError(f"{located.path.parent}: the configuration does not fit {config.model.name}: {error}") from error
-    state = adapt_state(read_tensors(located.path), config.model.name, located.path)
+    state = adapt_state(read_tensors(located.path), config.model.name, located.path, **config.options)
     shapes = {key: value for key, value in changed.items() if key in RESHAPING}
     otherwise = f"{located.path} does not hold the weights of {config.name}"
     if shapes:
@@ -82,8 +82,12 @@ def read_tensors(path: Path) -> dict:
         raise ZooError(f"{path} is no sound safetensors file: {' '.join(str(error).split())[:500]}") from error
 
 
-def adapt_state(state: dict, name: str, where: Path | str = "the weights") -> dict:
-    """A state in our names whichever layout it came in, checked: finite, and non-negative where Dale's law says so."""
+def adapt_state(state: dict, name: str, where: Path | str = "the weights", **options) -> dict:
+    """A state in our names whichever layout it came in, checked: finite, and non-negative where Dale's law says so.
+
+    Args:
+        name: of the model. options: that the weights' network was built with, where they are not the model's own.
+    """
     import torch
 
     from .networks import build
@@ -91,7 +95,7 @@ def adapt_state(state: dict, name: str, where: Path | str = "the weights") -> di
 
     if is_release_state(state):
         try:
-            state = from_release(build(name, device="meta"), state)
+            state = from_release(build(name, device="meta", **options), state)
         except ValueError as error:
             raise ZooError(f"{where}: {error}") from error
     for key, value in state.items():

@@ -14,6 +14,7 @@ import torch
 from training_helpers import digits, recipe, same, start, weights
 
 from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.locating import locate
 from eisnn_zoo.training import engine
 from eisnn_zoo.training.engine import Diverged, Stopped, Training
 from eisnn_zoo.training.world import World
@@ -191,6 +192,42 @@ def test_a_signal_that_comes_while_processes_exchange_is_not_lost(data, tmp_path
     monkeypatch.setattr(World, "total", interrupted)
     with pytest.raises(Stopped, match="stopped at iteration 4 of"):  # the next exchange tells all processes
         training.fit()
+
+
+def test_one_process_at_a_time_trains_in_a_folder(data, whole, tmp_path):
+    run = tmp_path / "run"
+    process = start(VALUES, data, run, save_every=0)
+    while not stamp(run):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)  # it is going on, however long this takes
+    with pytest.raises(UsageError, match="run is being trained by another process: let it end"):
+        Training(recipe(**VALUES), data, run, compile=False)
+    os.kill(process.pid, signal.SIGCONT)
+    process.join()
+    assert process.exitcode == 0 and same(weights(run), weights(whole)) and table(run) == table(whole)
+    assert Training(recipe(**VALUES), data, run, compile=False).finished
+
+
+def test_a_file_that_cannot_be_written_is_named(data, tmp_path):
+    (tmp_path / "metrics.csv").mkdir()
+    with pytest.raises(ZooError, match=r"metrics.csv cannot be written \(Is a directory\).* once it can be, go on with eisnn-zoo train"):
+        Training(recipe(), data, tmp_path, compile=False).fit()
+
+
+def test_a_run_that_died_while_it_began_is_no_run_yet(data, tmp_path, cli):
+    Training(recipe(), data, tmp_path, compile=False)
+    for name in ("environment.json", "recipe.yaml"):
+        (tmp_path / name).rename(tmp_path / "away")
+        code, _, err = cli("train", "--resume", tmp_path)
+        assert code == 2 and f"{tmp_path} is no run: it holds no {name}" in err
+        (tmp_path / "away").rename(tmp_path / name)
+    assert not Training(recipe(), data, tmp_path, compile=False).finished
+
+
+def test_a_run_in_a_folder_of_any_name_is_read(data, tmp_path):
+    folder = tmp_path / "a\\b"
+    Training(recipe(epochs=1), data, folder, compile=False).fit()
+    assert locate(str(folder)).config.name == "ei_mlp2_mnist.a_b"
 
 
 def test_a_run_does_not_go_on_with_other_data(data, whole, tmp_path):

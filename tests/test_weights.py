@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import released
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import eisnn_zoo
 from eisnn_zoo import hub_client
@@ -12,7 +12,7 @@ from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
-from eisnn_zoo.release import from_release, load_release_state, to_release
+from eisnn_zoo.release import from_release, load_release_state, release_names, to_release
 from eisnn_zoo.table import default_weights, list_weights, sha256
 from eisnn_zoo.weights import load_network
 
@@ -71,6 +71,21 @@ def test_release_time_steps_travel(release_on_the_hub):
     release_on_the_hub("ei_vgg8_cifar10", T=6, neuron={"tau": 3.0})
     model = eisnn_zoo.create_model("ei_vgg8_cifar10.paper")
     assert model.time_steps == 6 and model.stages[0].layers[0].lif.tau == 3.0
+
+
+def test_release_with_other_numbers_of_inhibitory_cells(release_on_the_hub, cli, tmp_path):
+    folder = release_on_the_hub("ei_resnet18_cifar10", ei_ratio=8)
+    network = build("ei_resnet18_cifar10", ei_ratio=8)
+    eisnn_zoo.initialize(network, torch.rand(8, 3, 32, 32), seed=1)
+    names, unused = release_names(network)
+    own = network.state_dict()
+    theirs = {name: own[ours] for ours, name in names.items()} | {name: torch.ones(1) for name in unused}
+    save_file(theirs, folder / "model.safetensors")
+    loaded = load_network(locate(str(folder)))
+    assert loaded.head.n_i == 1 and all(torch.equal(value, own[key]) for key, value in loaded.state_dict().items())
+    ours, back = tmp_path / "ours.safetensors", tmp_path / "back.safetensors"
+    assert cli("convert", folder / "model.safetensors", ours)[0] == 0 and cli("convert", ours, back)[0] == 0
+    assert all(torch.equal(value, theirs[key]) for key, value in load_file(back).items() if key not in unused)
 
 
 def test_release_loading_accounts_for_every_name():

@@ -54,7 +54,7 @@ def _to_ours(source: Path, state: dict, out: Path, name: str | None) -> str:
     if len(kinds) != 1:
         raise ZooError(f"{source} mixes {len(kinds)} types of numbers: one is expected")
     try:
-        ours = from_release(build(config.model.name, device="meta", dtype=kinds.pop()), state)
+        ours = from_release(build(config.model.name, device="meta", dtype=kinds.pop(), **config.options), state)
     except ValueError as error:
         raise ZooError(f"{source} does not hold the weights of {config.model.name}: {error}") from error
     layout = {key: list(value.shape) for key, value in state.items()}
@@ -70,9 +70,10 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
 
     if name is None and header_config(source) is None and not (source.parent / "config.json").is_file():
         raise UsageError(f"{source} does not say whose weights it holds: give --model")
-    model = find_model(name) if name else locate(str(source)).config.model
+    config = base_config(find_model(name), "") if name else locate(str(source)).config
+    model = config.model
     kind = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
-    network = build(model.name, dtype=kind)
+    network = build(model.name, dtype=kind, **config.options)
     load_state(network, state, f"{source} does not hold the weights of {model.name}")
     if like:
         pattern = read_tensors(like)

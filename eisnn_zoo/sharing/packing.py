@@ -84,7 +84,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         scores: dict[str, dict[str, float]] = {}
         measured: dict[str, dict[str, float]] = {}
         for key in sorted(files, key=lambda key: key == which):  # the weights to publish come last, and stay
-            state = _half(files[key], model)
+            state = _half(files[key], config)
             save_network(beside, state, config)
             digest = sha256(beside / WEIGHTS)
             if digest not in measured:  # the best epoch may be the last
@@ -156,9 +156,9 @@ def _config(model: Model, tag: str, run: Path, time_steps: int | None) -> Config
     return replace(base_config(model, tag), size=own.size, options={**own.options, "time_steps": time_steps or own.options["time_steps"]})
 
 
-def _half(path: Path, model: Model) -> dict:
+def _half(path: Path, config: Config) -> dict:
     """The tensors in half precision; those that are no floats as they are."""
-    state = adapt_state(read_tensors(path), model.name, path)
+    state = adapt_state(read_tensors(path), config.model.name, path, **config.options)
     return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
 
 

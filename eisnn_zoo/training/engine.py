@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..catalog import MODELS
 from ..compiling import can_compile, check_compiler
-from ..config import Config
+from ..config import Config, as_tag
 from ..errors import ZooError
 from ..machine import peak_memory
 from ..networks import SpikingNet
@@ -140,11 +140,13 @@ class Training:
 
         Raises:
             Stopped: SIGINT or SIGTERM came. Diverged: the loss or a gradient is not finite. ZooError: a file cannot be written.
+            UsageError: another process trains in the run folder.
         """
         total, begun = self.schedule.starts[-1], self.step
         with contextlib.ExitStack() as stack:
             if self.world.first:
-                stack.enter_context(report.logging_to(self.run.folder / "log.txt"))
+                stack.enter_context(self.run.alone())
+                stack.enter_context(report.logging_to(self.run.log))
             stack.enter_context(self._signals())
             stack.enter_context(self.iteration.stream())
             bar = report.Bar(total, self.step, self.world.first)
@@ -259,8 +261,8 @@ class Training:
             facts["held_out"] = self.data.held_out
         if self.data.validation == TEST_SET:
             facts["test_images"] = len(self.data.valid)
-        name = self.run.folder.resolve().name
-        return Config(MODELS[self.recipe.model], options, self.data.label_names, name, facts, self.size)
+        tag = as_tag(self.run.folder.resolve().name)
+        return Config(MODELS[self.recipe.model], options, self.data.label_names, tag, facts, self.size)
 
     def _save(self) -> None:
         if self.world.first:
@@ -271,7 +273,9 @@ class Training:
     def _draw(self) -> None:
         from .plots import curves
 
-        curves(self.run.history, self.run.folder / "curves.png", self.recipe.paper[0])
+        picture = self.run.folder / "curves.png"
+        with self.run.writing(picture):
+            curves(self.run.history, picture, self.recipe.paper[0])
         self.drawn = time.monotonic()
 
     def _stopped(self) -> Stopped:

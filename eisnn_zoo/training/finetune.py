@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..errors import UsageError
 from ..locating import locate
 from .reading import FOLDER
 from .recipe import Recipe
@@ -22,11 +21,9 @@ def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
         freeze: train the output layer alone.
         overrides: values by key.
     Raises:
-        ZooError: weights that cannot be had, or that take events; an impossible value.
+        ZooError: weights that cannot be had; an impossible value.
     """
     config = locate(weights).config
-    if config.options.get("event_input"):
-        raise UsageError(f"{config.name} takes frames of events, not pictures: choose another model")
     values = {"model": config.model.name, "about": f"fine-tuned from {config.name}", "dataset": FOLDER, "weights": weights,
               "freeze": freeze, "augment": "crop_flip" if config.input_size[0] == 3 else "none",
               "resolution": 0 if config.input_size == config.model.input_size else config.input_size[1],

@@ -1,7 +1,7 @@
 """A run folder: the resolved recipe, the environment, the metrics, and a checkpoint from which a run goes on exactly.
 
     recipe.yaml, environment.json      what was asked for, and where it ran
-    metrics.csv, curves.png, log.txt   what happened
+    metrics.csv, curves.png, log.txt   what happened; log.txt is locked by the process that trains
     best/, last/                       config.json and model.safetensors, as every command of the zoo reads them
     checkpoint.safetensors             network, optimizer, averaged weights and progress
 """
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import UsageError, ZooError
-from ..files import to_csv, write_atomic
+from ..files import lock, to_csv, write_atomic
 from ..machine import processor
 from ..table import WEIGHTS
 from ..weights import save_network
@@ -45,12 +45,21 @@ class Run:
     @classmethod
     def existing(cls, folder: str | Path) -> Run:
         """A run that was begun. Raises UsageError where there is none."""
-        if not (Path(folder) / "recipe.yaml").is_file():
-            raise UsageError(f"{folder} is no run: it holds no recipe.yaml")
+        for name in ("recipe.yaml", "environment.json"):
+            if not (Path(folder) / name).is_file():
+                raise UsageError(f"{folder} is no run: it holds no {name}")
         return cls(folder)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While this process writes into the folder. Raises UsageError where another one trains there."""
+        with self.log.open("a") as f:
+            if not lock(f):
+                raise UsageError(f"{self.folder} is being trained by another process: let it end, or choose another --output")
+            yield
+
     def start(self, recipe: Recipe, environment: dict) -> None:
-        """Raises UsageError where the folder holds a run that this recipe does not go on with."""
+        """Raises UsageError where the folder holds a run that this recipe does not go on with, or one that is going on."""
         begun = self.recipe if (self.folder / "recipe.yaml").exists() else recipe
         if begun != recipe and (key := recipe.departs(begun, self._epochs_begun())):
             raise UsageError(self._another(begun, recipe, key))
@@ -63,16 +72,20 @@ class Run:
             raise UsageError(f"{self.folder} began with other weights of its teacher {recipe.teacher} than those that are there now: "
                              "bring those back, or choose another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
+        with self.alone():
+            self._begin(recipe, environment)
+
+    def _begin(self, recipe: Recipe, environment: dict) -> None:
         names = (".recipe.yaml.* .environment.json.* .metrics.csv.* .curves.png.* .checkpoint.safetensors.* .config.json.* "
                  ".model.safetensors.* .tmp??????")
         for folder in (self.folder, self.folder / "best", self.folder / "last"):
             for name in names.split():  # of a process that was killed in a write: ours, and safetensors' own
                 for leftover in folder.glob(name):
                     leftover.unlink(missing_ok=True)
-        write_atomic(self.folder / "recipe.yaml", recipe.dump())
         if not self.checkpoint.exists():
             environment = {"run_id": uuid.uuid4().hex, **environment}
             write_atomic(self.folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_atomic(self.folder / "recipe.yaml", recipe.dump())
 
     def _another(self, begun: Recipe, recipe: Recipe, key: str) -> str:
         """Why the run cannot be gone on with by a recipe that differs in this key, and what can be done."""
@@ -104,6 +117,10 @@ class Run:
     def checkpoint(self) -> Path:
         return self.folder / CHECKPOINT
 
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
     def _epochs_begun(self) -> int:
         if not self.checkpoint.exists():
             return 0
@@ -126,7 +143,7 @@ class Run:
                     if isinstance(v, Tensor)}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         metadata = {"format": "pt", "progress": json.dumps({**progress, "history": self.history})}
-        with self._writing(self.checkpoint):
+        with self.writing(self.checkpoint):
             write_atomic(self.checkpoint, lambda beside: save_file(tensors, beside, metadata))
 
     def load_checkpoint(self, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict | None:
@@ -153,23 +170,27 @@ class Run:
 
     def record(self, row: dict) -> None:
         self.history.append(row)
-        write_atomic(self.folder / "metrics.csv", to_csv(self.history, self.history[0]))
+        metrics = self.folder / "metrics.csv"
+        with self.writing(metrics):
+            write_atomic(metrics, to_csv(self.history, self.history[0]))
 
     def save_weights(self, name: str, model: nn.Module, config: Config) -> None:
         """Into ``name/``, as :func:`~eisnn_zoo.weights.save_network` does."""
         folder = self.folder / name
-        with self._writing(folder / WEIGHTS):
+        with self.writing(folder / WEIGHTS):
             folder.mkdir(exist_ok=True)
             save_network(folder, model.state_dict(), config)
 
     @contextlib.contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
+    def writing(self, path: Path) -> Iterator[None]:
+        """One of its files. Raises ZooError where that fails."""
         try:
             yield
         except (SafetensorError, OSError) as error:
             if not self.folder.is_dir():
                 raise ZooError(f"{path} cannot be written: its folder is gone") from error
-            raise ZooError(f"{path} cannot be written ({error}); what was there before is whole: make room, then go on with "
+            reason = getattr(error, "strerror", None) or error
+            raise ZooError(f"{path} cannot be written ({reason}); what was there before is whole: once it can be, go on with "
                            f"eisnn-zoo train --resume {self.folder}") from error
 
 

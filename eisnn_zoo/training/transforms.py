@@ -54,8 +54,8 @@ def cutout(x: Tensor, rng: torch.Generator, p: float = 0.5, area: tuple[float, f
 def crop_boxes(b: int, h: int, w: int, rng: torch.Generator, scale: tuple[float, float]) -> Tensor:
     """Boxes of a random resized crop, ``[b, 4]``: top, left, height, width.
 
-    Share of the area uniform in scale, aspect log-uniform in 3/4..4/3, ten tries to fit, then the whole image: as
-    torchvision draws them.
+    Share of the area uniform in scale, aspect log-uniform in 3/4..4/3, ten tries to fit, then the whole image: of square
+    images, as torchvision draws them.
     """
     u = torch.rand(4, 10, b, generator=rng, dtype=torch.float64)
     area = h * w * (scale[0] + u[0] * (scale[1] - scale[0]))
@@ -131,9 +131,6 @@ def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     return torch.stack([top - c * torch.minimum(k, 4 - k).clamp(0, 1) for k in parts], 1)
 
 
-
-
-
 # ---- events ----------------------------------------------------------------------------------------------------------
 
 
@@ -145,8 +142,6 @@ def crop_nearest(x: Tensor, boxes: Tensor) -> Tensor:
     columns = left + (torch.arange(w, device=x.device) * width) // w
     index = (rows[:, :, None] * w + columns[:, None, :]).view(b, 1, 1, -1).expand(b, t, c, -1)
     return x.flatten(3).gather(3, index).view(b, t, c, h, w)
-
-
 
 
 def roll(x: Tensor, rng: torch.Generator, most: int = 5) -> Tensor:
