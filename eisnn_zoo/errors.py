@@ -9,6 +9,10 @@ class ZooError(Exception):
     exit_code = 1
 
 
+class Damaged(ZooError):
+    """A file or folder that cannot be read as what it should be."""
+
+
 class UsageError(ZooError):
     """A request that cannot be meant; the command line exits with 2."""
 

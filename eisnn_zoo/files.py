@@ -10,7 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+from .errors import Damaged
+
+if TYPE_CHECKING:
+    import numpy as np
 
 try:
     import fcntl
@@ -84,6 +89,18 @@ def lock(file: IO) -> bool:
 def numpy_reason(error: Exception) -> str:
     """What numpy says of a file, in one line. It takes strange ones for pickles, and says how to load them: nobody should."""
     return "it holds no plain arrays" if "pickle" in str(error) else " ".join(str(error).split())
+
+
+def npz_arrays(path: Path, *names: str, optional: str = "") -> list[np.ndarray]:
+    """Arrays of an ``.npz`` file by their names, and the optional one (empty where there is none). Raises Damaged."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = [data[name] for name in names]
+            return [*arrays, data[optional] if optional in data else np.empty(0)] if optional else arrays
+    except Exception as error:  # numpy raises all kinds on damaged files
+        raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {numpy_reason(error)}") from error
 
 
 def to_csv(rows: Sequence[dict], columns: Iterable[str] | None = None, header: bool = True) -> str:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eisnn_zoo.inference.images import ImageError, open_image, preprocess, read_frames
+from eisnn_zoo.errors import Damaged
+from eisnn_zoo.inference.events import read_frames
+from eisnn_zoo.inference.images import ImageError, open_image, preprocess
 
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
 
@@ -137,5 +139,5 @@ def test_event_frames(tmp_path):
     wrong = {"b": "no array", "c": r"\[T, 2, H, W\]", "d": "finite", "e": "none below 0", "f": "finite", "g": "no array", "h": "no array",
              "i": r"\[T, 2, H, W\]|no array"}
     for name, why in wrong.items():
-        with pytest.raises(ImageError, match=f"{name}.npy: .*({why})"):
+        with pytest.raises(Damaged, match=f"{name}.npy: .*({why})"):
             read_frames(tmp_path / f"{name}.npy", 2)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from PIL import Image
 from eisnn_zoo.config import base_config, find_model
 from eisnn_zoo.inference import integer
 from eisnn_zoo.inference.classify import classify, softmax
+from eisnn_zoo.inference.events import frames, read_recording
 from eisnn_zoo.inference.inputs import expand
 from eisnn_zoo.locating import locate
 from eisnn_zoo.table import default_weights
+from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.weights import load_network
 
 IMAGES = Path(__file__).parent / "data" / "cifar10"
@@ -334,6 +337,32 @@ def test_event_model(cli, model_folder, tmp_path):
     rows = json.loads(out)
     assert code == 1 and rows[0]["label"] in base_config(find_model("ei_vgg8_cifar10dvs")).label_names
     assert "instead of" in rows[1]["error"] and "event frames" in rows[2]["error"]
+
+
+def test_recordings_of_an_event_camera(cli, tmp_path):
+    """As N-MNIST has them, and as spikingjelly unpacks them."""
+    with np.load(IMAGES.parent / "nmnist_3.npz") as data:
+        x, y, p, offset, label = (data[k] for k in ("x", "y", "p", "offset", "label"))
+    for i, (a, b) in enumerate(pairwise(offset)):
+        np.savez(tmp_path / f"{i}.npz", x=x[a:b], y=y[a:b], p=p[a:b])
+        np.stack([x[a:b], y[a:b], p[a:b] << 7, 0 * p[a:b], 0 * p[a:b]], 1).astype(np.uint8).tofile(tmp_path / f"{i}.bin")
+    (tmp_path / "3.bin").write_bytes(b"123")
+    files = [tmp_path / f"{i}.{kind}" for kind in ("npz", "bin") for i in range(3)]
+    code, out, _ = cli("predict", *files, IMAGES.parent / "nmnist_3.npz", tmp_path / "3.bin", tmp_path / "4.bin", "-m", "ei_vgg8_nmnist.zoo", "-f", "json")
+    rows = json.loads(out)
+    assert code == 1 and [row["label"] for row in rows[:6]] == [*map(str, label)] * 2
+    assert rows[0]["top"] == rows[3]["top"]
+    assert [row["error"].partition(f"{tmp_path}/")[2] or row["error"] for row in rows[7:]] == [
+        "3.bin is damaged: 3 bytes are no whole number of events", "4.bin: there is no such file"]
+    assert "holds 3 recordings: give one, or use eisnn-zoo eval" in rows[6]["error"]
+
+
+def test_a_recording_of_a_larger_sensor_is_what_training_makes_of_it(tmp_path):
+    rng, config = np.random.default_rng(0), base_config(find_model("ei_vgg8_cifar10dvs"))
+    x, y, p = rng.integers(0, 128, 5000), rng.integers(0, 128, 5000), rng.integers(0, 2, 5000)
+    np.savez(tmp_path / "a.npz", x=x, y=y, p=p)
+    trained = pixels(torch.from_numpy(frames(x, y, p, 10, 128))[None], 48)[0]
+    torch.testing.assert_close(torch.from_numpy(read_recording(str(tmp_path / "a.npz"), config, 10)), trained)
 
 
 def test_time_steps_change(cli):

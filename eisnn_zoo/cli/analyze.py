@@ -127,7 +127,7 @@ def analyze(
 
 
 def explain(
-    image: Annotated[str, typer.Argument(help="A picture (or event frames, .npy), an address, or - for stdin.")],
+    image: Annotated[str, typer.Argument(help="A picture (or a recording of events), an address, or - for stdin.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the most accurate that is here.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: explain/NAME of the picture.")] = None,
     time_steps: Steps = None,

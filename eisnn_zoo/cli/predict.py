@@ -25,6 +25,8 @@ EPILOG = """[bold]Examples[/bold]
   cat cat.png | eisnn-zoo predict - --format json
 
   eisnn-zoo predict photos/ --early-exit 0.9
+
+  eisnn-zoo predict Test/7/*.bin --model ei_vgg8_nmnist
 """
 
 
@@ -34,7 +36,8 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     inputs: Annotated[list[str] | None, typer.Argument(
-        metavar="INPUT", help="Image files, folders, patterns, http(s) addresses, or - (stdin).", show_default=False)] = None,
+        metavar="INPUT", show_default=False,
+        help="Image files, folders, patterns, http(s) addresses, or - (stdin); recordings, where the network takes events.")] = None,
     model: Annotated[str | None, typer.Option(
         "--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, .safetensors or .onnx file. Default: the best here.")] = None,
     topk: Annotated[int, typer.Option("--topk", "-k", min=1, help="Classes to show for each image.")] = 5,

@@ -252,7 +252,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
 
 def _say_next(training) -> None:
     if training.world.first:
-        what = "FRAMES.npy" if training.model.event_input else "PICTURE"
+        what = "RECORDING" if training.model.event_input else "PICTURE"
         note(f"now: eisnn-zoo predict {what} --model {training.run.folder}")
 
 

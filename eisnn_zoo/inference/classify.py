@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import Config
-from .images import ImageError, open_image, preprocess, read_frames
+from ..errors import Damaged
+from .events import read_recording
+from .images import open_image, preprocess
 from .inputs import content
 
 Network = Callable[[np.ndarray], "np.ndarray | tuple[np.ndarray, np.ndarray]"]
@@ -32,23 +34,17 @@ class Prediction:
 
 
 def read_input(name: str, config: Config, time_steps: int, source: str | bytes | None = None) -> np.ndarray:
-    """The array for one input: pixels ``[C, H, W]``, or event frames ``[T, C, H, W]`` from a .npy file.
+    """The array for one input: pixels ``[C, H, W]``, or the frames ``[T, C, H, W]`` of a recording of events.
 
     Args:
         source: its :func:`~eisnn_zoo.inference.inputs.content`, where that is known.
     Raises:
-        ImageError: it cannot be read, or is no event data where the network takes events.
+        Damaged: it cannot be read, or is no recording where the network takes events.
     """
-    channels, height, width = config.input_size
     if not config.options.get("event_input"):
         shown = "stdin" if name == "-" else name
         return preprocess(open_image(content(name) if source is None else source, shown), config.input_size, shown)
-    if not name.endswith(".npy"):
-        raise ImageError(f"{name}: {config.model.name} takes event frames, a .npy file [{time_steps}, {channels}, {height}, {width}]")
-    frames = read_frames(name, channels)
-    if frames.shape != (time_steps, channels, height, width):
-        raise ImageError(f"{name}: {list(frames.shape)} instead of [{time_steps}, {channels}, {height}, {width}]")
-    return frames
+    return read_recording(name, config, time_steps)
 
 
 def classify(names: Iterable[str], network: Network, config: Config, time_steps: int, topk: int = 5, batch_size: int = 32,
@@ -75,7 +71,7 @@ def _batch(inputs: list[tuple[str, Future]], network: Network, config: Config, t
     for i, (_, future) in enumerate(inputs):
         try:
             arrays[i] = future.result()
-        except ImageError as error:
+        except Damaged as error:
             errors[i] = str(error)
     answer = network(np.stack(list(arrays.values()))) if arrays else np.empty((0, len(config.label_names)))
     logits, steps = answer if isinstance(answer, tuple) else (answer, [time_steps] * len(answer))

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ZooError
-from ..files import numpy_reason
+from ..errors import Damaged
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,7 +22,7 @@ MAX_PIXELS = 2**27  # 134 million: more is taken for a decompression bomb
 MAX_RESIZED = 2**25  # pixels of a whole picture, resized before its centre is cut out
 
 
-class ImageError(ZooError):
+class ImageError(Damaged):
     """A file that is no readable image; the message names it and says why."""
 
 
@@ -130,16 +129,15 @@ def preprocess(image: Image.Image, input_size: tuple[int, int, int], name: str =
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def read_frames(path: str | Path, channels: int) -> np.ndarray:
-    """Event frames from a .npy file: float32 ``[T, C, H, W]``. Raises ImageError."""
-    try:
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)  # a header can claim any size: nothing is read yet
-    except Exception as error:  # numpy raises all kinds on damaged headers
-        raise ImageError(f"{path}: no array of event frames ({numpy_reason(error)})") from error
-    if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[1] != channels or frames.dtype.kind not in "iuf":
-        raise ImageError(f"{path}: event frames are numbers [T, {channels}, H, W]")
-    with np.errstate(over="ignore"):
-        frames = frames.astype(np.float32)
-    if not (np.isfinite(frames).all() and (frames >= 0).all()):
-        raise ImageError(f"{path}: event frames are counts: finite in float32, and none below 0")
-    return frames
+def resize(x: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear and antialiased, ``[..., H, W]`` to ``[..., size, size]``."""
+    rows, columns = (_resize_weights(n, size) for n in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def _resize_weights(n: int, size: int) -> np.ndarray:
+    """Row i holds the weights of the n input pixels in output pixel i, float32 ``[size, n]``."""
+    scale = n / size
+    middle = (np.arange(size)[:, None] + 0.5) * scale
+    weights = np.clip(1 - np.abs((np.arange(n) + 0.5 - middle) / max(scale, 1)), 0, None)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)

@@ -98,7 +98,7 @@ def _use(config: Config, row: Weights, files: set[str], repo: str) -> str:
                 f"x = transform(Image.open(\"photo.png\").convert(\"{'L' if channels == 1 else 'RGB'}\")).unsqueeze(0)\n"
                 "probabilities = model(x).softmax(1)")
     imports = "import torch\n" if event else "from PIL import Image\nfrom timm.data import create_transform, resolve_model_data_config\n"
-    source = "frames.npy" if event else "photo.png"
+    source = "recording.npz" if event else "photo.png"
     text = f"""## Use
 
 With timm (the `eisnn-zoo` package must be installed and imported: it tells timm of these networks):

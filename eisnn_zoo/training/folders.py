@@ -8,26 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ZooError
-from ..files import numpy_reason
+from ..errors import Damaged
 from ..inference.images import open_image, preprocess
 from ..inference.inputs import SUFFIXES
 
 VALIDATION = ("val", "valid", "validation", "test")  # names of a second split
-
-
-class Damaged(ZooError):
-    """A file or folder that cannot be read as what it should be."""
-
-
-def npz_arrays(path: Path, *names: str, optional: str = "") -> list[np.ndarray]:
-    """Arrays of an ``.npz`` file by their names, and the optional one (empty where there is none). Raises Damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = [data[name] for name in names]
-            return [*arrays, data[optional] if optional in data else np.empty(0)] if optional else arrays
-    except Exception as error:  # numpy raises all kinds on damaged files
-        raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {numpy_reason(error)}") from error
 
 
 def _square(image, channels: int, size: int, name: str) -> np.ndarray:

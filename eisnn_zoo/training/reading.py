@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog import Dataset
-from ..errors import UsageError, ZooError
+from ..errors import Damaged, UsageError, ZooError
+from ..files import npz_arrays
+from ..inference.images import resize
 from . import events, folders
 
 TEST_SET = "test set"  # what validation is where nothing was held out
@@ -40,20 +42,6 @@ class Labelled:
         if x.shape[-2:] != (size, size):
             x = resize(x, size)
         return x if x.ndim == 5 else x / np.float32(255)
-
-
-def resize(x: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear and antialiased, ``[..., H, W]`` to ``[..., size, size]``."""
-    rows, columns = (_resize_weights(n, size) for n in x.shape[-2:])
-    return rows @ x @ columns.T
-
-
-def _resize_weights(n: int, size: int) -> np.ndarray:
-    """Row i holds the weights of the n input pixels in output pixel i, float32 ``[size, n]``."""
-    scale = n / size
-    middle = (np.arange(size)[:, None] + 0.5) * scale
-    weights = np.clip(1 - np.abs((np.arange(n) + 0.5 - middle) / max(scale, 1)), 0, None)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def read(dataset: Dataset, root: str | Path, split: str, time_steps: int | None = None) -> Labelled:
@@ -85,7 +73,7 @@ def read(dataset: Dataset, root: str | Path, split: str, time_steps: int | None 
                 own = "; your own pictures are for `eisnn-zoo finetune`, and `eval --dataset folder`" if folders.has_classes(root) else ""
                 raise DataError(f"{root} holds no {dataset.title}: {_FETCH[dataset.name]}; or put {split}.npz there{own}")
             x, y = found
-    except folders.Damaged as error:
+    except Damaged as error:
         raise DataError(str(error)) from error
     if not len(y):
         raise DataError(f"{root} holds no {split} images of {dataset.title}")
@@ -116,7 +104,7 @@ def read_folder(path: str | Path, channels: int, size: int) -> tuple[Labelled, L
             train, valid = Labelled(x, y, names), Labelled(*other, names) if other else None
         else:
             raise UsageError(f"there is no folder or .npz file {path}")
-    except folders.Damaged as error:
+    except Damaged as error:
         raise DataError(str(error)) from error
     return train, None if valid is None else matched(valid, train.label_names, f"the validation split of {path}", "the training split")
 
@@ -160,7 +148,7 @@ def _own(path: Path, channels: int, size: int) -> Labelled:
 
 
 def _npz(path: Path, optional: str = "") -> list[np.ndarray]:
-    x, y, *more = folders.npz_arrays(path, "x", "y", optional=optional)
+    x, y, *more = npz_arrays(path, "x", "y", optional=optional)
     if x.dtype != np.uint8 or x.ndim != 4 or 0 in x.shape[1:] or y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise DataError(f"{path}: x must be uint8 [N, H, W, C] and y one whole number each, got {x.dtype} {list(x.shape)} "
                         f"and {y.dtype} {list(y.shape)}")
