@@ -54,6 +54,36 @@ def test_the_cifar_recipe_image_by_image(images):
     assert got.dtype == torch.uint8 and np.array_equal(got.numpy(), np.stack(expected))
 
 
+def crop_of_events(x, draw, least):
+    boxes = transforms.crop_boxes(len(x), 32, 32, draw, (least, 1.0))
+    return transforms.flip(transforms.resize(transforms.crop_nearest(x, boxes), 48), draw)
+
+
+def crop_of_pictures(x, draw, least):
+    boxes = transforms.crop_boxes(len(x), 32, 32, draw, (least, 1.0))
+    return transforms.flip(transforms.resize(x, 48, boxes), draw)
+
+
+def cifar10dvs(x, draw):
+    x = crop_of_events(x, draw, 0.7)
+    which = torch.randint(3, (len(x),), generator=draw)
+    changed = torch.stack([transforms.roll(x, draw), transforms.rotate(x, draw), transforms.cut_square(x, draw)])
+    return changed[which, torch.arange(len(x))]
+
+
+@pytest.mark.parametrize("name, parts", [
+    ("none", lambda x, draw: x),
+    ("crop_flip", lambda x, draw: transforms.flip(transforms.crop(x, draw), draw)),
+    ("trivial", lambda x, draw: augment.AUGMENTATIONS["cifar"](trivial.trivial_augment(x, draw), draw, 48)),
+    ("tinyimagenet", lambda x, draw: transforms.cutout(transforms.color_jitter(crop_of_pictures(x, draw, 0.08), draw), draw)),
+    ("dvsgesture", lambda x, draw: crop_of_events(x, draw, 0.5)),
+    ("cifar10dvs", cifar10dvs),
+])
+def test_what_an_augmentation_is_made_of_and_in_which_order(images, name, parts):
+    x = images[:, None, :2] % 4 if "dvs" in name else images
+    assert torch.equal(augment.AUGMENTATIONS[name](x, rng(), 48), parts(x, rng()))
+
+
 def test_cutout_statistics(images):
     """Probability 0.5; area 2-40 %; the paint is (c, 0, 0)."""
     white = torch.full((4000, 3, 32, 32), 255, dtype=torch.uint8)

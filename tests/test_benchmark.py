@@ -66,6 +66,7 @@ def test_early_exit_stops_when_sure():
     assert steps.tolist() == [1, 2]
     np.testing.assert_allclose(logits, [[9, 0], [0.1, 2]])
     assert anytime.early_exit(anytime.Recorded(EVIDENCE), 0.5)[1].tolist() == [1, 1]
+    assert anytime.early_exit(anytime.Recorded(np.zeros((2, 1, 2))), 0.5)[1].tolist() == [1], "exactly as sure as asked for"
     assert anytime.accuracy_by_confidence(EVIDENCE, np.array([0, 1]), [0.5, 0.9]) == [
         {"confidence": 0.5, "top1": 50.0, "average_steps": 1.0}, {"confidence": 0.9, "top1": 100.0, "average_steps": 1.5}]
     with pytest.raises(ValueError, match="confidence"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def test_validation_is_the_test_set_or_held_out(tmp_path):
     both = torch.cat([rest.x, aside.x]).flatten(1)
     assert torch.equal(aside.x, data.valid.x)
     assert {tuple(r) for r in both.tolist()} == {tuple(r) for r in everything.x.flatten(1).tolist()}
+    assert replace(everything, y=everything.y.flip(0)).sha256 != everything.sha256, "a checksum is of images and of their classes"
     with pytest.raises(DataError, match="20 of its 20 training images cannot be set aside for validation: lower holdout"):
         load_data(check_recipe({"model": "ei_mlp2_mnist", "holdout": 20}, ""), tmp_path)
 
@@ -161,12 +163,24 @@ def test_pictures_in_class_folders_are_prepared_as_for_a_prediction(tmp_path):
     assert load_folder(tmp_path, 1, 28)[0].x.shape == (2, 1, 28, 28)
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
+def test_every_name_of_a_validation_split(tmp_path, name):
+    for split, value in (("train", 10), (name, 20)):
+        picture(tmp_path / "pictures" / split / "a" / "0.png", value, (32, 32), "L")
+        (tmp_path / "arrays").mkdir(exist_ok=True)
+        np.savez(tmp_path / "arrays" / f"{split}.npz", x=np.full((1, 32, 32, 1), value, np.uint8), y=[0])
+    for kind in ("pictures", "arrays"):
+        train, valid = load_folder(tmp_path / kind, 1, 32)
+        assert valid is not None and (train.x.max(), valid.x.max()) == (10, 20)
+
+
 @pytest.mark.parametrize("make, said", [
     (lambda r: (r / "a").mkdir(), "no pictures in one folder per class"),
     (lambda r: picture(r / "0.png", 0), "no pictures in one folder per class"),
     (lambda r: (picture(r / "a" / "0.png", 0), (r / "a" / "1.png").write_bytes(b"x")), r"1\.png: not an image"),
     (lambda r: (picture(r / "train" / "a" / "0.png", 0), picture(r / "val" / "b" / "0.png", 0)), "b is a class that .* does not have"),
     (lambda r: (picture(r / "train" / "a" / "0.png", 0), (r / "val").mkdir()), "val holds no pictures"),
+    (lambda r: [((r / str(i)).mkdir(), (r / str(i) / "0.png").touch()) for i in range(1001)], "holds 1001 classes, the most is 1000"),
 ])
 def test_folders_that_do_not_fit(tmp_path, make, said):
     make(tmp_path)
@@ -187,6 +201,11 @@ def test_own_npz(tmp_path):
     np.savez(tmp_path / "bad.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[0], label_names=["p", "p"])
     with pytest.raises(DataError, match="label_names holds 'p' twice"):
         load_folder(tmp_path / "bad.npz", 3, 32)
+    np.savez(tmp_path / "many.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[999])
+    assert len(load_folder(tmp_path / "many.npz", 3, 8)[0].label_names) == 1000
+    np.savez(tmp_path / "many.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[1000])
+    with pytest.raises(DataError, match="labels run from 1000 to 1000; they must count from 0, to 999 at most"):
+        load_folder(tmp_path / "many.npz", 3, 8)
 
 
 def test_classes_of_the_own_validation_split(tmp_path):

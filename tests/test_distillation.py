@@ -1,11 +1,13 @@
 """Learning from a trained network."""
 
+import copy
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from training_helpers import digits, recipe, same, weights
 
 from eisnn_zoo.catalog import MODELS
@@ -51,6 +53,20 @@ def test_the_distance_is_the_divergence_of_softened_answers(data, master):
     torch.testing.assert_close(distance.double(), 9 * (p * (p / q).log()).sum(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits.grad.double(), 3 * (q - p), rtol=1e-4, atol=1e-4)
     assert abs(teacher.distance(answers.float(), x, full=False)) < 1e-3
+
+
+def test_the_loss_is_shared_with_a_teacher_that_keeps_its_own_time_steps(data, master, tmp_path):
+    values = {"teacher": str(master), "distillation": 0.25, "time_steps": 2, "epochs": 1, "batch_size": 200}
+    training = Training(recipe(**values), data, tmp_path, compile=False)
+    network, teacher = copy.deepcopy(training.model), load_network(locate(str(master)))
+    assert (network.time_steps, teacher.time_steps) == (2, 4)
+    x, y = training.data.train.x.float() / 255, training.data.train.y
+    with torch.no_grad():
+        ours, theirs = network(x), teacher(x)
+    softened = [(z / 2).log_softmax(1) for z in (ours, theirs)]
+    distance = 4 * F.kl_div(*softened, reduction="batchmean", log_target=True)
+    training.fit()
+    assert training.run.history[0]["train_loss"] == pytest.approx((0.75 * F.cross_entropy(ours, y) + 0.25 * distance).item(), abs=1e-3)
 
 
 def test_where_the_teacher_is_all_of_the_loss_the_classes_do_not_count(data, master, tmp_path):

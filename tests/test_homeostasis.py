@@ -47,6 +47,17 @@ def test_standardised_cells_have_mean_0_and_variance_1_and_keep_dales_law(name):
     assert torch.equal(model.state_dict()[first], before[first]), "the first layer's synapses are those of E-I Init"
 
 
+def test_a_cell_that_hardly_varies_gets_twenty_times_the_median_gain():
+    torch.manual_seed(0)
+    layer, x = EILinear(12, 8), torch.rand(50, 12)
+    with torch.no_grad():
+        layer.ee.weight[3], layer.ei.weight[3] = 1e-9, 1e-3
+    deviation = currents(layer, x)[0].std(1)
+    layer.standardise_(x)
+    assert deviation[3] < deviation.median() / 1000
+    torch.testing.assert_close(layer.g_e[3].detach(), 20 / deviation.median())
+
+
 def settle(layer, x, steps, learn, rate=0.25):
     """The layer's mean currents after so many steps, in which the optimizer adds ``learn`` to each bias."""
     homeostasis = Homeostasis(layer, rate, ALONE)
@@ -123,6 +134,16 @@ def test_evaluation_moves_nothing():
     homeostasis = Homeostasis(layer, 0.5, ALONE)
     layer.eval()(torch.rand(4, 12))
     assert (homeostasis.sums[0] == 0).all()
+
+
+def test_the_rate_of_homeostasis_follows_the_recipe_over_the_epochs(tmp_path):
+    torch.set_num_threads(1)
+    data, history = digits(tmp_path / "data"), {}
+    for name, rate in (("on", 0.1), ("ends", {0: 0.1, 1: 0.0})):
+        training = Training(recipe(homeostasis=rate), data, tmp_path / name, compile=False)
+        training.fit()
+        history[name] = [row["train_loss"] for row in training.run.history]
+    assert history["on"][0] == history["ends"][0] and history["on"][1] != history["ends"][1]
 
 
 def test_training_holds_the_cells_near_their_thresholds(tmp_path):

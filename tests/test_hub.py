@@ -18,6 +18,7 @@ import eisnn_zoo
 from eisnn_zoo import hub_client
 from eisnn_zoo.catalog import MODELS, RELEASE_REPO
 from eisnn_zoo.config import read_config
+from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.release import release_names
 from eisnn_zoo.sharing import card
@@ -28,12 +29,16 @@ NAME, REPO = "ei_mlp2_mnist", "me/net"
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def release_files(name: str) -> dict[str, bytes]:
+def release_configuration(name: str) -> bytes:
     model = MODELS[name]
     config = {"type": "EI-SNN", "arch": "VGG", "num_layers": model.depth, "dataset": model.dataset.release, "T": 4, "ei_ratio": 4,
               "neuron": {"tau": 2.0}}
-    return {f"{model.release_folder}/model.safetensors": save(released(name)),
-            f"{model.release_folder}/config.json": json.dumps(config).encode()}
+    return json.dumps(config).encode()
+
+
+def release_files(name: str) -> dict[str, bytes]:
+    folder = MODELS[name].release_folder
+    return {f"{folder}/model.safetensors": save(released(name)), f"{folder}/config.json": release_configuration(name)}
 
 
 @pytest.fixture
@@ -200,6 +205,15 @@ def test_the_authors_repository(hub, cli, tmp_path, monkeypatch):
     code, out, err = cli("download", name, "ei_vgg19_cifar10.paper")
     assert code == 1 and len(out.splitlines()) == 1 and "no vwOvOwv/DeepEISNN/CIFAR10-VGG19" in err
     assert "no vwOvOwv" in cli("download", "ei_vgg8_cifar10.paper", "--revision", "v9")[2]
+
+
+@pytest.mark.parametrize("repo, folder, name", [(REPO, "", f"hf-hub:{REPO}"), (RELEASE_REPO, "CIFAR10-VGG8/", "ei_vgg8_cifar10.paper")])
+def test_weights_and_configuration_are_of_one_commit(hub, repo, folder, name, model_folder):
+    """Others are published just after the configuration was fetched."""
+    config = release_configuration("ei_vgg8_cifar10") if folder else (model_folder(NAME) / "config.json").read_bytes()
+    hub.put(repo, {f"{folder}config.json": config, f"{folder}model.safetensors": b"those of the configuration"})
+    hub.trouble = lambda request: "model.safetensors" in request.path and not hub.put(repo, {f"{folder}model.safetensors": b"others"})
+    assert locate(name).path.read_bytes() == b"those of the configuration"
 
 
 @pytest.mark.parametrize("arguments, word", [

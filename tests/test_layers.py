@@ -153,10 +153,19 @@ def test_bf16_autocast_keeps_divisors_and_membranes_in_float32():
     assert seen == {"current": torch.float32, "x": torch.bfloat16, "spikes": torch.bfloat16}
 
 
+def test_weights_are_folded_in_full_precision_under_autocast():
+    """Their difference is of two large sums."""
+    torch.manual_seed(0)
+    layer = EILinear(200, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        folded = layer.joint_weight()[0]
+    assert torch.equal(folded, layer.joint_weight()[0])
+
+
 def test_folding_takes_no_training_state_along():
     net = SpikingVGG(8)
     before = {name: p.clone() for name, p in net.named_parameters()}
     folded = fold(net)
-    assert not any(p.requires_grad for p in folded.parameters())
+    assert not any(p.requires_grad for p in folded.parameters()) and not folded.training
     after = dict(net.named_parameters())  # the original is left as it was
     assert after.keys() == before.keys() and all(torch.equal(p, before[name]) and p.requires_grad for name, p in after.items())

@@ -165,11 +165,22 @@ def test_dales_law_after_project():
         assert all((p >= 0).all() for n, p in layer.named_parameters() if n != "b_e")
 
 
+def test_features_are_dropped_before_the_output_layer_in_training_alone():
+    net, x = ready("ei_mlp2", drop_rate=0.5), images("ei_mlp2")
+    with torch.no_grad():
+        features = net.forward_features(x)
+        whole, logits = net.forward_head(features, pre_logits=True), net(x)
+        assert torch.equal(net(x), logits)
+        dropped = net.train().forward_head(features, pre_logits=True)
+        assert not torch.equal(net(x), logits)
+    assert ((dropped == 0) | (dropped == 2 * whole)).all() and 0.4 < (dropped[whole > 0] == 0).float().mean() < 0.6
+
+
 @pytest.mark.parametrize("classes", [1, 2, 1000])
 def test_reset_classifier(classes):
-    net = ready("ei_vgg8").double()
+    net = ready("ei_vgg8", ei_ratio=8).double()
     net.reset_classifier(classes)
-    assert net(images("ei_vgg8").double()).shape == (2, classes)
+    assert net(images("ei_vgg8").double()).shape == (2, classes) and net.head.n_i == max(1, classes // 8)
     assert net.head.ee.weight.dtype == torch.float64 and not net.head.training
     assert net.config["num_classes"] == classes
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import tomllib
 from dataclasses import replace
@@ -10,11 +11,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from eisnn_zoo import table as weight_table
+from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import read_config
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.locating import locate
 from eisnn_zoo.sharing import card, packing
 from eisnn_zoo.table import read_table, sha256
+from eisnn_zoo.training.data import load
+from eisnn_zoo.training.recipe_file import load_recipe
 from eisnn_zoo.weights import load_network
 
 NAME = "ei_mlp2_mnist"
@@ -132,6 +136,17 @@ def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp
     table = (hub / "weights.toml").read_text()
     assert [row.name for row in read_table(hub / "weights.toml")] == [other.name, second.name]
     assert sha256(hub / second.folder / "model.safetensors") == second.sha256
+    rename, trouble = os.replace, [OSError("in use")]
+
+    def refused_once(source, target):
+        if target == hub / second.folder and trouble:
+            raise trouble.pop()
+        rename(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="in use"):
+        patch.setattr(os, "replace", refused_once)
+        packing.pack(run, "zoo", data, hub=hub)
+    assert sha256(hub / second.folder / "model.safetensors") == second.sha256, "what had made room for the new one is back"
     monkeypatch.setattr(card, "render", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         packing.pack(run, "zoo", data, hub=hub)
@@ -142,6 +157,23 @@ def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp
     with pytest.raises(ZooError, match="no table of weights"):
         packing.pack(run, "zoo", data, hub=hub)
     assert sha256(hub / second.folder / "model.safetensors") == second.sha256
+
+
+def test_a_graphics_card_has_no_threads_and_copies_of_a_dataset_are_said(run, data, tmp_path, monkeypatch):
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "device": "cuda", "device_name": "A graphics card"}))
+    monkeypatch.setitem(packing.COPIES, load(MODELS[NAME].dataset, data, "test").sha256, "some rows are copies")
+    row = packing.pack(run, "zoo", data, hub=tmp_path / "hub")
+    text = (tmp_path / "hub" / row.folder / "README.md").read_text()
+    assert row.trained.endswith("on A graphics card") and "| machine | A graphics card |" in text
+    assert "The data: some rows are copies." in text
+
+
+def test_the_recipe_is_named_where_the_zoo_has_it():
+    """Whatever its seed is, and the precision that a machine chose."""
+    recipe = load_recipe("zoo_mlp4_mnist")
+    assert packing.recipe_name(recipe.model_copy(update={"seed": 3, "precision": "bf16"})) == "zoo_mlp4_mnist"
+    assert packing.recipe_name(recipe.model_copy(update={"epochs": 3})) == "own"
 
 
 def test_a_checkpoint_by_its_path(run, data, tmp_path):

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from eisnn_zoo.config import base_config, find_model
+from eisnn_zoo.files import write_atomic
 from eisnn_zoo.inference import integer
 from eisnn_zoo.inference.classify import classify, softmax
 from eisnn_zoo.inference.events import frames, read_recording
@@ -327,6 +328,15 @@ def test_a_failed_write_leaves_the_old_file(cli, tmp_path, monkeypatch):
     code, _, err = cli("predict", FILES[0], "--output", out)
     assert code == 1 and "No space left" in err and out.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_who_may_read_a_file_is_left_to_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "results.csv", "path")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "results.csv").stat().st_mode & 0o777 == 0o640
 
 
 def test_event_model(cli, model_folder, tmp_path):

@@ -12,8 +12,10 @@ from training_helpers import recipe, run_two, same, start, weights
 
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.training import data as data_module
-from eisnn_zoo.training.data import hold_out, load_folder
+from eisnn_zoo.training.data import hold_out, load_data, load_folder
 from eisnn_zoo.training.engine import Training
+from eisnn_zoo.training.feeding import Feeding
+from eisnn_zoo.training.world import World
 
 # 101 training images: the last batch of 20 holds one, and leaves the second of two processes without any.
 VALUES = {"dataset": "folder", "holdout": 25, "epochs": 2, "batch_size": 20, "augment": "crop_flip"}
@@ -88,6 +90,16 @@ def test_two_processes_read_half_a_batch_each(photos, in_memory, tmp_path):
     run_two(VALUES, photos, tmp_path / "two", whole=0)
     one, two = weights(in_memory), weights(tmp_path / "two")
     assert all(np.allclose(one[k], two[k], rtol=1e-3, atol=1e-5) for k in one)
+
+
+def test_a_process_mixes_its_images_with_those_of_the_others(photos, monkeypatch):
+    mixed, rows = recipe(**VALUES, mixup=0.5), torch.arange(40).split(20)
+    whole = Feeding(mixed, load_data(mixed, photos), World(0, 1, torch.device("cpu")))
+    monkeypatch.setattr(data_module, "WHOLE", 0)
+    second = Feeding(mixed, load_data(mixed, photos), World(1, 2, torch.device("cpu")))
+    assert second.data.train.streams and not whole.data.train.streams
+    for part, batch in zip(second.batches(rows, 0, 0), whole.batches(rows, 0, 0), strict=True):
+        assert torch.equal(part.x, batch.x[1::2]) and torch.equal(part.target, batch.target[1::2])
 
 
 def test_a_damaged_picture_is_named(photos, no_room, tmp_path):

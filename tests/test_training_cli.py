@@ -82,6 +82,16 @@ def test_a_compiled_run_goes_on_where_no_compiler_is(cli, trained, monkeypatch):
     assert code == 0 and "this run began compiled and goes on otherwise" in err and "epoch   3" in err
 
 
+def test_resume_takes_device_and_trackers_from_the_run_and_says_where_threads_are_others(cli, trained):
+    begun = json.loads((trained / "environment.json").read_text())
+    threads = torch.get_num_threads() + 1
+    for changed, code, said in (({"device": "tpu9"}, 2, "--device tpu9"), ({"report_to": ["nobody"]}, 2, "cannot report to 'nobody'"),
+                                ({"threads": threads}, 0, f"(OMP_NUM_THREADS={threads} keeps it exact)")):
+        (trained / "environment.json").write_text(json.dumps({**begun, **changed}))
+        got, _, err = cli("train", "--resume", trained)
+        assert got == code and said in err, err
+
+
 def test_another_ratio_of_cells_trains_and_loads(cli, data, tmp_path):
     run = tmp_path / "run"
     assert cli("train", "ei_mlp2_mnist", "--data", data, "--output", run, "--no-compile", *QUICK, "--set", "ei_ratio=10")[0] == 0

@@ -52,12 +52,13 @@ def one_step(data, folder, **values):
     return training, loss, right
 
 
-def test_an_iteration_is_the_recipe_written_out(data, tmp_path):
-    training, loss, right = one_step(data, tmp_path / "a")
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_an_iteration_is_the_recipe_written_out(data, tmp_path, smoothing):
+    training, loss, right = one_step(data, tmp_path, label_smoothing=smoothing)
     model = make_model(training.recipe, training.data, _first(training))
     x, y = training.data.train.x[:50].float() / 255, training.data.train.y[:50]
     logits = model(x)
-    expected = F.cross_entropy(logits, y)
+    expected = F.cross_entropy(logits, y, label_smoothing=smoothing)
     expected.backward()
     rate = 2e-3
     for (name, p), q in zip(model.named_parameters(), training.model.parameters()):
@@ -226,6 +227,15 @@ def test_images_grow_during_training(tmp_path):
         assert config["eisnn_zoo"]["top1"] == max(float(row["valid_top1"]) for row in among)
 
 
+def test_the_best_is_the_first_of_equally_good_epochs(data, tmp_path):
+    training = Training(recipe(), data, tmp_path, compile=False)
+    scores = training.evaluate()
+    training.evaluate = lambda each: scores
+    training.fit()
+    epochs = [json.loads((tmp_path / which / "config.json").read_text())["eisnn_zoo"]["epoch"] for which in ("best", "last")]
+    assert epochs == [1, 2]
+
+
 def test_a_run_ends_at_the_accuracy_it_was_to_reach(data, tmp_path):
     for _ in range(2):  # going on with it trains no further
         Training(recipe(epochs=50, stop_at=30), data, tmp_path, compile=False).fit()
@@ -292,6 +302,7 @@ def test_weights_with_the_same_classes_keep_their_output_layer(data, tmp_path):
     again = Training(recipe(**values, weights=str(tmp_path / "first" / "last"), homeostasis=0.1), data, tmp_path / "second", compile=False)
     for name, p in weights(tmp_path / "first").items():
         assert np.array_equal(p, again.model.state_dict()[name]), name
+    assert again.iteration.homeostasis.trained, "its cells stay where they are"
     again.fit()
     assert losses(tmp_path / "second")[0] < losses(tmp_path / "first")[2]
     assert again.run.environment["weights_sha256"] == sha256(tmp_path / "first" / "last" / "model.safetensors")
@@ -300,6 +311,16 @@ def test_weights_with_the_same_classes_keep_their_output_layer(data, tmp_path):
     other = recipe(**values, dataset="folder", weights=str(tmp_path / "first" / "last"))
     model = Training(other, tmp_path / "nine.npz", tmp_path / "third", compile=False).model
     assert model.num_classes == 9 and model.stages.state_dict().keys() == again.model.stages.state_dict().keys()
+
+
+def test_of_a_frozen_network_nothing_but_the_output_layer_moves(data, tmp_path):
+    """Not BatchNorm's running means either."""
+    network = build("bn_mlp2_mnist")
+    Run(tmp_path).save_weights("best", network, Config(MODELS["bn_mlp2_mnist"], network.config, tuple("0123456789"), size=28))
+    values = {"model": "bn_mlp2_mnist", "weights": str(tmp_path / "best"), "freeze": True}
+    Training(recipe(**values), data, tmp_path / "run", compile=False).fit()
+    before, after = weights(tmp_path, "best"), weights(tmp_path / "run")
+    assert {name for name in before if not np.array_equal(before[name], after[name])} == {"head.weight", "head.bias"}
 
 
 @pytest.mark.parametrize("other, said", [("ei_resnet18", "they are of E-I ResNet-18, and the recipe's model is E-I MLP-2"),
@@ -327,6 +348,12 @@ def test_scores_against_counting_by_hand():
     assert scores.loss == pytest.approx((4 * right + 2 * wrong) / 6)
     assert scores.confidence == pytest.approx(100 * np.e / (np.e + 2))
     assert scores.calibration_error == pytest.approx(abs(scores.confidence - scores.top1))
+
+
+def test_top_5_is_among_the_five_best():
+    logits = -np.arange(8.0)[None].repeat(8, 0)
+    scores = Scores.of(tally(logits, np.arange(8)), 1.0)
+    assert (scores.top1, scores.top5) == (100 / 8, 500 / 8)
 
 
 def test_confidence_is_held_against_accuracy_bin_by_bin():

@@ -120,6 +120,35 @@ def test_first_steps_are_relative_to_the_initial_size():
         assert step.item() == pytest.approx(share * (1 if name == "b_e" else size.item()), rel=0.15), name
 
 
+def test_muon_steps_along_its_nesterov_momentum():
+    torch.manual_seed(11)
+    layer = nn.Linear(6, 4, bias=False)
+    optimizer, size = EIMuon(layer, lr=0.01, momentum=0.9), layer.weight.detach().square().mean().sqrt()
+    one, two = torch.randn(2, 4, 6)
+    for gradient in (one, two):
+        before = layer.weight.detach().clone()
+        layer.weight.grad = gradient.clone()
+        optimizer.step()
+    direction = orthogonalise(two + 0.9 * (0.9 * one + two))
+    expected = 0.01 * size * direction / direction.square().mean().sqrt()
+    torch.testing.assert_close(before - layer.weight, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_muons_other_parameters_take_adams_steps():
+    torch.manual_seed(12)
+    layer = nn.Linear(1, 5)
+    bias = layer.bias
+    optimizer, size = EIMuon(layer, lr=0.01, adaptive=1.0, betas=(0.9, 0.99)), bias.detach().square().mean().sqrt()
+    one, two = torch.randn(2, 5)
+    for gradient in (one, two):
+        before = bias.detach().clone()
+        bias.grad = gradient.clone()
+        optimizer.step()
+    mean = 0.1 * (0.9 * one + two) / (1 - 0.9**2)
+    square = 0.01 * (0.99 * one**2 + two**2) / (1 - 0.99**2)
+    torch.testing.assert_close(before - bias, 0.01 * size * mean / square.sqrt(), rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("least", [0.0, 0.25])
 def test_a_cell_keeps_its_inhibition(least):
     """Pushed down for long, W_EI ends at its least part of what it was before the first step, across a stop as well."""
@@ -244,10 +273,11 @@ def test_warmup_then_cosine():
     assert rates[30] == pytest.approx(2e-3 * (1 + math.cos(math.pi * 20 / 90)) / 2)
 
 
-@pytest.mark.parametrize(("shape", "half"), [("cosine", 0.5), ("linear", 0.5), ("flat", 1.0)])
-def test_each_shape_of_the_rate_ends_at_zero(shape, half):
+@pytest.mark.parametrize(("shape", "most", "late"), [("cosine", 0.3455, 0.0955), ("linear", 0.4, 0.2), ("flat", 1.0, 0.5)])
+def test_each_shape_of_the_rate_ends_at_zero(shape, most, late):
     rates = [rate(i, 100, 0, 1.0, 0.0, shape) for i in range(101)]
-    assert rates[0] == 1 and rates[50] == pytest.approx(half) and rates[100] == pytest.approx(0, abs=1e-12)
+    assert rates[0] == 1 and rates[100] == pytest.approx(0, abs=1e-12)
+    assert rates[60] == pytest.approx(most, abs=1e-4) and rates[80] == pytest.approx(late, abs=1e-4)
     assert rates == sorted(rates, reverse=True)
 
 

@@ -117,6 +117,21 @@ def test_sigint_saves_and_says_how_to_go_on(data, whole, tmp_path):
     assert same(weights(tmp_path / "run"), weights(whole)) and table(tmp_path / "run") == table(whole)
 
 
+def test_a_second_sigint_stops_at_once(data, tmp_path):
+    training = Training(recipe(), data, tmp_path, compile=False)
+    iterate = training._iteration
+
+    def interrupted(*batch):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        return iterate(*batch)
+
+    training._iteration = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        training.fit()
+    assert training.step == 0
+
+
 def test_sigint_during_evaluation(data, whole, tmp_path):
     training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
     evaluate = training.evaluate
@@ -325,6 +340,22 @@ def test_the_batch_size_within_a_begun_cycle_stays(data, tmp_path):
     assert recipe(**{**values, "epochs": 2}).departs(begun, 1) == "epochs"
     cycles = {"lr": {0: 2e-3, 2: 1e-3}}
     assert recipe(**values, **cycles, batch_size={0: 50, 2: 100}).departs(recipe(**values, **cycles), 2) == ""
+
+
+def test_what_an_epoch_computes_cannot_change_while_it_runs(data, tmp_path):
+    training = Training(recipe(), data, tmp_path, compile=False)
+    training.asked = True
+    with pytest.raises(Stopped, match="iteration 1 of 8"):
+        training.fit()
+    with pytest.raises(UsageError, match="with another alpha"):
+        Training(recipe(alpha={0: 2.0, 1: 4.0}), data, tmp_path, compile=False)
+    assert Training(recipe(alpha={0: 0.0, 1: 2.0}), data, tmp_path, compile=False).step == 1
+
+
+def test_a_run_keeps_the_precision_that_was_measured_when_it_began(data, tmp_path, monkeypatch):
+    for measured in ("fp32", "bf16"):
+        monkeypatch.setattr("eisnn_zoo.training.setup.faster_precision", lambda _device: measured)
+        assert Training(recipe(precision="auto"), data, tmp_path, compile=False).recipe.precision == "fp32"
 
 
 def test_a_folder_holds_one_run(data, whole, tmp_path):

@@ -132,6 +132,14 @@ def test_every_row_of_the_table_is_true():
             assert network.initialised or network.kind == "bn"  # E-I Init draws nothing in a baseline
 
 
+def test_weights_that_are_not_those_of_the_table_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "ei_mlp4_mnist.zoo").mkdir()
+    (tmp_path / "ei_mlp4_mnist.zoo" / "model.safetensors").write_bytes(b"others")
+    monkeypatch.setattr("eisnn_zoo.table.hub_folder", lambda: tmp_path)
+    with pytest.raises(ZooError, match=r"model\.safetensors is damaged: its sha256 is not that of ei_mlp4_mnist\.zoo; install again"):
+        locate("ei_mlp4_mnist.zoo")
+
+
 def test_default_is_the_most_accurate_that_is_here():
     best = default_weights()
     assert best.local and best.top1 == max(w.top1 for w in list_weights() if w.local and w.model.input_size[0] == 3)
@@ -210,6 +218,16 @@ def test_a_configuration_that_lies(change, word, model_folder):
     change(raw)
     (folder / "config.json").write_text(json.dumps(raw))
     with pytest.raises(ZooError, match=word):
+        load_network(locate(str(folder)))
+
+
+def test_a_configuration_with_another_size_of_images(model_folder):
+    """The weights of a convolution would fit any."""
+    folder = model_folder("ei_vgg8_cifar10")
+    raw = json.loads((folder / "config.json").read_text())
+    raw["pretrained_cfg"]["input_size"] = [3, 48, 48]
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ZooError, match="its own header disagrees on input_size;"):
         load_network(locate(str(folder)))
 
 
