@@ -166,6 +166,6 @@ def test_folding_takes_no_training_state_along():
     net = SpikingVGG(8)
     before = {name: p.clone() for name, p in net.named_parameters()}
     folded = fold(net)
-    assert not any(p.requires_grad for p in folded.parameters()) and not folded.training
+    assert not any(p.requires_grad for p in folded.parameters()) and not any(m.training for m in folded.modules())
     after = dict(net.named_parameters())  # the original is left as it was
     assert after.keys() == before.keys() and all(torch.equal(p, before[name]) and p.requires_grad for name, p in after.items())

@@ -179,6 +179,7 @@ def test_the_recipe_is_named_where_the_zoo_has_it():
 def test_a_checkpoint_by_its_path(run, data, tmp_path):
     path = tmp_path / "some.safetensors"
     shutil.copy(run / "best" / "model.safetensors", path)
+    shutil.rmtree(run / "last")
     row = packing.pack(run, "some", data, which=str(path), hub=tmp_path / "hub")
     facts = read_config(tmp_path / "hub" / row.folder / "config.json").facts
     assert row.obtained.startswith("weights of a checkpoint") and "top1_last" not in facts and "epoch" not in facts

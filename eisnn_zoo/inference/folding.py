@@ -188,7 +188,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
             stage.compile(**compile_options(next(model.parameters()).device.type))
     if bytes_of:
         folded.stages = nn.ModuleList(Pieces(stage, max(1, PIECE // bytes_of[stage])) for stage in folded.stages)
-    return folded.requires_grad_(False)
+    return folded.eval().requires_grad_(False)  # the new parts too
 
 
 @torch.no_grad()

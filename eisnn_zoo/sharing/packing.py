@@ -152,7 +152,8 @@ def _weight_files(run: Path, which: str) -> dict[str, Path]:
 
 def _config(model: Model, tag: str, run: Path, time_steps: int | None) -> Config:
     """The run's own, under the name to publish."""
-    own = read_config(run / "last" / "config.json")
+    configs = [run / key / "config.json" for key in ("last", "best")]
+    own = read_config(next(filter(Path.is_file, configs), configs[0]))
     return replace(base_config(model, tag), size=own.size, options={**own.options, "time_steps": time_steps or own.options["time_steps"]})
 
 
