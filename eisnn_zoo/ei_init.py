@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .ei import EILayer, EISynapses
+from .evaluating import evaluating
 from .precision import full_types
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
     rng = np.random.default_rng(seed)
     if batch.dim() == 4:  # the statistics are those of the image shown T times
         batch = batch[:, None].expand(-1, model.time_steps, -1, -1, -1)
-    training, unsure = model.training, model._unsure
+    unsure, model._unsure = model._unsure, False
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    model.eval()._unsure = False
 
     def draw_and_run(layer: EILayer, args: tuple[Tensor], _folded: Tensor) -> Tensor:
         layer.initialize(args[0], rng)
@@ -50,7 +50,7 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
     hooks = [layer.register_forward_hook(draw_and_run) for layer in model.stages.modules() if isinstance(layer, EILayer)]
     try:
         like = next(model.parameters())
-        with full_types(like.device.type):
+        with evaluating(model), full_types(like.device.type):
             steps = model.forward_steps(batch.to(like.device, like.dtype))
             if isinstance(model.head, EISynapses):
                 model.head.initialize(model.pool(steps.flatten(0, 1)), rng)
@@ -62,5 +62,4 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(training)
     model.mark_initialised()

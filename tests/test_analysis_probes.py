@@ -4,6 +4,11 @@ import pytest
 import torch
 
 from eisnn_zoo.analysis import QUANTITIES, probe, record, spiking_layers, stream
+from eisnn_zoo.analysis.energy import operations
+from eisnn_zoo.analysis.explain import occlusion
+from eisnn_zoo.analysis.interventions import accuracy
+from eisnn_zoo.analysis.response import respond
+from eisnn_zoo.analysis.similarity import cka
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.networks import build
@@ -93,6 +98,26 @@ def test_streaming_keeps_nothing_and_takes_the_hooks_away():
     assert (count.layers, count.images) == (5, 15)
     assert model.training
     assert not any(m._forward_hooks for m in model.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("look", [
+    lambda m, x: record(m, x, ["spikes"])[0], lambda m, x: cka(m, m, [x]), lambda m, x: torch.tensor(accuracy(m, [(x, torch.zeros(6))])),
+    lambda m, x: torch.tensor([r["acs"] for r in operations(m, [x])]), lambda m, x: respond(m, x[0]).evidence,
+    lambda m, x: occlusion(m, x[0], 0)])
+def test_a_network_in_training_is_looked_at_in_evaluation(look):
+    """By BatchNorm's running statistics and without dropout, and nothing of it moves: not the mode of a frozen part either."""
+    model, x = build("bn_mlp4_mnist", drop_rate=0.5), torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    model.train()
+    for _ in range(20):
+        model(x)
+    expected = look(model.eval(), x)
+    model.train()
+    model.stages[0].eval()
+    state, modes = {k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()]
+    assert torch.equal(look(model, x), expected) and expected.isfinite().all()
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
 
 @torch.no_grad()

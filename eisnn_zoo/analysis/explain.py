@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..evaluating import evaluating
 from ..figures import EXCITATION, GREEN, GREY, INHIBITION, INK, label, legend
 from ..networks.base import SpikingNet
 from .probes import Activity
@@ -95,16 +96,17 @@ def occlusion(model: SpikingNet, x: Tensor, target: int, batch_size: int = 32) -
     step = max(1, side // 4)
     fill = x.mean((-2, -1), keepdim=True) if x.dim() == 3 else torch.zeros_like(x[..., :1, :1])
     places = [(i, j) for i in range(0, height - side + step, step) for j in range(0, width - side + step, step)]
-    whole = F.log_softmax(model(x[None]), 1)[0, target]
     worth, covered = torch.zeros(height, width), torch.zeros(height, width)
-    for part in (places[k : k + batch_size] for k in range(0, len(places), batch_size)):
-        painted = x.repeat(len(part), *[1] * x.dim())
-        for image, (i, j) in zip(painted, part):
-            image[..., i : i + side, j : j + side] = fill
-        lost = whole - F.log_softmax(model(painted), 1)[:, target]
-        for (i, j), value in zip(part, lost):
-            worth[i : i + side, j : j + side] += value.item()
-            covered[i : i + side, j : j + side] += 1
+    with evaluating(model):
+        whole = F.log_softmax(model(x[None]), 1)[0, target]
+        for part in (places[k : k + batch_size] for k in range(0, len(places), batch_size)):
+            painted = x.repeat(len(part), *[1] * x.dim())
+            for image, (i, j) in zip(painted, part):
+                image[..., i : i + side, j : j + side] = fill
+            lost = whole - F.log_softmax(model(painted), 1)[:, target]
+            for (i, j), value in zip(part, lost):
+                worth[i : i + side, j : j + side] += value.item()
+                covered[i : i + side, j : j + side] += 1
     return worth / covered.clamp(min=1)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ei import EILayer, EISynapses
+from ..evaluating import evaluating
 from ..inference.folding import FoldedEI
 from .gain import at_contrast, thin
 from .parameters import inhibitory_strength
@@ -208,12 +209,8 @@ class Intervention(Protocol):
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Top-1 accuracy in %, in evaluation mode."""
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         right = torch.tensor([[(model(x).argmax(1) == y).sum().item(), len(y)] for x, y in batches]).sum(0)
-    finally:
-        model.train(training)
     return 100 * right[0].item() / right[1].item()
 
 

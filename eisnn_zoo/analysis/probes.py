@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ei import EILayer, stabilise
+from ..evaluating import evaluating
 from ..inference.folding import FoldedEI, FoldedLIF
 from ..networks.base import SpikingNet
 from ..networks.cells import Spiking
@@ -157,7 +158,7 @@ def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[st
 @torch.no_grad()
 def record(model: nn.Module, x: Tensor, quantities: Iterable[str], layers: Iterable[str] | None = None,
            literal: SpikingNet | None = None) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-    """One batch: (logits, {layer: {quantity: ``[T, B, ...]``}}); see :func:`probe` for the arguments."""
+    """One batch in evaluation mode: (logits, {layer: {quantity: ``[T, B, ...]``}}); see :func:`probe` for the arguments."""
     recorded: dict[str, dict[str, list[Tensor]]] = {}
     quantities = list(quantities)
 
@@ -166,7 +167,7 @@ def record(model: nn.Module, x: Tensor, quantities: Iterable[str], layers: Itera
         for q in quantities:
             kept[q].append(activity[q].clone())
 
-    with probe(model, see, layers, literal):
+    with evaluating(model), probe(model, see, layers, literal):
         logits = model(x)
     return logits, {name: {q: torch.cat(pieces, 1) for q, pieces in kept.items()} for name, kept in recorded.items()}
 
@@ -184,11 +185,6 @@ def stream(model: nn.Module, batches: Iterable[Tensor], *collectors: Collector) 
         for collector in collectors:
             collector.see(activity)
 
-    training = model.training
-    model.eval()
-    try:
-        with probe(model, see):
-            for x in batches:
-                model(x)
-    finally:
-        model.train(training)
+    with evaluating(model), probe(model, see):
+        for x in batches:
+            model(x)

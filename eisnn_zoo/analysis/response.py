@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from ..evaluating import evaluating
 from ..figures import EXCITATION, GREEN, INHIBITION, clean, label, layer_axis, legend, percent, plain, shades
 from ..networks.base import SpikingNet
 from .interventions import scale_g_i, scale_subtraction
@@ -61,14 +62,13 @@ def respond(model: SpikingNet, x: Tensor, see: Callable[[Activity], None] = lamb
     Args:
         see: is shown each layer's activity, as by :func:`~eisnn_zoo.analysis.probes.probe`.
     """
-    model.eval()
     spikes: dict[str, Tensor] = {}
 
     def keep(activity: Activity) -> None:
         spikes[activity.name] = activity["spikes"][:, 0].flatten(1).float().cpu()
         see(activity)
 
-    with probe(model, keep):
+    with evaluating(model), probe(model, keep):
         evidence = model.forward_evidence(x[None])[:, 0].float().cpu()
     return Response(evidence, spikes)
 

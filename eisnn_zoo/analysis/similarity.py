@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..evaluating import evaluating
 from .probes import Activity, probe, spiking_layers
 
 
@@ -20,7 +21,7 @@ def unbiased_hsic(k: Tensor, l: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cka(a: nn.Module, b: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Linear CKA of each layer of a (rows) with each layer of b (columns), in execution order.
+    """Linear CKA of each layer of a (rows) with each layer of b (columns), in execution order, in evaluation mode.
 
     A layer's answer to an image is its neurons' rates over the T steps. 1: the same up to rotation and scale, about 0:
     unrelated. Constant memory: HSIC is summed over batches.
@@ -47,6 +48,6 @@ def _grams(model: nn.Module, x: Tensor) -> list[Tensor]:
         rates = activity["spikes"].float().mean(0).flatten(1)
         grams[activity.name] = (rates @ rates.T).double()
 
-    with probe(model, see):
+    with evaluating(model), probe(model, see):
         model(x)
     return [grams[name] for name in spiking_layers(model)]

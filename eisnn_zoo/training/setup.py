@@ -16,6 +16,7 @@ from ..catalog import MODELS
 from ..ei import EILayer, EISynapses
 from ..ei_init import initialize
 from ..errors import UsageError
+from ..evaluating import evaluating
 from ..fusing import fused_on
 from ..locating import Located, locate
 from ..networks import SpikingNet, build
@@ -179,8 +180,7 @@ def _pretrained(recipe: Recipe, data: Data, located: Located) -> SpikingNet:
 
 def _initialize_head(recipe: Recipe, model: SpikingNet, first: Tensor) -> None:
     """E-I Init of a new output layer, on what the trained layers make of the first images."""
-    model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         features = model.pool(model.forward_steps(first).flatten(0, 1))
         model.head.initialize(features, np.random.default_rng(recipe.seed))
 

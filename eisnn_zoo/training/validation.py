@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ..evaluating import evaluating
 from .augment import pixels
 from .data import Images
 from .evaluation import Scores, no_tally, tally
@@ -19,17 +20,17 @@ AT_ONCE = 250  # images, where nothing else is said
 @torch.no_grad()
 def validate(model: nn.Module, images: Images, size: int | None = None, batch_size: int = AT_ONCE, world: World | None = None,
              each: Callable[[int], object] = lambda done: None) -> Scores:
-    """As :func:`~eisnn_zoo.training.evaluation.evaluate`, of a network in torch, which is set to evaluation mode."""
+    """As :func:`~eisnn_zoo.training.evaluation.evaluate`, of a network in torch, in evaluation mode."""
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     world = world or World(0, 1, device)
-    model.eval()
     sums = no_tally(len(images.label_names))
     start, done = time.perf_counter(), 0
     rows = torch.arange(len(images)).split(batch_size)
-    for part in images.batches(map(world.part, rows)):
-        logits = model(pixels(part.x.to(device), size)).float().cpu().numpy()
-        sums += tally(logits, part.y.cpu().numpy())
-        done = min(done + batch_size, len(images))
-        each(done)
+    with evaluating(model):
+        for part in images.batches(map(world.part, rows)):
+            logits = model(pixels(part.x.to(device), size)).float().cpu().numpy()
+            sums += tally(logits, part.y.cpu().numpy())
+            done = min(done + batch_size, len(images))
+            each(done)
     sums = world.total(torch.from_numpy(sums)).cpu().numpy()
     return Scores.of(sums, time.perf_counter() - start)
