@@ -78,3 +78,13 @@ def test_a_whole_network():
     baseline = totals(operations(build("bn_vgg8"), [x]))
     assert [r["variant"] for r in baseline] == ["bn", "ann"]
     assert baseline[1]["macs"] == whole["ann"]["macs"]
+
+
+def test_what_reaches_the_output_layer_is_spikes_whatever_the_side_of_its_map():
+    x = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))  # maps of 3 x 3 in the end, means of 9
+    model = build("ei_resnet18", time_steps=1)
+    initialize(model, x, seed=0)
+    head = next(r for r in operations(model, [x]) if (r["layer"], r["variant"]) == ("head", "folded"))
+    with torch.no_grad():
+        spikes = model.eval().forward_steps(x).sum().item()
+    assert (head["input"], head["macs"], head["acs"]) == ("spikes", 0, pytest.approx(10 * spikes / 2)) and spikes > 0

@@ -2,8 +2,8 @@
 
 What counts. A synapse that a spike reaches costs one accumulation (AC); a synapse of an input that is no count of spikes
 (pixels) costs one multiplication and accumulation (MAC), whatever its value. An average pool or a residual sum before the
-layer changes no count: its values are whole numbers of spikes times a power of two that goes into the weights. Synapses
-onto the padding do not exist. What reaches the first layer of a static image is computed once, not T times.
+layer changes no count: its values are whole numbers of spikes times a factor that goes into the weights. Synapses onto
+the padding do not exist. What reaches the first layer of a static image is computed once, not T times.
 
 For a layer with n_E excitatory and n_I inhibitory cells at P positions, s synapses reached a cell (events times taps, summed
 over positions and steps) and S steps computed:
@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ei import EIConv2d, EISynapses
+from ..evaluating import evaluating
 from ..networks.base import SpikingNet
 from ..networks.cells import BNConv2d, BNLinear
 from .probes import Activity, probe
@@ -167,22 +168,17 @@ def operations(model: SpikingNet, batches: Iterable[Tensor]) -> list[dict]:
                                activity.time_steps, spikes.sum(dtype=torch.float64).item() / images)
         add(activity.name, images, x, variants)
 
-    def see_head(_module, args, _output) -> None:
-        (x,) = args
-        steps = model.time_steps
-        add("head", x.shape[0] // steps, x, count_layer(shape_of(model.head), x, 1, steps, steps, None))
+    def see_head(steps: Tensor) -> None:
+        """The output layer, at every step, of the last stage's output ``[T, B, C, H, W]``: its input is spikes then."""
+        x = steps.flatten(0, 1)
+        if model.global_pool == "avg":
+            x = x.sum((2, 3))  # the pool's division goes into the weights
+        add("head", steps.shape[1], x, count_layer(shape_of(model.head), x, x[0, 0].numel(), len(steps), len(steps), None))
 
-    handle = model.head.register_forward_hook(see_head)
-    training = model.training
-    model.eval()
-    try:
-        with probe(model, see):
-            for x in batches:
-                model.forward_evidence(x)  # the output layer at every step: its input is spikes then
-                seen += len(x)
-    finally:
-        handle.remove()
-        model.train(training)
+    with evaluating(model), probe(model, see):
+        for x in batches:
+            see_head(model.forward_steps(x))
+            seen += len(x)
     return [_row(layer, variant, ops * (1 / seen), inputs[layer]) for (layer, variant), ops in totals.items()]
 
 
