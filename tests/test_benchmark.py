@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from eisnn_zoo.benchmarking.contenders import Contender
 from eisnn_zoo.benchmarking.literal import Literal
 from eisnn_zoo.benchmarking.timing import alternate
 from eisnn_zoo.catalog import MODELS
@@ -145,6 +146,18 @@ def test_benchmark_command(cli, tmp_path, monkeypatch):
     saved = list(csv.DictReader((tmp_path / "benchmark.csv").open()))
     assert len(saved) == 4 and torch.__version__.startswith(saved[0]["torch"]) and float(saved[0]["conv_peak_gflops"]) > 1
     assert saved[0]["device"] == "cpu" and (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_networks_of_one_name_are_told_apart(cli, model_folder, tmp_path, monkeypatch):
+    sources = []
+    monkeypatch.setattr(Contender, "cold", lambda self, batch: sources.append(self.source) or {"start_s": 0.0, "memory_mb": 0})
+    runs = [model_folder("ei_mlp2_mnist", folder=tmp_path / name) for name in ("first", "second")]
+    code, out, err = cli("benchmark", *runs, runs[0], "ei_mlp4_mnist", "--backend", "torch,onnx", "--batch", "1", "--rounds", 1, "--format", "csv")
+    assert code == 0, err
+    names = [(r["model"], r["backend"]) for r in csv.DictReader(out.splitlines())]
+    titles = [f"ei_mlp2_mnist ({run})" for run in runs]
+    assert names == [(title, way) for title in (*titles, "ei_mlp4_mnist.zoo") for way in ("torch", "onnx")]
+    assert len(set(sources)) == len(names)  # nor are files exported for one of them overwritten by another
 
 
 def test_an_onnx_file_is_timed_without_torch(without_torch, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,7 +71,7 @@ def benchmark(
     check_folder(output)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        contenders = [c for spec in models for c in _contenders(spec, ways, peers, time_steps, device, threads, Path(folder))]
+        contenders = _told_apart({spec: _contenders(spec, ways, peers, time_steps, device, threads, Path(folder)) for spec in models})
         opened = [contender.open() for contender in contenders]
         place = next((o.device for o in opened if o.device != "cpu"), "cpu")
         clock = fair_clock(threads, place)
@@ -139,6 +141,12 @@ def _contenders(spec: str, ways: list[str], peers: bool, time_steps: int | None,
     return contenders
 
 
+def _told_apart(found: dict[str, list[Contender]]) -> list[Contender]:
+    """All contenders; where networks share a name, as two runs of one architecture do, each also says how it was given."""
+    shared = Counter(own[0].title for own in found.values())
+    return [replace(c, title=f"{c.title} ({spec})") if shared[c.title] > 1 else c for spec, own in found.items() for c in own]
+
+
 def _file(path: str, ways: list[str], peers: bool, time_steps: int | None, device: str, threads: int | None) -> Contender:
     from ..benchmarking.contenders import Contender
     from ..inference.onnx_runtime import OnnxModel
@@ -185,7 +193,7 @@ def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> s
     beside = located.path.parent / ONNX
     if way == "onnx" and time_steps is None and beside.is_file():
         return str(onnx_beside(located).path)
-    path = folder / f"{located.config.name}.{way}.onnx"
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"{located.config.name}.{way}.onnx"  # another network may have this name
     export(located, path, "fp32" if way == "onnx" else "int8", time_steps)
     return str(path)
 
