@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from ..figures import EXCITATION, INHIBITION, plain, to_png
+from ..figures import EXCITATION, GREY, INHIBITION, plain, to_png
 from ..files import write_atomic
 
 
@@ -50,17 +51,21 @@ def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
 
 
 def calibration(bins, path: Path) -> None:
-    """Accuracy against confidence, a bar each bin: images, their summed confidence, right ones (``[bins, 3]``)."""
-    figure = Figure(figsize=(4.2, 4), layout="constrained")
-    axes = figure.subplots()
+    """Accuracy against confidence, and below it how many images there are: a bar each bin of images, their summed confidence, right ones
+    (``[bins, 3]``)."""
+    figure = Figure(figsize=(4.2, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     places = (bins[:, 0].nonzero()[0] + 0.5) / len(bins)
     images, confidence, right = bins[bins[:, 0] > 0].T
-    axes.bar(places, right / images, 0.9 / len(bins), color=INHIBITION, label="right (and images in all)")
-    axes.plot(confidence / images, confidence / images, marker="o", color=EXCITATION, label="as many as confidence says")
-    for x, y, n in zip(places, right / images, images):
-        axes.annotate(f"{n:.0f}", (x, y), ha="center", va="bottom", fontsize=6)
-    axes.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="confidence: probability of the answer", ylabel="share of these images that is right")
-    axes.legend(loc="upper left", frameon=False)
+    above.bar(places, right / images, 0.9 / len(bins), color=INHIBITION, label="right")
+    above.plot(confidence / images, confidence / images, marker="o", color=EXCITATION, label="as many as confidence says")
+    above.set(xlim=(0, 1), ylim=(0, 1.05), ylabel="share of these images that is right")
+    above.legend(loc="upper left", frameon=False)
+    below.bar(places, images, 0.9 / len(bins), color=GREY)
+    below.set(yscale="log", xlabel="confidence: probability of the answer", ylabel="images")  # most lie in the last bins
+    below.set_ylim(0.7, None)  # one image is seen
+    below.yaxis.set_major_formatter("{x:g}")
+    below.yaxis.set_minor_formatter(NullFormatter())
     write_atomic(path, to_png(figure, dpi=100))
 
 
