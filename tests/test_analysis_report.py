@@ -18,12 +18,13 @@ from eisnn_zoo.analysis.batches import Batches
 from eisnn_zoo.analysis.explain import explain, occlusion
 from eisnn_zoo.analysis.prose import PROSE
 from eisnn_zoo.analysis.report import plain_section, render
-from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES, Subject
+from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES
+from eisnn_zoo.analysis.subject import Subject
 from eisnn_zoo.cli import analyze as command
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.figures import new, to_png
 from eisnn_zoo.networks import build
-from eisnn_zoo.training.plots import confusion
+from eisnn_zoo.training import plots
 
 
 @cache
@@ -123,7 +124,7 @@ def test_a_network_that_says_nothing_is_explained(classes, tmp_path):
     to_png(found.figure)
     assert found.seen == ["No spike reaches the output layer: the network has no answer, all classes are as probable.",
                           "0.0 % of its neurons fired at all."]
-    confusion(np.eye(classes), names, tmp_path / "confusion.png")
+    plots.confusion(np.eye(classes), names, tmp_path / "confusion.png")
 
 
 def test_networks_without_classes_are_refused(cli, mnist, model_folder, tmp_path):
@@ -149,6 +150,82 @@ def test_every_study_of_events_and_of_one_layer():
     energy = {r["input"] for r in found["energy"].rows if r["layer"] == "stages.0.layers.0"}
     assert energy == {"spikes"}  # an event costs an accumulation, as a spike does
     assert not any(study.figure.axes == [] for study in found.values())
+    assert "of 1 layer." in words and not re.search(r"1 layers|quietest|last layer", words)
+
+
+def study(key: str, model, twin=None):
+    """On eight images of MNIST's size; its figure is drawn."""
+    x = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    found = STUDIES[key](Subject(model, Batches(x, torch.arange(8) % 10, lambda x: x, 4), twin))
+    to_png(found.figure)
+    return found
+
+
+def deep(kind: str = "ei"):
+    model = build(f"{kind}_mlp4_mnist")
+    initialize(model, torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1)), seed=0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ["ei_mlp4_mnist", "ei_resnet18"])  # the second has more layers than are drawn
+def test_weights_and_gains_of_a_layer_are_drawn_side_by_side(name):
+    ridges = study("parameters", build(name)).figure.axes[:5]  # W_EE, W_IE, W_EI, g_I, g_E; all b_E are 0
+    assert len({ax.get_ylim() for ax in ridges}) == 1
+    layers = [[tuple(ridge.get_facecolor()[0]) for ridge in ax.collections] for ax in ridges]
+    assert len(layers[0]) > 3 and all(own == layers[0] for own in layers)
+
+
+def test_an_axis_in_percent_has_no_other_labels():
+    axis = study("trains", small()).figure.axes[0].yaxis
+    labels = [text.get_text() for text in axis.get_ticklabels(which="both") if text.get_text()]
+    assert labels and all(re.fullmatch(r"[\d.]+%", text) for text in labels)
+
+
+def test_a_baseline_has_no_empty_axes():
+    found = study("gain", small("bn"))
+    assert [ax.get_title("left") for ax in found.figure.axes] == ["Light", "Contrast"]
+    assert found.seen[0].startswith("The first layer's current follows the light with exponent") and "division" not in "".join(found.seen)
+    result = explain(small("bn"), torch.rand(1, 28, 28), tuple("abcdefghij"))
+    assert all(ax.get_visible() and ax.has_data() for ax in result.figure.axes) and "subtractive" not in result.reading
+    assert result.figure.axes[-1].get_xlabel() == "time step"
+
+
+def test_a_silent_layer_has_no_similarity():
+    model = deep()
+    with torch.no_grad():
+        model.stages[1].layers[0].current.b_e.fill_(-50)
+    found = study("similarity", model, deep())
+    assert "These layers of this network are silent, or answer all images alike, and are left empty: 2, 3." in found.seen
+    assert not any("of the twin are silent" in sentence for sentence in found.seen)
+    empty = {(r["layer"], r["with_layer"]) for r in found.rows if r["networks"] == "this network" and r["cka"] is None}
+    assert empty == {(f"stages.{i}.layers.0", f"stages.{j}.layers.0") for i in range(3) for j in range(3) if max(i, j) > 0}
+    assert not re.search("nan", " ".join([*found.seen, *(text.get_text() for ax in found.figure.axes for text in ax.texts)]))
+
+
+def test_a_twin_of_another_depth_is_not_compared_layer_by_layer():
+    twin, other = small("bn"), deep("bn")
+    assert "The same layers of the two networks agree at" in " ".join(study("similarity", small(), twin).seen)
+    found = study("similarity", small(), other)
+    assert found.seen[:2] == ["The network has a single layer.", "The twin has other layers (3, this network 1): each is compared with each."]
+    words = [[text.get_text() for text in study("energy", small(), t).figure.axes[0].get_yticklabels()] for t in (twin, other)]
+    assert "BN twin, its own spikes" in words[0] and "BN twin, the same spikes" in words[1]
+
+
+def test_lesions_are_of_whole_cells():
+    model = build("ei_mlp4_mnist", ei_ratio=50)  # 10, 10 and 6 inhibitory cells
+    initialize(model, torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1)), seed=0)
+    found = study("interventions", model)
+    assert {r["level"]: r["cells"] for r in found.rows if r["how"] == "random"} == {0.02: 0, 0.05: 0, 0.1: 3, 0.25: 6}
+    assert "(0 of 26, 0.0 %)" in found.seen[1]
+    assert sorted(found.figure.axes[0].lines[0].get_xdata()) == pytest.approx([0, 0, 0, 3 / 26, 6 / 26])
+
+
+def test_calibration_shows_how_many_images_there_are(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "to_png", lambda figure, dpi: drawn.append(figure) or to_png(figure, dpi))
+    plots.calibration(np.array([[0, 0, 0], [1, 0.5, 1], [400, 350, 360]]), tmp_path / "calibration.png")
+    shares, images = ([bar.get_height() for bar in ax.patches] for ax in drawn[0].axes)
+    assert shares == [1, 0.9] and images == [1, 400]
 
 
 @torch.no_grad()

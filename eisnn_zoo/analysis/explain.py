@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..evaluating import evaluating
-from ..figures import EXCITATION, GREEN, GREY, INHIBITION, INK, label, legend
+from ..figures import EXCITATION, FONT, GREEN, GREY, INHIBITION, INK, label, legend
 from ..networks.base import SpikingNet
 from .probes import Activity
 from .response import Response, draw_evidence, draw_raster, draw_rates, raster_neurons, respond, step_axis
@@ -49,9 +49,10 @@ READING = (
     "probability of the answer falls, violet where it rises. <b>Evidence</b>: the logits averaged over the steps so far, less "
     "the mean of all classes; the last point decides. <b>Raster</b>: a bar is a spike; a line is a neuron, drawn evenly from "
     "those of the layer that fired, the earliest at the bottom. <b>Cells</b>: in each of three layers one that fired at about "
-    "half of the steps. Above, its membrane before the reset, with the threshold dotted and spikes marked; below, the excitation "
-    "and subtractive inhibition it received, in the layer's own units: division and gain make of their difference the current "
-    "that drives the membrane.")
+    "half of the steps: its membrane before the reset, with the threshold dotted and spikes marked.")
+READING_INHIBITED = (
+    " Below, the excitation and subtractive inhibition it received, in the layer's own units: division and gain make of their "
+    "difference the current that drives the membrane.")
 
 
 @torch.no_grad()
@@ -78,7 +79,8 @@ def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, .
         f"Its answer stands from step {settled} of {steps}."]
     seen.append(f"{100 * fired / neurons:.1f} % of its neurons fired at all.")
     facts = {"time steps T": str(steps), "spikes": f"{total:,.0f}", "neurons": f"{neurons:,}", "answer stands from step": str(settled)}
-    return Explanation(figure, label_names[best], probabilities[best].item(), seen, facts, READING)
+    return Explanation(figure, label_names[best], probabilities[best].item(), seen, facts,
+                       READING + (READING_INHIBITED if model.kind == "ei" else ""))
 
 
 @torch.no_grad()
@@ -130,9 +132,10 @@ def _example(activity: Activity, number: int) -> Cell:
 
 
 def _draw(x: Tensor, map_: Tensor, response: Response, label_names: tuple[str, ...], cells: list[Cell]) -> Figure:
-    figure = Figure(figsize=(11, 10.5), layout="constrained")
+    inhibited = cells[0].i_ee is not None
+    figure = Figure(figsize=(11, 10.5 if inhibited else 9.2), layout="constrained")
     FigureCanvasAgg(figure)
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1, 1.15))
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1, 1.15 if inhibited else 0.75))
     a, b, c = top.subplots(1, 3, width_ratios=(1, 1.15, 1.9))
     picture = _picture(x)
     _show(a, picture, "What it sees")
@@ -146,12 +149,14 @@ def _draw(x: Tensor, map_: Tensor, response: Response, label_names: tuple[str, .
     d, e = middle.subplots(1, 2, width_ratios=(1.9, 1))
     draw_raster(d, response, raster_neurons(response))
     draw_rates(e, response)
-    axes = bottom.subplots(2, len(cells), squeeze=False, height_ratios=(1.2, 1), sharex=True)
-    for column, cell in zip(axes.T, cells):
-        _cell(*column, cell)
-    legend(axes[0, 0])
-    if cells[0].i_ee is not None:
-        legend(axes[1, 0])
+    parts = (_membrane, _drive) if inhibited else (_membrane,)
+    axes = bottom.subplots(len(parts), len(cells), squeeze=False, height_ratios=(1.2, 1)[: len(parts)], sharex=True)
+    for row, draw in zip(axes, parts):
+        for ax, cell in zip(row, cells):
+            draw(ax, cell)
+        legend(row[0])
+    for ax in axes[-1]:
+        ax.set_xlabel("time step", fontsize=FONT["label"], color=INK)
     return figure
 
 
@@ -172,22 +177,22 @@ def _show(ax: Axes, image: np.ndarray, title: str) -> None:
     label(ax, title)
 
 
-def _cell(above: Axes, below: Axes, cell: Cell) -> None:
-    steps = len(cell.membrane)
-    at = np.arange(1, steps + 1)
-    step_axis(above, steps)
-    above.plot(at, cell.membrane, color=INK, marker="o", markersize=3.5, linewidth=1.5, label="membrane")
-    above.plot(at, cell.current, color=GREEN, linewidth=1.2, linestyle="--", label="current I")
-    above.axhline(cell.threshold, color=GREY, linestyle=":", linewidth=1)
+def _membrane(ax: Axes, cell: Cell) -> None:
+    at = np.arange(1, len(cell.membrane) + 1)
+    step_axis(ax, len(at))
+    ax.plot(at, cell.membrane, color=INK, marker="o", markersize=3.5, linewidth=1.5, label="membrane")
+    ax.plot(at, cell.current, color=GREEN, linewidth=1.2, linestyle="--", label="current I")
+    ax.axhline(cell.threshold, color=GREY, linestyle=":", linewidth=1)
     fired = cell.spikes > 0
-    above.plot(at[fired], cell.membrane[fired], "|", color=EXCITATION, markersize=16, markeredgewidth=2, label="spike")
-    above.margins(y=0.15)
-    label(above, cell.title, "", "membrane, threshold 1" if cell.threshold == 1 else "membrane")
-    step_axis(below, steps)
-    if cell.i_ee is not None:
-        below.plot(at, cell.i_ee, color=EXCITATION, marker="o", markersize=3.5, linewidth=1.5, label="excitation $I_{EE}$")
-        below.plot(at, cell.i_sub, color=INHIBITION, marker="s", markersize=3.5, linewidth=1.5, label="inhibition $I_{sub}$")
-        below.set_ylim(0, 1.1 * float(max(cell.i_ee.max(), cell.i_sub.max())) or 1)  # no marker on the edge
-        label(below, "", "time step", "drive")
-    else:
-        below.set_visible(False)
+    ax.plot(at[fired], cell.membrane[fired], "|", color=EXCITATION, markersize=16, markeredgewidth=2, label="spike")
+    ax.margins(y=0.15)
+    label(ax, cell.title, "", f"membrane, threshold {cell.threshold:g}")
+
+
+def _drive(ax: Axes, cell: Cell) -> None:
+    at = np.arange(1, len(cell.membrane) + 1)
+    step_axis(ax, len(at))
+    ax.plot(at, cell.i_ee, color=EXCITATION, marker="o", markersize=3.5, linewidth=1.5, label="excitation $I_{EE}$")
+    ax.plot(at, cell.i_sub, color=INHIBITION, marker="s", markersize=3.5, linewidth=1.5, label="inhibition $I_{sub}$")
+    ax.set_ylim(0, 1.1 * float(max(cell.i_ee.max(), cell.i_sub.max())) or 1)  # no marker on the edge
+    label(ax, "", "", "drive")

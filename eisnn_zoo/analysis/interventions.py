@@ -66,7 +66,8 @@ def _share(fraction: float, what: str) -> None:
 
 
 def lesion(model: nn.Module, fraction: float, by: str = "random", seed: int = 0) -> AbstractContextManager[None]:
-    """Silences a share of the inhibitory cells of every E-I layer: their column of W_EI becomes 0, for both paths.
+    """Silences a share of the inhibitory cells of every E-I layer, as many as :func:`whole_cells` says: their column of W_EI
+    becomes 0, for both paths.
 
     Args:
         by: "random", "strongest" or "weakest" first (:func:`~eisnn_zoo.analysis.parameters.inhibitory_strength`).
@@ -79,8 +80,13 @@ def lesion(model: nn.Module, fraction: float, by: str = "random", seed: int = 0)
     for layer in ei_layers(model).values():
         order = (torch.randperm(layer.n_i, generator=rng) if by == "random"
                  else inhibitory_strength(layer).argsort(descending=by == "strongest", stable=True))
-        silenced[layer.ei.weight] = order[: round(fraction * layer.n_i)].to(layer.ei.weight.device)
+        silenced[layer.ei.weight] = order[: whole_cells(layer, fraction)].to(layer.ei.weight.device)
     return _changed(silenced, lambda w_ei: w_ei.detach().index_fill(1, silenced[w_ei], 0.0))
+
+
+def whole_cells(layer: EILayer, fraction: float) -> int:
+    """How many of a layer's inhibitory cells a share in [0, 1] comes to, rounded: of 16 cells 5 % are 1, and 2 % none."""
+    return round(fraction * layer.n_i)
 
 
 def scale_g_i(model: nn.Module, factor: float) -> AbstractContextManager[None]:

@@ -73,9 +73,9 @@ PROSE = {
         "of layers that change little."),
     "interventions": Prose(
         "Interventions", "What is each part worth? Change it and count the errors.",
-        "lesion: the cell's column of W<sub>EI</sub> becomes 0, for both paths; a cell's strength = Σ W<sub>EI</sub> × "
-        "Σ W<sub>IE</sub>; constant divisors: each cell's geometric mean of D over images; noise on weights: w (1 + σ ε), held "
-        "at ≥ 0; flipped signs break Dale's law",
+        "lesion: of a share of each layer's inhibitory cells, rounded to whole ones, the columns of W<sub>EI</sub> become 0, for "
+        "both paths; a cell's strength = Σ W<sub>EI</sub> × Σ W<sub>IE</sub>; constant divisors: each cell's geometric mean of D "
+        "over images; noise on weights: w (1 + σ ε), held at ≥ 0; flipped signs break Dale's law",
         "The solid grey line is the intact network, the dotted one chance. A curve that falls at once marks a part the network "
         "cannot spare: where inhibition cancels most of the excitation, little of it can be missing. A network that only gives one "
         "answer still scores the share of that class among the images. With n images a figure is uncertain by about 100/√n points."),

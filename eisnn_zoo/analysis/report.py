@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ..figures import to_png
 from ..files import to_csv, write_atomic
 from .prose import EVOLUTION, PROSE
-from .studies import Study
+from .subject import Study
 
 PAGE = "report.html"
 

@@ -24,7 +24,8 @@ def cka(a: nn.Module, b: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     """Linear CKA of each layer of a (rows) with each layer of b (columns), in execution order, in evaluation mode.
 
     A layer's answer to an image is its neurons' rates over the T steps. 1: the same up to rotation and scale, about 0:
-    unrelated. Constant memory: HSIC is summed over batches.
+    unrelated; not a number for a layer that answers all images alike, as a silent one does. Constant memory: HSIC is summed over
+    batches.
 
     Raises:
         ValueError: fewer than 4 images in a batch.

@@ -4,64 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..networks.base import SpikingNet
 from . import energy as cost
 from . import interventions as iv
 from . import study_figures as figures
-from .batches import Batches
 from .gain import exponent, gain_rows
 from .histograms import CurrentHistograms, count
 from .measures import Balance, FiringRates, SpikeTrains, ZeroDivisors
 from .parameters import UNIFORM, ei_parameters, parameter_rows
 from .probes import Activity, spiking_layers, stream
 from .similarity import cka
+from .subject import Study, Subject, layers, percent
 
 GAIN_IMAGES = 30  # gain control runs the network at every contrast, and needs no more images than this
 GAIN_LEVELS = (0.1, 0.2, 0.35, 0.5, 0.75)
 DIVISOR_IMAGES = 50
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is studied.
-
-    Attributes:
-        model: the network as trained, not folded.
-        data: labelled images.
-        twin: a second network to compare with (a BN baseline, say).
-        seed: of lesions and noise.
-    """
-
-    model: SpikingNet
-    data: Batches
-    twin: SpikingNet | None = None
-    seed: int = 0
-
-    @property
-    def layers(self) -> list[str]:
-        return list(spiking_layers(self.model))
-
-    @property
-    def thing(self) -> str:
-        """What the network is shown."""
-        return "recording" if self.model.event_input else "image"
-
-
-@dataclass(frozen=True)
-class Study:
-    """One section of the report: what is seen, in sentences made from the numbers, the numbers, and a picture of them."""
-
-    key: str
-    seen: list[str]
-    rows: list[dict]
-    figure: Figure
+LESIONS = (0.02, 0.05, 0.1, 0.25)
 
 
 def rates(s: Subject) -> Study:
@@ -72,10 +35,11 @@ def rates(s: Subject) -> Study:
     silent = _extremes(rows, "silent")[0]
     neurons = sum(r["neurons"] for r in rows)
     overall = sum(r["mean"] * r["neurons"] for r in rows) / neurons
-    seen = [f"A neuron fires at {percent(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes {_a(s.thing)}.",
-            f"Layer {_number(s, busiest)} is the busiest ({percent(busiest['mean'])}), layer {_number(s, quietest)} the quietest "
-            f"({percent(quietest['mean'])}).",
-            f"Layer {_number(s, silent)} has the most silent neurons: {percent(silent['silent'])} never fired on any {s.thing}."]
+    seen = [f"A neuron fires at {percent(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes {_a(s.thing)}."]
+    if len(rows) > 1:
+        seen += [f"Layer {_number(s, busiest)} is the busiest ({percent(busiest['mean'])}), layer {_number(s, quietest)} the quietest "
+                 f"({percent(quietest['mean'])}).", f"Layer {_number(s, silent)} has the most silent neurons:"]
+    seen.append(f"{percent(silent['silent'])} of its neurons never fired on any {s.thing}.")
     return Study("rates", seen, rows, figures.rates(rows, measure.rates))
 
 
@@ -85,7 +49,7 @@ def balance(s: Subject) -> Study:
     stream(s.model, s.data.inputs, measure, sample)
     rows = measure.rows()
     driven = [r for r in rows if r["correlation"] is not None and r["residual"] is not None]  # the others' input is silent
-    seen = [f"Inhibition exceeds excitation on average in {sum(r['I_sub'] > r['I_EE'] for r in rows)} of {len(rows)} layers."]
+    seen = [f"Inhibition exceeds excitation on average in {sum(r['I_sub'] > r['I_EE'] for r in rows)} of {layers(len(rows))}."]
     if driven:
         tightest = min(driven, key=lambda r: r["residual"])
         seen.append(f"The balance is tightest in layer {_number(s, tightest)}: {percent(tightest['residual'])} of the excitation is "
@@ -104,10 +68,11 @@ def gain(s: Subject) -> Study:
     seen = []
     for axis, [(before, after), *_] in slopes.items():
         if after is not None:
-            first = "" if before is None else f"{before:.2f} before the division and "
-            seen.append(f"The first layer's current follows the {axis} with exponent {first}{round(after, 2) + 0.0:.2f} after it.")
+            arrived = f"{round(after, 2) + 0.0:.2f}"
+            seen.append(f"The first layer's current follows the {axis} with exponent "
+                        + (f"{arrived}." if before is None else f"{before:.2f} before the division and {arrived} after it."))
     axis, found = list(slopes.items())[-1]
-    if found[-1][1] is not None:
+    if len(found) > 1 and found[-1][1] is not None:
         seen.append(f"The last layer's follows the {axis} with exponent {found[-1][1]:.2f}.")
     return Study("gain", seen, rows, figures.gain(measured, s.layers))
 
@@ -124,7 +89,7 @@ def divisors(s: Subject) -> Study:
         seen = [f"On these {s.thing}s no divisor was zero: the stabilization had nothing to do."]
     lost = [r for r in rows if r["silent_slices"]]
     if lost:
-        seen.append(f"In {len(lost)} layers some steps had no inhibition at all, so that the current was the bias alone.")
+        seen.append(f"In {layers(len(lost))} some steps had no inhibition at all, so that the current was the bias alone.")
     return Study("divisors", seen, rows, figures.divisors({layer: c.numpy() for (layer, _), c in spread.counts.items()}, rows))
 
 
@@ -133,7 +98,8 @@ def parameters(s: Subject) -> Study:
     rows = parameter_rows(s.model)
     found = ei_parameters(s.model)
     names = ("W_EE", "W_IE", "W_EI", "g_I", "g_E", "b_E")
-    counts = {n: [count(_in_means(p[n], n)).numpy() for p in found.values() if n in p] for n in names}
+    none = torch.empty(0)  # the output layer has no gains: its place stays empty, so that each layer has one height throughout
+    counts = {n: [count(_in_means(p.get(n, none), n)).numpy() for p in found.values()] for n in names}
     weights = torch.cat([p[n].flatten() for p in found.values() for n in ("W_EE", "W_IE", "W_EI")])
     zeros = (weights == 0).double().mean().item()
     two = [r for r in rows if r["bimodality"] is not None and r["bimodality"] > UNIFORM]
@@ -166,31 +132,40 @@ def similarity(s: Subject) -> Study:
     pairs = {"this network": s.model} | ({"this network • the twin": s.twin} if s.twin is not None else {})
     matrices = {name: cka(s.model, other, s.data.inputs).numpy() for name, other in pairs.items()}
     own = matrices["this network"]
-    n = len(own)
-    ends = f"First and last layer agree at {own[0, -1]:.2f}."
-    near = sum(own[i, i + 1] for i in range(n - 1)) / max(1, n - 1)
-    seen = [f"Neighbouring layers agree at {near:.2f} on average. {ends}" if n > 1 else "The network has a single layer."]
+    empty = {"this network": np.isnan(own.diagonal())}
+    seen = ["The network has a single layer."] if len(own) == 1 else []
+    if len(own) > 1 and np.isfinite(own.diagonal(1)).any():
+        seen.append(f"Neighbouring layers agree at {np.nanmean(own.diagonal(1)):.2f} on average.")
+    if len(own) > 1 and np.isfinite(own[0, -1]):
+        seen.append(f"First and last layer agree at {own[0, -1]:.2f}.")
     if s.twin is not None:
         across = matrices["this network • the twin"]
-        diagonal = [across[i, i] for i in range(min(across.shape))]
-        seen.append(f"The same layers of the two networks agree at {sum(diagonal) / len(diagonal):.2f} on average.")
-    layers = list(spiking_layers(s.model))
-    rows = [{"networks": name, "layer": layers[i], "with_layer": list(spiking_layers(pairs[name]))[j], "cka": m[i, j].item()}
-            for name, m in matrices.items() for i in range(m.shape[0]) for j in range(m.shape[1])]
+        empty["the twin"] = np.isnan(across[~empty["this network"]]).any(0)
+        if not s.matched:
+            seen.append(f"The twin has other layers ({across.shape[1]}, this network {len(own)}): each is compared with each.")
+        elif np.isfinite(across.diagonal()).any():
+            seen.append(f"The same layers of the two networks agree at {np.nanmean(across.diagonal()):.2f} on average.")
+    for name, without in empty.items():
+        if without.any():
+            numbers = ", ".join(str(i) for i in without.nonzero()[0] + 1)
+            seen.append(f"These layers of {name} are silent, or answer all {s.thing}s alike, and are left empty: {numbers}.")
+    names = {name: list(spiking_layers(other)) for name, other in pairs.items()}
+    rows = [{"networks": name, "layer": s.layers[i], "with_layer": names[name][j], "cka": value.item() if np.isfinite(value) else None}
+            for name, m in matrices.items() for (i, j), value in np.ndenumerate(m)]
     return Study("similarity", seen, rows, figures.similarity(matrices))
 
 
 def interventions(s: Subject) -> Study:
-    iv.ei_layers(s.model)
+    inhibited = iv.ei_layers(s.model).values()
+    inhibitory = sum(layer.n_i for layer in inhibited)
+    lesions = ("Lesioned inhibitory cells", "share of all cells", 0.0)
     constants = iv.mean_divisors(s.model, s.data.first(DIVISOR_IMAGES).inputs)
     seed, events = {"seed": s.seed}, s.model.event_input
     dimmed = ("Events weaker", "weight of an event") if events else ("Light dimmed", "light")
     plan = {  # title: (axes it shares, x label, level that changes nothing, intervention, levels)
-        "random": ("Lesioned inhibitory cells", "share of the cells", 0.0, partial(iv.lesion, **seed), (0.02, 0.05, 0.1, 0.25)),
-        "strongest first": ("Lesioned inhibitory cells", "share of the cells", 0.0, partial(iv.lesion, by="strongest"),
-                            (0.02, 0.05, 0.1, 0.25)),
-        "weakest first": ("Lesioned inhibitory cells", "share of the cells", 0.0, partial(iv.lesion, by="weakest"),
-                          (0.02, 0.05, 0.1, 0.25)),
+        "random": (*lesions, partial(iv.lesion, **seed), LESIONS),
+        "strongest first": (*lesions, partial(iv.lesion, by="strongest"), LESIONS),
+        "weakest first": (*lesions, partial(iv.lesion, by="weakest"), LESIONS),
         "divisive: g_I × factor": ("Strength of inhibition", "factor", 1.0, iv.scale_g_i, (0.5, 0.75, 1.25, 1.5, 2.0)),
         "subtractive: I_sub × factor": ("Strength of inhibition", "factor", 1.0, iv.scale_subtraction, (0.0, 0.9, 1.05, 1.2)),
         "as it is": (*dimmed, 1.0, iv.input_contrast, (0.1, 0.25, 0.5)),
@@ -209,15 +184,23 @@ def interventions(s: Subject) -> Study:
     rows, panels = [], {}
     for how, (what, x, neutral, intervention, levels) in plan.items():
         own = iv.curve(s.model, s.data, intervention, levels)
+        if what == lesions[0]:  # of small layers a share is not many cells: the picture shows the share that was silenced
+            own = [{**r, "cells": sum(iv.whole_cells(layer, r["level"]) for layer in inhibited)} for r in own]
         rows += [{"intervention": what, "how": how, **r} for r in own]
-        points = [(r["level"], r["top1"]) for r in own]
+        points = [(r["cells"] / inhibitory if "cells" in r else r["level"], r["top1"]) for r in own]
         panels.setdefault(what, (x, {}))[1][how] = points if neutral in levels else [*points, (neutral, intact)]
 
+    def row(how: str, level: float) -> dict:
+        return next(r for r in rows if r["how"] == how and r["level"] == level)
+
     def at(how: str, level: float) -> str:
-        return f"{next(r['top1'] for r in rows if r['how'] == how and r['level'] == level):.1f} %"
+        return f"{row(how, level)['top1']:.1f} %"
+
+    cells = row("random", 0.05)["cells"]
 
     seen = [f"Intact: {intact:.1f} % of {len(s.data)} {s.thing}s are right. Chance: {100 / s.model.num_classes:.1f} %.",
-            f"Without 5 % of the inhibitory cells: {at('random', 0.05)}. Without a fifth of all spikes: {at('spikes', 0.2)}.",
+            f"Without 5 % of each layer's inhibitory cells ({cells} of {inhibitory}, {percent(cells / inhibitory)}): "
+            f"{at('random', 0.05)}. Without a fifth of all spikes: {at('spikes', 0.2)}.",
             f"{'With events that count a tenth' if events else 'At a tenth of the light'}: {at('as it is', 0.1)}. With divisors "
             f"that no longer listen to the {s.thing}: {at('divisors held constant', 1.0)}."]
     return Study("interventions", seen, rows, figures.interventions(panels, intact, 100 / s.model.num_classes))
@@ -226,7 +209,7 @@ def interventions(s: Subject) -> Study:
 def energy(s: Subject) -> Study:
     rows = cost.operations(s.model, s.data.inputs)
     titles = dict(cost.VARIANTS)
-    if s.twin is not None and (s.twin.kind, s.model.kind) == ("bn", "ei"):
+    if s.matched and (s.twin.kind, s.model.kind) == ("bn", "ei"):
         titles["bn"] = "BN twin, its own spikes"
         own = [r for r in cost.operations(s.twin, s.data.inputs) if r["variant"] == "bn"]
         rows = [*(r for r in rows if r["variant"] != "bn"), *own]
@@ -295,7 +278,3 @@ def _a(thing: str) -> str:
 
 def _number(s: Subject, row: dict) -> int:
     return s.layers.index(row["layer"]) + 1
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"

@@ -7,7 +7,7 @@ from math import ceil
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from ..figures import (
     EXCITATION,
@@ -90,17 +90,20 @@ def balance(rows: list[dict], samples: dict) -> Figure:
 
 def gain(measured: dict[tuple[str, str], list[dict]], layers: list[str]) -> Figure:
     """measured: rows of gain_rows by what was changed, as a title and as the words along the axis."""
-    figure, axes = new(1, 2 * len(measured), 12, 3.2)
+    divides = any(r["before_division"] is not None for rows in measured.values() for r in rows)
+    sides = {"before_division": ": before division", "after_division": ": after division"} if divides else {"after_division": ""}
+    figure, axes = new(1, len(sides) * len(measured), 12 if divides else 8, 3.2)
     for i, ((what, axis), rows) in enumerate(measured.items()):
-        for ax, key, when in zip(axes[0, 2 * i :], ("before_division", "after_division"), ("before", "after")):
-            for color, (j, layer) in zip(shades(len(layers)), enumerate(layers, 1)):
+        for j, (key, when) in enumerate(sides.items(), len(sides) * i):
+            ax = axes[0, j]
+            for color, (n, layer) in zip(shades(len(layers)), enumerate(layers, 1)):
                 own = [r for r in rows if r["layer"] == layer]
                 ax.plot(column(own, "contrast"), column(own, key), color=color, marker="o", markersize=3, linewidth=1.5,
-                        label=f"layer {j}")
+                        label=f"layer {n}")
             ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
             ax.set_xlim(0, 1.03)
             ax.set_ylim(0, max(1.2, ax.get_ylim()[1]))
-            label(ax, f"{what}: {when} division", axis, "" if i or when == "after" else "modulation, 1 at full")
+            label(ax, what + when, axis, "" if j else "modulation, 1 at full")
     layer_legend(axes[0, -1], loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -129,12 +132,12 @@ def divisors(histograms: dict[str, np.ndarray], rows: list[dict]) -> Figure:
 
 
 def parameters(histograms: dict[str, list[np.ndarray]], rows: list[dict]) -> Figure:
-    """histograms: of each layer in turn by the paper's name; the output layer has the first three names alone."""
+    """histograms: by the paper's name, of each layer in turn, the output layer last; without entries where it has no such parameter."""
     figure = blank(12, 6.6)
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     layers = list(dict.fromkeys(row["layer"] for row in rows))
+    shown = _some(len(layers))
     for i, (ax, (name, counts)) in enumerate(zip(top.subplots(1, len(histograms)), histograms.items())):
-        shown = _some(len(counts))
         ridges(ax, [counts[i] for i in shown], bins(counts, signed=name == "b_E"), [shades(len(layers))[i] for i in shown])
         if i == 0:
             name_ridges(ax, ["out" if i + 1 == len(layers) else i + 1 for i in shown])
@@ -180,6 +183,8 @@ def trains(rows: list[dict], intervals: dict, by_chance: dict, over_time: dict) 
             share = counts.numpy()[1:] / (counts.sum().item() or np.nan)
             a.plot(at, np.where(share > 0, share, np.nan), color=color, **style)
     a.set_yscale("log")
+    a.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # the scale's own labels between the decades are no percentages
+    a.yaxis.set_minor_locator(NullLocator())
     a.xaxis.set_major_locator(MaxNLocator(integer=True))
     percent(a.yaxis)
     label(a, "Intervals (dotted: shuffled)", "steps from one spike to the next", "share of intervals")
@@ -203,14 +208,14 @@ def trains(rows: list[dict], intervals: dict, by_chance: dict, over_time: dict) 
 
 
 def similarity(matrices: dict[str, np.ndarray]) -> Figure:
-    """matrices: {"rows name \u2022 columns name": CKA}."""
+    """matrices: {"rows name \u2022 columns name": CKA}, not a number where a layer has none."""
     figure, axes = new(1, len(matrices), 4.6 * len(matrices) + 0.6, 4.0)
     for ax, (name, m) in zip(axes[0], matrices.items()):
         ax.grid(False)
         image = ax.imshow(m, vmin=0, vmax=1, cmap="cividis", origin="lower",
                           extent=(0.5, m.shape[1] + 0.5, 0.5, m.shape[0] + 0.5))
         if max(m.shape) <= 9:
-            for i, j in np.ndindex(m.shape):
+            for i, j in zip(*np.isfinite(m).nonzero()):
                 ax.text(j + 1, i + 1, f"{m[i, j]:.2f}", ha="center", va="center", fontsize=FONT["tick"],
                         color="black" if m[i, j] > 0.55 else "white")
         for axis in (ax.xaxis, ax.yaxis):

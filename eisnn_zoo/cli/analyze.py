@@ -71,8 +71,9 @@ def analyze(
     from ..analysis.batches import Batches
     from ..analysis.interventions import accuracy
     from ..analysis.report import write_page, write_study
-    from ..analysis.studies import EI_ONLY, Subject
+    from ..analysis.studies import EI_ONLY
     from ..analysis.studies import STUDIES as RUN
+    from ..analysis.subject import Subject
     from ..locating import locate
     from ..precision import strict_arithmetic
     from ..training.augment import pixels
@@ -107,6 +108,8 @@ def analyze(
         raise UsageError(f"{data} holds {len(order)} images of {title}: a study needs at least 4")
     batches = Batches(part.x[:kept], part.y[:kept], lambda x: pixels(x, side), batch_size)
     subject = Subject(network, batches, other, seed)
+    if other and not subject.matched:
+        note(f"--twin {twin} has other layers than {located.config.name}: the two are compared by similarity alone")
 
     folder = output or Path("analysis") / located.config.name
     folder.mkdir(parents=True, exist_ok=True)
