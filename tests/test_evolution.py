@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 from training_helpers import digits, recipe, same, start, weights
 
-from eisnn_zoo.analysis.evolution import coefficient, silent_layers, zeros
+from eisnn_zoo.analysis.evolution import Evolution, coefficient, read_evolution, silent_layers, zeros
+from eisnn_zoo.analysis.evolution_figures import course, whole
+from eisnn_zoo.analysis.evolution_studies import evolution_studies
 from eisnn_zoo.analysis.histograms import BINS, NOT_FINITE, ZERO, count, quantiles, shares
 from eisnn_zoo.analysis.snapshot import load_snapshots, take
 from eisnn_zoo.ei_init import initialize
@@ -73,7 +75,7 @@ def test_quantiles_of_a_known_distribution():
 
 
 def test_a_snapshot_says_what_the_network_does(tmp_path):
-    model = build("ei_mlp2_mnist", time_steps=3)
+    model = build("ei_mlp2_mnist", time_steps=3, threshold=0.7)
     x = torch.rand(12, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     initialize(model, x, seed=0)
     layer = model.stages[0].layers[0]
@@ -84,7 +86,12 @@ def test_a_snapshot_says_what_the_network_does(tmp_path):
     path = snapshot.save(tmp_path)
     assert path.name == "epoch_0007.npz" and path.stat().st_size < 60_000
     (again,) = _read(tmp_path)
-    assert (again.epoch, again.images, again.time_steps) == (7, 12, 3) and again.activity == snapshot.activity
+    assert (again.epoch, again.images, again.time_steps, again.threshold) == (7, 12, 3, 0.7)
+    assert again.activity == snapshot.activity
+    run = Evolution("run", [again], [])
+    assert "(threshold: 0.7)" in evolution_studies(run)[-1].seen[-1]
+    (membranes,) = [ax for ax in whole(run).axes if ax.get_title("left") == "membrane"]
+    assert [line.get_xdata() for line in membranes.lines if line.get_linestyle() == ":"] == [[0.7, 0.7]]
     name, w_ee = snapshot.activity[0]["layer"], layer.current.ee.weight
     assert snapshot.histograms[name, "W_EE"][ZERO] == (w_ee == 0).sum()
     assert zeros(snapshot, name, ("W_EE",)) == pytest.approx((w_ee == 0).double().mean().item())
@@ -211,6 +218,7 @@ def test_a_baseline_has_a_course_and_currents(cli, data, tmp_path):
     training.fit()
     code, stdout, err = cli("analyze", "--evolution", run)
     assert code == 0 and "bimodality" not in stdout and "currents.csv" in stdout, err
+    assert all(ax.get_visible() for ax in course(read_evolution(run)).axes)  # no place is kept for synapses that it does not have
 
 
 def test_bimodality_on_the_scale_that_tells():

@@ -83,8 +83,8 @@ def whole(e: Evolution) -> Figure:
 
 
 def _draw_course(figure: FigureBase, e: Evolution) -> None:
-    a, b, c, d = figure.subplots(1, 4)
-    for ax in (a, b, c, d):
+    a, b, c, *rest = figure.subplots(1, 4 if e.first.parameters else 3)
+    for ax in (a, b, c, *rest):
         clean(ax)
         epoch_axis(ax, e)
     if e.metrics:
@@ -102,7 +102,7 @@ def _draw_course(figure: FigureBase, e: Evolution) -> None:
         percent(ax.yaxis)
         label(ax, title, "epoch", "spikes per neuron and step" if key == "mean" else "share of the layer")
     layer_legend(c, ncols=2, columnspacing=0.8, handlelength=1.2)
-    if e.first.parameters:
+    for d in rest:
         for name, color in COLORS.items():
             d.plot(e.epochs, [zeros(s, names=(name,)) for s in e.snapshots], color=color, linewidth=1.6, marker="o", markersize=3,
                    label=symbol(name))
@@ -110,8 +110,6 @@ def _draw_course(figure: FigureBase, e: Evolution) -> None:
         percent(d.yaxis)
         label(d, "Synapses at zero", "epoch", "share")
         legend(d)
-    else:
-        d.set_visible(False)
 
 
 def _draw_ridges(figure: FigureBase, e: Evolution, names: tuple[str, ...], title: str = "") -> None:
@@ -126,7 +124,7 @@ def _draw_ridges(figure: FigureBase, e: Evolution, names: tuple[str, ...], title
             if j == 0:
                 name_ridges(ax, e.epochs)
             if name == "membrane":
-                ax.axvline(1, color=INK, linewidth=0.8, linestyle=":", zorder=len(e.snapshots) + 1)
+                ax.axvline(e.first.threshold, color=INK, linewidth=0.8, linestyle=":", zorder=len(e.snapshots) + 1)
             if name == "rate":
                 percent(ax.xaxis)
             label(ax, TITLES.get(name, symbol(name)) if i == 0 else "")
@@ -234,7 +232,7 @@ def _frame(e: Evolution, i: int) -> bytes:
         value_axis(ax, edges)
         ax.set_ylim(0, 1.08)
         if name == "membrane":
-            ax.axvline(1, color=INK, linewidth=0.8, linestyle=":")
+            ax.axvline(s.threshold, color=INK, linewidth=0.8, linestyle=":")
     ax = axes[len(names)]
     clean(ax)
     ax.bar(np.arange(1, len(colors) + 1), [row["mean"] for row in s.activity], color=colors, width=0.7)

@@ -9,7 +9,7 @@ from .evolution import PARAMETERS, SYNAPSES, Evolution, coefficient, mean_of, no
 from .histograms import CURRENTS, NOT_FINITE, quantiles
 from .parameters import UNIFORM
 from .snapshot import Snapshot
-from .studies import Study, percent
+from .subject import Study, layers, percent
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -25,7 +25,7 @@ def course(e: Evolution) -> Study:
     seen.append("Silent neurons: " + e.then_and_now(lambda s: percent(mean_of(s, "silent"))) + ".")
     lost = silent_layers(e.last)
     if lost:
-        seen.append(f"Firing has collapsed: of {len(e.layers)} layers these are all but silent: {', '.join(map(str, lost))}.")
+        seen.append(f"Firing has collapsed: of {layers(len(e.layers))} these are all but silent: {', '.join(map(str, lost))}.")
     if e.first.parameters:
         seen.append("Synapses at exactly 0: " + e.then_and_now(lambda s: percent(zeros(s) or 0.0, 2)) + ".")
     return Study("course", seen, rows, figures.course(e))
@@ -64,7 +64,7 @@ def currents(e: Evolution) -> Study:
     low, high = quantiles(e.last.histograms[last, "membrane"], (0.05, 0.95))
     if low is not None and high is not None:
         seen.append(f"In the last layer the middle 90 % of the membranes lie between {low:.2f} and {high:.2f} in the end "
-                    "(threshold: 1).")
+                    f"(threshold: {e.last.threshold:g}).")
     return Study("currents", seen, _quantile_rows(e, (*CURRENTS, "rate")), figures.distributions(e, figures.ACTIVITY))
 
 

@@ -36,6 +36,7 @@ class Snapshot:
         activity: one row a layer: firing rates, balance, zero divisors.
         histograms: counts on the grid of :mod:`~eisnn_zoo.analysis.histograms`, ``[BINS]`` by (layer, quantity); "rate" is
             that of each neuron, in spikes per step.
+        threshold: of the neurons, in the membrane's units.
     """
 
     epoch: int
@@ -44,6 +45,7 @@ class Snapshot:
     parameters: list[dict]
     activity: list[dict]
     histograms: dict[tuple[str, str], np.ndarray]
+    threshold: float = 1.0  # the default of every network, and of records that do not say
 
     def save(self, folder: Path) -> Path:
         """Writes ``epoch_NNNN.npz`` (plain arrays, no pickle) whole or not at all."""
@@ -73,7 +75,7 @@ def take(network: SpikingNet, batches: Iterable[Tensor], epoch: int) -> Snapshot
     counts = {(layer, name): count(p) for layer, own in ei_parameters(network).items() for name, p in own.items()}
     counts |= currents.counts | {(layer, "rate"): count(r) for layer, r in rates.rates.items()}
     return Snapshot(epoch, images, network.time_steps, parameter_rows(network), list(rows.values()),
-                    {place: c.numpy() for place, c in counts.items()})
+                    {place: c.numpy() for place, c in counts.items()}, network.config["threshold"])
 
 def load_snapshots(run: Path) -> list[Snapshot]:
     """All that a run kept, by epoch.
