@@ -218,6 +218,7 @@ def test_a_baseline_has_a_course_and_currents(cli, data, tmp_path):
     training.fit()
     code, stdout, err = cli("analyze", "--evolution", run)
     assert code == 0 and "bimodality" not in stdout and "currents.csv" in stdout, err
+    assert err.count("after epoch 1") == 1
     assert all(ax.get_visible() for ax in course(read_evolution(run)).axes)  # no place is kept for synapses that it does not have
 
 

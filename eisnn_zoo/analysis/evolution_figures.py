@@ -90,7 +90,8 @@ def _draw_course(figure: FigureBase, e: Evolution) -> None:
     if e.metrics:
         when = [row["epoch"] for row in e.metrics]
         for key, color, name in (("train_top1", GREY, "training"), ("valid_top1", EXCITATION, "validation")):
-            a.plot(when, [row[key] for row in e.metrics], color=color, linewidth=1.6, label=name)
+            a.plot(when, [row[key] for row in e.metrics], color=color, linewidth=1.6, marker="o" if len(when) == 1 else "", markersize=3,
+                   label=name)
         a.set_ylim(0, 102)
         legend(a)
     label(a, "Accuracy", "epoch", "top-1, %")

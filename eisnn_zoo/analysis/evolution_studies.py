@@ -18,9 +18,9 @@ def course(e: Evolution) -> Study:
     rows = [{"epoch": s.epoch, **row, "synapses_at_zero": zeros(s, row["layer"])} for s in e.snapshots for row in s.activity]
     seen = []
     if e.metrics:
-        begun, ended = e.metrics[0], e.metrics[-1]
-        seen.append(f"Accuracy on the validation images: {begun['valid_top1']:.1f} % after epoch {begun['epoch']:.0f}, "
-                    f"{ended['valid_top1']:.1f} % after epoch {ended['epoch']:.0f}.")
+        ends = [e.metrics[0], *e.metrics[1:][-1:]]
+        seen.append("Accuracy on the validation images: "
+                    + ", ".join(f"{row['valid_top1']:.1f} % after epoch {row['epoch']:.0f}" for row in ends) + ".")
     seen.append("Mean firing rate: " + e.then_and_now(lambda s: percent(mean_of(s, "mean"))) + ".")
     seen.append("Silent neurons: " + e.then_and_now(lambda s: percent(mean_of(s, "silent"))) + ".")
     lost = silent_layers(e.last)

@@ -36,10 +36,12 @@ def rates(s: Subject) -> Study:
     neurons = sum(r["neurons"] for r in rows)
     overall = sum(r["mean"] * r["neurons"] for r in rows) / neurons
     seen = [f"A neuron fires at {percent(overall)} of its steps on average: {overall * s.model.time_steps:.2f} spikes {_a(s.thing)}."]
+    never = f"{percent(silent['silent'])} never fired on any {s.thing}."
     if len(rows) > 1:
         seen += [f"Layer {_number(s, busiest)} is the busiest ({percent(busiest['mean'])}), layer {_number(s, quietest)} the quietest "
-                 f"({percent(quietest['mean'])}).", f"Layer {_number(s, silent)} has the most silent neurons:"]
-    seen.append(f"{percent(silent['silent'])} of its neurons never fired on any {s.thing}.")
+                 f"({percent(quietest['mean'])}).", f"Layer {_number(s, silent)} has the most silent neurons: {never}"]
+    else:
+        seen.append(f"Of the neurons {never}")
     return Study("rates", seen, rows, figures.rates(rows, measure.rates))
 
 
