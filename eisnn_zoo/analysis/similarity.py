@@ -39,7 +39,8 @@ def cka(a: nn.Module, b: nn.Module, batches: Iterable[Tensor]) -> Tensor:
         within_a = within_a + torch.stack([unbiased_hsic(i, i) for i in k])
         within_b = within_b + torch.stack([unbiased_hsic(j, j) for j in l])
         across = across + torch.stack([torch.stack([unbiased_hsic(i, j) for j in l]) for i in k])
-    return across / (within_a[:, None] * within_b[None, :]).sqrt()
+    scale = (within_a[:, None] * within_b[None, :]).sqrt()
+    return torch.where(scale > 0, across / scale, torch.nan)
 
 
 def _grams(model: nn.Module, x: Tensor) -> list[Tensor]:

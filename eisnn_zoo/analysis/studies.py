@@ -134,7 +134,7 @@ def similarity(s: Subject) -> Study:
     pairs = {"this network": s.model} | ({"this network • the twin": s.twin} if s.twin is not None else {})
     matrices = {name: cka(s.model, other, s.data.inputs).numpy() for name, other in pairs.items()}
     own = matrices["this network"]
-    empty = {"this network": np.isnan(own.diagonal())}
+    empty = {"this network": ~np.isfinite(own.diagonal())}
     seen = ["The network has a single layer."] if len(own) == 1 else []
     if len(own) > 1 and np.isfinite(own.diagonal(1)).any():
         seen.append(f"Neighbouring layers agree at {np.nanmean(own.diagonal(1)):.2f} on average.")
@@ -142,7 +142,7 @@ def similarity(s: Subject) -> Study:
         seen.append(f"First and last layer agree at {own[0, -1]:.2f}.")
     if s.twin is not None:
         across = matrices["this network • the twin"]
-        empty["the twin"] = np.isnan(across[~empty["this network"]]).any(0)
+        empty["the twin"] = ~np.isfinite(across[~empty["this network"]]).all(0)
         if not s.matched:
             seen.append(f"The twin has other layers ({across.shape[1]}, this network {len(own)}): each is compared with each.")
         elif np.isfinite(across.diagonal()).any():
