@@ -168,6 +168,7 @@ def test_publishing_that_is_refused(hub, packed, cli, monkeypatch):
 def test_only_packed_models_are_published(tmp_path, cli, packed):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("model: ei_mlp2_mnist\n")
+    (tmp_path / "run" / "environment.json").write_text("{}")
     for spec, word in ((tmp_path / "run", "eisnn-zoo pack"), (tmp_path, "no table of weights"), ("ei_vgg16_cifar10", "the authors'")):
         code, _, err = cli("publish", spec, "--repo-id", REPO, "--dry-run")
         assert code == 2 and word in err
