@@ -76,8 +76,8 @@ def _write_through(path: Path, write: Callable[[Path], object] | bytes | str) ->
 
 
 def lock(file: IO) -> bool:
-    """Whether the file, open for writing, is this process's alone from here until it closes it, or ends; children that it forks do not
-    have it. True as well where there are no such locks: some network disks, and Windows."""
+    """Whether the file, open for writing, is this process's alone from here until it closes it, by whichever handle, or ends; children
+    that it forks do not have it. True as well where there are no such locks: some network disks, and Windows."""
     try:
         if fcntl:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

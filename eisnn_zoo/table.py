@@ -17,6 +17,7 @@ from .errors import UsageError, ZooError
 from .files import write_atomic
 
 WEIGHTS = "model.safetensors"
+TABLE = "weights.toml"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,12 @@ def installed() -> bool:
 
 def table_path() -> Path:
     """The table of the weights that lie in hub/."""
-    return Path(str(resources.files(__package__))) / "weights.toml"
+    return Path(str(resources.files(__package__))) / TABLE
+
+
+def place(hub: Path | None = None) -> tuple[Path, Path]:
+    """Where models are packed, and the table of their weights: another folder with a table in it, or the zoo's own."""
+    return (hub, hub / TABLE) if hub else (hub_folder(), table_path())
 
 
 def read_table(path: Path) -> list[Weights]:

@@ -367,6 +367,15 @@ def test_recordings_of_an_event_camera(cli, tmp_path):
     assert "holds 3 recordings: give one, or use eisnn-zoo eval" in rows[6]["error"]
 
 
+def test_a_recording_that_is_strange_is_no_crash(cli, tmp_path):
+    events = {key: np.zeros(20, int) for key in "xyp"}
+    np.savez(tmp_path / "0.npz", **events, offset=0)  # a number, and no list
+    (tmp_path / "1.bin").symlink_to("/proc/self/mem")  # a file whose first byte cannot be read
+    code, out, _ = cli("predict", tmp_path / "0.npz", tmp_path / "1.bin", "-m", "ei_vgg8_nmnist.zoo", "-f", "json")
+    rows = json.loads(out)
+    assert code == 1 and rows[0]["label"] and rows[1]["error"] == f"{tmp_path / '1.bin'}: input/output error"
+
+
 def test_a_recording_of_a_larger_sensor_is_what_training_makes_of_it(tmp_path):
     rng, config = np.random.default_rng(0), base_config(find_model("ei_vgg8_cifar10dvs"))
     x, y, p = rng.integers(0, 128, 5000), rng.integers(0, 128, 5000), rng.integers(0, 2, 5000)

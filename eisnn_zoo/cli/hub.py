@@ -77,15 +77,15 @@ def pack(
 ) -> None:
     """Make a published model of a run: weights in half precision, measured, with configuration, record and card."""
     from ..sharing.packing import pack
-    from ..table import hub_folder, installed, table_path
+    from ..table import installed, place
 
     need("train")
     if hub is None and installed():
         raise UsageError("the package is installed, not a checkout with a hub/ of its own: name the folder to write to with --hub")
     check_folder(hub, "--hub")
     row = pack(run, tag, data, name, weights, hub, time_steps, remark, license, say=note)
-    print((hub or hub_folder()) / row.folder)
-    table = (hub / "weights.toml") if hub else table_path()
+    folder, table = place(hub)
+    print(folder / row.folder)
     note(f"{row.name}: {row.top1} % top-1, {row.size / 1e6:.1f} MB; its row is in {table}")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..config import Config
 from ..errors import Damaged
 from ..files import npz_arrays, numpy_reason
-from .images import resize
+from .images import reason, resize
 
 SENSOR = {"nmnist": 34, "cifar10dvs": 128, "dvsgesture": 128}  # pixels a side
 
@@ -42,7 +42,10 @@ def checked(x: np.ndarray, y: np.ndarray, p: np.ndarray, size: int, path: Path) 
 
 def read_bin(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x, y and p of an N-MNIST file: 5 bytes an event, x, y, then 1 bit of polarity and 23 of microseconds. Raises Damaged."""
-    raw = np.frombuffer(path.read_bytes(), np.uint8)
+    try:
+        raw = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise Damaged(f"{path}: {reason(error)}") from error
     if not len(raw) or len(raw) % 5:
         raise Damaged(f"{path} is damaged: {len(raw)} bytes are no whole number of events")
     x, y, rest = raw.reshape(-1, 5)[:, :3].T
@@ -74,8 +77,8 @@ def read_recording(name: str, config: Config, time_steps: int) -> np.ndarray:
     else:
         x, y, p, offset = npz_arrays(path, "x", "y", "p", optional="offset")
         events = x, y, p
-        if len(offset) > 2:  # a whole split
-            raise Damaged(f"{name} holds {len(offset) - 1} recordings: give one, or use eisnn-zoo eval with its folder as --data")
+        if offset.size > 2:  # a whole split
+            raise Damaged(f"{name} holds {offset.size - 1} recordings: give one, or use eisnn-zoo eval with its folder as --data")
     size = SENSOR.get(config.model.dataset.name, side) if config.model.dataset else side
     counts = frames(*checked(*events, size, path), time_steps, size).astype(np.float32)
     return counts if size == side else resize(counts, side)

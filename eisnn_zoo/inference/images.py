@@ -42,7 +42,7 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+        raise ImageError(f"{name}: {reason(error)}") from error
     except ValueError as error:  # no file can have that name
         raise ImageError(f"{name!r}: {error}") from error
     if not data:
@@ -66,7 +66,8 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
         raise ImageError(f"{name}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why a file cannot be read, in words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, IsADirectoryError):

@@ -70,7 +70,7 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
 
     if name is None and header_config(source) is None and not (source.parent / "config.json").is_file():
         raise UsageError(f"{source} does not say whose weights it holds: give --model")
-    config = base_config(find_model(name), "") if name else locate(str(source)).config
+    config = base_config(find_model(name)) if name else locate(str(source)).config
     model = config.model
     kind = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
     network = build(model.name, dtype=kind, **config.options)

@@ -17,7 +17,7 @@ from ..config import Config, base_config, find_model, read_config
 from ..errors import UsageError, ZooError
 from ..files import read_numbers, write_atomic
 from ..locating import Located
-from ..table import WEIGHTS, Weights, hub_folder, put_row, read_table, sha256, table_path
+from ..table import WEIGHTS, Weights, place, put_row, read_table, sha256
 from ..weights import adapt_state, read_tensors, save_network
 from . import card, card_text
 
@@ -74,7 +74,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
         raise UsageError("events come in the number of frames the network was trained on: leave out --time-steps")
     labelled = read(DATASETS[recipe.dataset], data, "test", recipe.final_steps)
     images = Images.of(labelled)
-    hub, table = (hub, hub / "weights.toml") if hub else (hub_folder(), table_path())
+    hub, table = place(hub)
     if table.is_file():
         read_table(table)  # one that is damaged is said before the work
     hub.mkdir(parents=True, exist_ok=True)

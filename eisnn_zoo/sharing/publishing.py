@@ -11,7 +11,7 @@ from .. import hub_client
 from ..config import read_config
 from ..errors import UsageError, ZooError
 from ..locating import Located, is_name
-from ..table import WEIGHTS, Weights, hub_folder, list_weights, read_table, table_path, weights_of
+from ..table import TABLE, WEIGHTS, Weights, hub_folder, list_weights, read_table, table_path, weights_of
 from . import card
 from .verifying import verify
 
@@ -27,7 +27,7 @@ def find(spec: str) -> tuple[Path, Weights]:
     """
     folder = Path(spec)
     if folder.is_dir() and not is_name(spec):
-        tables = [t for t in (folder.resolve().parent / "weights.toml", table_path()) if t.is_file()]
+        tables = [t for t in (folder.resolve().parent / TABLE, table_path()) if t.is_file()]
         rows = [row for t in tables for row in read_table(t) if row.folder == folder.resolve().name]
         if rows:
             return folder, rows[0]
