@@ -59,7 +59,8 @@ DATASETS = {d.name: d for d in (
 
 DEPTHS = {"vgg": (8, 11, 16, 19), "resnet": (18, 34, 50, 101, 152), "mlp": (2, 4, 6, 8, 12, 16)}
 TITLES = {"vgg": "VGG", "resnet": "ResNet", "mlp": "MLP"}
-KINDS = {"ei": "E-I", "bn": "BN"}
+KINDS = {"ei": "E-I", "bn": "BN", "ann": "ANN"}
+SPIKING = ("ei", "bn")  # the others have no spikes, and T = 1
 TIME_STEPS = 4  # of a bare architecture
 SAME_LABELS = {"cifar10dvs": "cifar10", "nmnist": "mnist"}
 
@@ -72,6 +73,7 @@ RELEASED = {
 }
 # Pairs beside those: the BN baseline on CIFAR-100, event MNIST, and the MLPs.
 _PAIRS = (*RELEASED, "resnet18_cifar100", "vgg8_nmnist", *(f"mlp{d}_mnist" for d in DEPTHS["mlp"]))
+ANN_DATASET = "cifar10"  # alone has networks without spikes: what spikes cost, and teachers
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Model:
 
     Attributes:
         name: ``<kind>_<family><depth>`` or ``<kind>_<family><depth>_<dataset>``.
-        kind: "ei" or "bn".
+        kind: "ei", "bn", or "ann": the BN baseline without spikes, T = 1.
         family, depth: "vgg", 16.
         dataset: None for a bare architecture (10 classes, T = TIME_STEPS, RGB; an MLP for 28 x 28 pixels of luminance).
     """
@@ -109,7 +111,12 @@ class Model:
             fixed |= {"num_classes": self.dataset.num_classes, "time_steps": self.dataset.time_steps}
             if self.dataset.event:
                 fixed["event_input"] = True
-        return fixed
+        return fixed if self.spiking else {**fixed, "time_steps": 1}
+
+    @property
+    def spiking(self) -> bool:
+        """Whether its neurons send spikes, and time matters."""
+        return self.kind in SPIKING
 
     @property
     def released_top1(self) -> float | None:
@@ -132,6 +139,8 @@ def _all() -> dict[str, Model]:
                 arch = f"{family}{depth}"
                 pairs = [p for p in _PAIRS if p.startswith(arch + "_")]
                 for name, dataset in [(arch, None), *((p, DATASETS[p.partition("_")[2]]) for p in pairs)]:
+                    if kind == "ann" and (dataset is None or dataset.name != ANN_DATASET):
+                        continue
                     models[f"{kind}_{name}"] = Model(f"{kind}_{name}", kind, family, depth, dataset)
     return models
 

@@ -45,7 +45,7 @@ def timm_cfg(model: Model) -> dict:
     first = {"vgg": "stages.0.layers.0.current", "resnet": "stages.0.current", "mlp": "stages.0.layers.0.current"}[model.family]
     stem: tuple[str, ...] | str = (f"{first}.ee", f"{first}.ie")
     head: tuple[str, ...] | str = ("head.ee", "head.ie", "head.ei")
-    if model.kind == "bn":
+    if model.kind != "ei":
         stem, head = f"{first}.{'linear' if model.family == 'mlp' else 'conv'}", "head"
     channels = model.input_size[0]
     labels = {"label_names": list(model.dataset.label_names)} if model.dataset else {}
@@ -88,6 +88,11 @@ class Config:
         """Raises UsageError where the network gives features instead of classes."""
         if not self.label_names or self.options.get("global_pool", "avg") != "avg":
             raise UsageError(f"{self.name} gives features, no classes: it was saved without an output layer or without its pool")
+
+    def check_spiking(self) -> None:
+        """Raises UsageError where the network has no spikes to study."""
+        if not self.model.spiking:
+            raise UsageError(f"{self.name} has no spikes, and nothing of what is studied here: name an E-I network or a BN baseline")
 
     def to_json(self) -> dict:
         """timm's config.json, with our facts under one more top-level key, which timm ignores."""

@@ -52,6 +52,14 @@ def test_it_says_what_it_must():
     assert "not by the authors." in made(recipe="mine") and "ours and theirs are not chosen in the same way" in text
 
 
+def test_a_network_without_spikes_is_not_called_a_spiking_one():
+    text = made("ann_resnet18_cifar10", recipe="zoo_ann_resnet18_cifar10", operations={})
+    for words in ("**without spikes**", "in a single pass", "Neither the network nor the recipe is the paper's", "One inference takes"):
+        assert words in text, words
+    for words in ("spiking-neural-network", "time steps run", "A spike is a threshold", "Dale's law: every", "at T ="):
+        assert words not in text, words
+
+
 def test_it_says_nothing_that_is_not_so():
     assert "best epoch by validation" in made() and "large pictures lose" in made()
     events = made("ei_vgg8_nmnist", held_out=0, validation="test set")

@@ -121,9 +121,11 @@ def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[st
         layers: names, of :func:`spiking_layers`; None for all.
         literal: the network that a folded one came from, for I_EE and I_sub.
     Raises:
-        ValueError: a layer the network does not have.
+        ValueError: a layer the network does not have, or a network without spikes.
     """
     present = spiking_layers(model)
+    if not present:
+        raise ValueError("the network has no spiking layers to look into")
     chosen = list(present) if layers is None else list(layers)
     for name in chosen:
         if name not in present:

@@ -81,15 +81,18 @@ def analyze(
     from ..training.evaluation import test_images
     from ..weights import load_network
 
-    located = locate(model)
+    located, beside = locate(model), locate(twin) if twin else None
+    for each in (located, beside):
+        if each:
+            each.config.check_spiking()
     steps = time_steps or located.config.options["time_steps"]
     labelled, title = test_images(located.config, data, dataset, steps)
     found = Images.of(labelled)
     strict_arithmetic()
     located.config.check_classes()
     network = load_network(located, time_steps=steps)
-    other = load_network(beside := locate(twin), time_steps=steps) if twin else None
-    if other and (beside.config.input_size, other.event_input) != (located.config.input_size, network.event_input):
+    other = load_network(beside, time_steps=steps) if beside else None
+    if beside and other and (beside.config.input_size, other.event_input) != (located.config.input_size, network.event_input):
         raise UsageError(f"--twin {twin} takes other inputs than {located.config.name}: name one that was trained on the same data")
     if network.kind != "ei":
         left_out = [key for key in chosen if key in EI_ONLY]
@@ -154,6 +157,7 @@ def explain(
     located = locate(model or default_weights().name)
     steps = time_steps or located.config.options["time_steps"]
     located.config.check_classes()
+    located.config.check_spiking()
     x = read_input(image, located.config, steps)
     strict_arithmetic()
     network = load_network(located, time_steps=steps)

@@ -1,10 +1,10 @@
-"""Layers of spiking neurons of either kind, excitatory-inhibitory or with batch normalisation, made from one set of options."""
+"""Layers of neurons of each kind, excitatory-inhibitory, with batch normalisation, or without spikes, from one set of options."""
 
 # No `from __future__ import annotations` here: fx writes the annotations of forward into the code it generates.
 import torch
 from torch import Tensor, nn
 
-from ..catalog import KINDS
+from ..catalog import KINDS, SPIKING
 from ..convolution import conv2d
 from ..ei import STABILISATIONS, EIConv2d, EILinear, EIReadout
 from ..fusing import fused_kernel
@@ -54,11 +54,23 @@ class Spiking(nn.Module):
         return self.lif(self.current(x).unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
 
 
+class Rectified(nn.Module):
+    """The same without spikes, for comparison: positive currents are the output, and every step is computed alike. Shape: as there."""
+
+    def __init__(self, current: nn.Module):
+        super().__init__()
+        self.current = current
+
+    def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
+        y = torch.relu(self.current(x))
+        return y if steps_in == time_steps else torch.cat([y] * time_steps)
+
+
 class Cells:
     """Makes layers of one kind with one set of options, so that each architecture is written once.
 
     Args:
-        kind: "ei" or "bn".
+        kind: "ei", "bn", or "ann": as bn, with rectified currents in place of spikes.
         ei_ratio: excitatory cells per inhibitory cell.
         stabilisation: of the division, see :func:`~eisnn_zoo.ei.stabilise`.
         neuron: arguments of :class:`~eisnn_zoo.neuron.LIF`.
@@ -74,14 +86,15 @@ class Cells:
         self.readout_options = {"ei_ratio": ei_ratio, **self.like}
         self.ei = {**self.readout_options, "stabilisation": stabilisation}
 
-    def conv(self, n_in: int, n_out: int, kernel_size: int, stride: int = 1) -> Spiking:
-        current = (EIConv2d(n_in, n_out, kernel_size, stride, **self.ei) if self.kind == "ei"
-                   else BNConv2d(n_in, n_out, kernel_size, stride, **self.like))
-        return Spiking(current, LIF(**self.neuron))
+    def conv(self, n_in: int, n_out: int, kernel_size: int, stride: int = 1) -> nn.Module:
+        return self._driven(EIConv2d(n_in, n_out, kernel_size, stride, **self.ei) if self.kind == "ei"
+                            else BNConv2d(n_in, n_out, kernel_size, stride, **self.like))
 
-    def linear(self, n_in: int, n_out: int) -> Spiking:
-        current = EILinear(n_in, n_out, **self.ei) if self.kind == "ei" else BNLinear(n_in, n_out, **self.like)
-        return Spiking(current, LIF(**self.neuron))
+    def linear(self, n_in: int, n_out: int) -> nn.Module:
+        return self._driven(EILinear(n_in, n_out, **self.ei) if self.kind == "ei" else BNLinear(n_in, n_out, **self.like))
+
+    def _driven(self, current: nn.Module) -> nn.Module:
+        return Spiking(current, LIF(**self.neuron)) if self.kind in SPIKING else Rectified(current)
 
     def readout(self, n_in: int, classes: int) -> nn.Module:
         return EIReadout(n_in, classes, **self.readout_options) if self.kind == "ei" else nn.Linear(n_in, classes, **self.like)

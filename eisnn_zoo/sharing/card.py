@@ -15,7 +15,8 @@ from ..files import write_atomic
 from ..table import Weights
 from .card_text import body
 
-KIND_TAGS = {"ei": ["excitatory-inhibitory", "lateral-inhibition"], "bn": ["batch-normalization"]}
+KIND_TAGS = {"ei": ["excitatory-inhibitory", "lateral-inhibition"], "bn": ["batch-normalization"], "ann": ["batch-normalization"]}
+SPIKING_TAGS = ["snn", "spiking-neural-network"]
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "mnist": "ylecun/mnist",
                 "tinyimagenet200": "zh-plus/tiny-imagenet"}
 
@@ -30,7 +31,7 @@ def render(config: Config, row: Weights, files: set[str], repo: str = "") -> str
     from huggingface_hub import ModelCard, ModelCardData
 
     model = config.model
-    tags = ["timm-compatible", "snn", "spiking-neural-network", *KIND_TAGS[model.kind], "image-classification", f"arxiv:{ARXIV}"]
+    tags = ["timm-compatible", *(SPIKING_TAGS if model.spiking else []), *KIND_TAGS[model.kind], "image-classification", f"arxiv:{ARXIV}"]
     data = ModelCardData(
         license=row.license.lower(), library_name="eisnn-zoo", pipeline_tag="image-classification", tags=tags,
         datasets=[HUB_DATASETS[d]] if (d := model.dataset.name) in HUB_DATASETS else None, metrics=["accuracy"],

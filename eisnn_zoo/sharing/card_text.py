@@ -74,12 +74,17 @@ def _about(config: Config, row: Weights, facts: dict) -> str:
         what = ("A spiking network with excitatory and inhibitory cells that obeys Dale's law: every synapse keeps its sign, and "
                 "lateral inhibition, subtractive and divisive, stands where other deep networks have a normalisation layer.")
         source = "Architecture and method are those"
-    else:
+    elif model.spiking:
         what = "A spiking network with batch normalisation: the baseline to which the excitatory-inhibitory networks are compared."
         source = "It is a baseline"
+    else:
+        what = ("An ordinary network, with batch normalisation and **without spikes**, in the shape of the spiking networks of this zoo: "
+                "it shows what spikes cost, and teaches networks that have them.")
+        source = "It stands beside the networks"
+    computed = f"with T = {config.options['time_steps']} time steps" if model.spiking else "in a single pass"
     return f"""# {model.title} for {model.dataset.title} (`{row.name}`)
 
-{what} It reaches **{row.top1} % top-1** on {_test_set(config, facts)} with T = {config.options['time_steps']} time steps.
+{what} It reaches **{row.top1} % top-1** on {_test_set(config, facts)} {computed}.
 
 {source} of *{PAPER}* by {AUTHORS} ({VENUE}, [arXiv {ARXIV}](https://arxiv.org/abs/{ARXIV})); the
 authors' own code and weights are [{RELEASE_REPO}](https://huggingface.co/{RELEASE_REPO}). These weights were trained
@@ -237,8 +242,9 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     if facts.get("recipe", "").startswith("zoo_"):
         ei = config.model.kind == "ei"
         same = ("Architecture, E-I Init, adaptive stabilisation, the scaling of gradients and Dale's law are" if ei else "The network is")
-        text += (f"\n\nThis is not the paper's recipe, which is SGD with momentum 0.9 and weight decay {'5e-4' if ei else '1e-4'} over "
-                 f"300 epochs at the final T. {same} the paper's.")
+        text += "\n\n" + (f"This is not the paper's recipe, which is SGD with momentum 0.9 and weight decay {'5e-4' if ei else '1e-4'} "
+                          f"over 300 epochs at the final T. {same} the paper's." if config.model.spiking else
+                          "Neither the network nor the recipe is the paper's.")
     if facts.get("remark"):
         text += f"\n\n{facts['remark']}"
     dataset = config.model.dataset
@@ -253,7 +259,8 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
 
 def _cost(config: Config, facts: dict) -> str:
     counted, steps = count(config.model, config.input_size[1], **config.options), config.options["time_steps"]
-    text = (f"## Cost\n\n{counted.params:,} parameters. One inference at T = {steps} takes {counted.macs(steps) / 1e6:,.0f} million "
+    at = f" at T = {steps}" if config.model.spiking else ""
+    text = (f"## Cost\n\n{counted.params:,} parameters. One inference{at} takes {counted.macs(steps) / 1e6:,.0f} million "
             "multiply-accumulates when computed densely, weights folded, as a processor does.")
     measured = facts.get("operations")
     if not isinstance(measured, dict) or not measured:
@@ -278,9 +285,9 @@ def _limits(config: Config) -> str:
         f"but the test set of {config.model.dataset.title}.",
         *([] if config.options.get("event_input") else
           [f"Images are seen at {height} x {height} pixels; large pictures lose most of their detail."]),
-        f"T = {config.options['time_steps']} is part of the model: other numbers of time steps run, with another accuracy.",
-        "A spike is a threshold, so rounding flips some: TF32, half precision or another order of summation changes logits slightly. The "
-        "accuracy above is for float32.",
+        *([f"T = {config.options['time_steps']} is part of the model: other numbers of time steps run, with another accuracy.",
+           "A spike is a threshold, so rounding flips some: TF32, half precision or another order of summation changes logits slightly. "
+           "The accuracy above is for float32."] if config.model.spiking else []),
         "It is meant for research on spiking networks, not for decisions about people or safety.",
     ]
     return "## Limits\n\n" + "\n".join(f"* {line}" for line in lines)

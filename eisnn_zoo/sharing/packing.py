@@ -164,11 +164,13 @@ def _half(path: Path, config: Config) -> dict:
 
 
 def _operations(located: Located, images: Images) -> dict[str, dict[str, float]]:
-    """Numbers of operations of one inference by variant of the computation, the mean over some test images."""
+    """Numbers of operations of one inference by variant of the computation, the mean over some test images; none without spikes."""
     from ..analysis.energy import operations, totals
     from ..training.augment import pixels
     from ..weights import load_network
 
+    if not located.config.model.spiking:
+        return {}
     x = pixels(images.x[:COUNTED], located.config.input_size[1])
     rows = totals(operations(load_network(located), x.split(10)))
     return {row["variant"]: {k: round(v, 3 if k == "microjoules" else 0) for k, v in row.items() if isinstance(v, float) and v}

@@ -93,7 +93,7 @@ class Recipe(BaseModel):
                 _known("dataset", values["dataset"], DATASETS)
             dataset = DATASETS.get(values["dataset"]) if isinstance(values["dataset"], str) else None
             if (steps := values.get("time_steps")) is None or (type(steps) is int and steps == 0):
-                values["time_steps"] = dataset.time_steps if dataset else model.options["time_steps"]
+                values["time_steps"] = dataset.time_steps if dataset and model.spiking else model.options["time_steps"]
         return values
 
     @model_validator(mode="after")
@@ -138,8 +138,12 @@ class Recipe(BaseModel):
             if parts > size:
                 raise AtKey("accumulate", f"a batch of {size} has no {parts} parts")
         for key in ("init", "homeostasis", "ei_ratio", "inhibitory", "least_inhibition", "stabilisation", "scale_w_ei_gradient"):
-            if model.kind == "bn" and self._says(key):
+            if model.kind != "ei" and self._says(key):
                 raise AtKey(key, f"{self.model} has BatchNorm in place of inhibitory cells, and nothing of that")
+        if not model.spiking and any(_values(self.alpha)):
+            raise AtKey("alpha", f"{self.model} has no spikes, and no surrogate of their gradient")
+        if not model.spiking and max(_values(self.time_steps)) > 1:
+            raise AtKey("time_steps", f"{self.model} has no spikes, and time is nothing to it: leave time_steps out")
         for key in ("init", "ei_ratio"):
             if self.weights and self._says(key):
                 raise AtKey(key, "it belongs to a network's beginning, and this one starts from weights")
