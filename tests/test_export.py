@@ -82,6 +82,19 @@ def test_answers_are_the_network_s_at_any_batch(vgg8, fp32, pictures):
     np.testing.assert_allclose(run(pictures[:13])[4:5], run(pictures[4:5]), atol=1e-4)
 
 
+def test_a_file_that_fails_in_silence_alone_is_found(vgg8, fp32, pictures, monkeypatch):
+    answer = OnnxModel.__call__
+
+    def fails(self, x):
+        logits = answer(self, x)
+        logits[~x.reshape(len(x), -1).any(1)] = np.nan
+        return logits
+
+    monkeypatch.setattr(OnnxModel, "__call__", fails)
+    with pytest.raises(ZooError, match="not finite"):
+        verify(fp32, vgg8, pictures)
+
+
 def test_the_file_explains_itself(vgg8, fp32):
     run = OnnxModel(fp32, "cpu")
     assert run.config == vgg8.config.to_json() and run.config["label_names"][3] == "cat"

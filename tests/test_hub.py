@@ -99,6 +99,19 @@ def test_weights_that_the_new_ones_replace_leave_with_them(hub, packed, token, c
     assert "model.onnx" not in tree and tree["notes.txt"] == b"mine" and "model.safetensors" in tree
 
 
+def test_a_branch_keeps_what_only_the_main_branch_replaced(hub, packed, token, cli):
+    """What a branch holds decides which of its files leave, not what lies in the main branch."""
+    hub.put(REPO, {"config.json": (packed / "config.json").read_bytes(), "old.onnx": b"in both"})
+    repo = hub.repos[REPO]
+    repo.branches["v2"] = repo.branches["main"]
+    repo.commit({"of_branch.onnx": b"in one"}, "v2")
+    repo.commit({"of_main.onnx": b"in the other"})
+    assert cli("publish", packed, "--repo-id", REPO, "--revision", "v2")[0] == 0
+    (_, branch), (_, main) = repo.at("v2"), repo.at("main")
+    assert "model.safetensors" in branch and not {n for n in branch if n.endswith(".onnx")}
+    assert set(main) == {"config.json", "old.onnx", "of_main.onnx"}
+
+
 @pytest.mark.parametrize("arguments, code, word", [
     (["--repo-id", "mine"], 2, "organisation/name"), (["--repo-id", REPO, "--create-pr", "--revision", "v2", "--dry-run"], 2, "leave out --revision"),
     (["--repo-id", REPO], 1, "no token")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -13,7 +15,7 @@ from training_helpers import recipe, run_two, same, start, weights
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.training import data as data_module
 from eisnn_zoo.training.data import hold_out, load_data, load_folder
-from eisnn_zoo.training.engine import Training
+from eisnn_zoo.training.engine import Stopped, Training
 from eisnn_zoo.training.feeding import Feeding
 from eisnn_zoo.training.world import World
 
@@ -84,6 +86,25 @@ def test_a_streamed_run_that_was_killed(photos, in_memory, tmp_path):
     process = start(VALUES, photos, run, whole=0)
     process.join()
     assert process.exitcode == 0 and same(weights(run), weights(in_memory))
+
+
+def test_a_streamed_run_that_was_interrupted_while_it_evaluated(photos, in_memory, no_room, tmp_path, monkeypatch):
+    training = Training(recipe(**VALUES), photos, tmp_path, compile=False)
+    read = type(training.data.valid).batches
+
+    def interrupted(self, rows, *rest):
+        for part in read(self, rows, *rest):
+            if self is training.data.valid:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield part
+
+    monkeypatch.setattr(type(training.data.valid), "batches", interrupted)
+    with pytest.raises(Stopped, match="all saved; go on with: eisnn-zoo train --resume"):
+        training.fit()
+    monkeypatch.undo()
+    assert not (tmp_path / "metrics.csv").exists(), "the epoch was not evaluated yet"
+    Training(recipe(**VALUES), photos, tmp_path, compile=False).fit()
+    assert same(weights(tmp_path), weights(in_memory))
 
 
 def test_two_processes_read_half_a_batch_each(photos, in_memory, tmp_path):

@@ -16,8 +16,10 @@ from PIL import Image
 from training_helpers import digits
 
 from eisnn_zoo.locating import from_anywhere, locate
-from eisnn_zoo.training.finetune import finetune_recipe
+from eisnn_zoo.training import engine
+from eisnn_zoo.training.finetune import LR, LR_FROZEN, finetune_recipe
 from eisnn_zoo.training.recipe_file import recipe_names
+from eisnn_zoo.training.run import Run
 from eisnn_zoo.weights import create_model
 
 QUICK = [f"--set={pair}" for pair in ("epochs=2", "warmup_epochs=0.5", "batch_size=50")]
@@ -125,6 +127,16 @@ def test_reproduce_writes_one_row(cli, data, tmp_path):
     assert not (tmp_path / "new").exists(), "said before the training"
 
 
+@pytest.mark.parametrize("options, saved", [((), 1), (("--save-every", 0), 12)])
+def test_checkpoints_come_as_often_as_is_asked(cli, data, tmp_path, monkeypatch, options, saved):
+    """After each of eight iterations, and before and after each evaluation; else, in a short run, at its end alone."""
+    monkeypatch.setattr(engine, "APART", 60.0)
+    saves, save = [], Run.save_checkpoint
+    monkeypatch.setattr(Run, "save_checkpoint", lambda *args: saves.append(1) or save(*args))
+    assert cli("train", "ei_mlp2_mnist", "--data", data, "--output", tmp_path / "run", "--no-compile", *options, *QUICK)[0] == 0
+    assert len(saves) == saved
+
+
 @pytest.mark.parametrize("classes, freeze", [(1, False), (3, True), (3, False)])
 def test_finetune_then_predict(cli, trained, tmp_path, classes, freeze):
     rng = np.random.default_rng(0)
@@ -143,6 +155,7 @@ def test_finetune_then_predict(cli, trained, tmp_path, classes, freeze):
     assert after.num_classes == classes and all(p.min() >= 0 for n, p in after.named_parameters() if not n.endswith("b_e"))
     kept = [torch.equal(p, q) for p, q in zip(before.stages.parameters(), after.stages.parameters())]
     assert all(kept) if freeze else (classes == 1 or not all(kept))
+    assert Run.existing(run).recipe.lr == (LR_FROZEN if freeze else LR), "the output layer alone learns from larger steps"
     code, out, _ = cli("predict", tmp_path / "shapes" / "shape0" / "0.png", "--model", run, "--format", "json", "--device", "cpu")
     (answer,) = json.loads(out)
     assert code == 0 and {t["label"] for t in answer["top"]} == {f"shape{i}" for i in range(classes)}
