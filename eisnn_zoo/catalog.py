@@ -24,6 +24,7 @@ class Dataset:
         event: frames of events instead of static images.
         test_images: in the whole test set, by which a figure on fewer is told.
         release: the release's name for it.
+        sensor: of events, pixels a side of the camera, from which those of size are made.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Dataset:
     event: bool
     test_images: int
     release: str
+    sensor: int = 0
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -52,9 +54,9 @@ DATASETS = {d.name: d for d in (
     Dataset("cifar100", "CIFAR-100", 100, 3, 32, 4, False, 10_000, "CIFAR100"),
     Dataset("tinyimagenet200", "TinyImageNet-200", 200, 3, 32, 4, False, 10_000, "TinyImageNet200"),
     Dataset("mnist", "MNIST", 10, 1, 28, 4, False, 10_000, "MNIST"),
-    Dataset("cifar10dvs", "CIFAR10-DVS", 10, 2, 48, 10, True, 1_000, "CIFAR10DVS"),
-    Dataset("dvsgesture", "DVS-Gesture", 11, 2, 48, 16, True, 288, "DVSGesture"),
-    Dataset("nmnist", "N-MNIST", 10, 2, 34, 10, True, 10_000, "NMNIST"),
+    Dataset("cifar10dvs", "CIFAR10-DVS", 10, 2, 48, 10, True, 1_000, "CIFAR10DVS", 128),
+    Dataset("dvsgesture", "DVS-Gesture", 11, 2, 48, 16, True, 288, "DVSGesture", 128),
+    Dataset("nmnist", "N-MNIST", 10, 2, 34, 10, True, 10_000, "NMNIST", 34),
 )}
 
 DEPTHS = {"vgg": (8, 11, 16, 19), "resnet": (18, 34, 50, 101, 152), "mlp": (2, 4, 6, 8, 12, 16)}

@@ -7,6 +7,7 @@ A model is named by ``name`` or ``name.tag``, ``hf-hub:org/name[@revision]``, ``
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from dataclasses import dataclass, replace
@@ -51,9 +52,9 @@ def locate(spec: str, revision: str | None = None) -> Located:
     path = Path(spec)
     if is_name(spec):
         return locate_name(spec, revision)
-    if path.is_dir():
+    if os.path.isdir(path):  # these take any text; Path's own raise on one that is too long
         return _locate_folder(path)
-    if path.is_file() or path.suffix == ".safetensors":
+    if os.path.isfile(path) or path.suffix == ".safetensors":
         return _locate_file(path)
     if "/" in spec:
         address = f"; a model on the Hub is written hf-hub:{spec}" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", spec) else ""
@@ -95,7 +96,7 @@ def _config_of(path: Path) -> Config:
 def _locate_file(path: Path) -> Located:
     if is_onnx(str(path)):
         raise UsageError(f"{path} is an ONNX file, which predict, eval and benchmark take: name the weights themselves")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"there is no file {path}")
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is no .safetensors file: other weight formats can run code when loaded and are never read")

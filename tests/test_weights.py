@@ -148,6 +148,7 @@ def test_default_is_the_most_accurate_that_is_here():
 @pytest.mark.parametrize("spec, word", [
     ("ei_vgg9_cifar10", "did you mean .*ei_vgg8_cifar10"), ("ei_vgg8_cifar10.nonsense", "its tags"), ("ei_resnet34", "no trained weights"),
     ("nobody/here", "hf-hub:nobody/here"), ("local-dir:/no/such", "no folder"), ("missing.safetensors", "no file"),
+    ("x" * 300 + ".safetensors", "there is no file x"), ("x" * 5000, "there is no model 'x"), ("x/" * 3000, "no folder or file x/"),
 ])
 def test_what_cannot_be_meant(spec, word):
     with pytest.raises(ZooError, match=word):

@@ -11,8 +11,6 @@ from ..errors import Damaged
 from ..files import npz_arrays, numpy_reason
 from .images import reason, resize
 
-SENSOR = {"nmnist": 34, "cifar10dvs": 128, "dvsgesture": 128}  # pixels a side
-
 
 def frames(x: np.ndarray, y: np.ndarray, p: np.ndarray, time_steps: int, size: int) -> np.ndarray:
     """Counts of events in T frames of an equal NUMBER of events; the last takes the remainder.
@@ -79,7 +77,7 @@ def read_recording(name: str, config: Config, time_steps: int) -> np.ndarray:
         events = x, y, p
         if offset.size > 2:  # a whole split
             raise Damaged(f"{name} holds {offset.size - 1} recordings: give one, or use eisnn-zoo eval with its folder as --data")
-    size = SENSOR.get(config.model.dataset.name, side) if config.model.dataset else side
+    size = (config.model.dataset and config.model.dataset.sensor) or side
     counts = frames(*checked(*events, size, path), time_steps, size).astype(np.float32)
     return counts if size == side else resize(counts, side)
 

@@ -16,13 +16,13 @@ import numpy as np
 from ..catalog import Dataset
 from ..errors import Damaged
 from ..files import npz_arrays
-from ..inference.events import SENSOR, checked, frames, read_bin
+from ..inference.events import checked, frames, read_bin
 
 
 def read_npz(path: Path, dataset: Dataset, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames ``[N, T, 2, H, W]`` and labels of a split in one file."""
     x, y, p, offset, label = npz_arrays(path, "x", "y", "p", "offset", "label")
-    size = SENSOR[dataset.name]
+    size = dataset.sensor
     x, y, p = checked(x, y, p, size, path)
     if not (label.ndim == offset.ndim == 1 and len(label) and label.dtype.kind in "iu" and offset.dtype.kind in "iu"):
         raise Damaged(f"{path}: label and offset must be lists of whole numbers")
@@ -37,7 +37,7 @@ def nmnist(root: Path, split: str, dataset: Dataset, time_steps: int):
     folder = root / {"train": "Train", "test": "Test"}[split]
     if not folder.is_dir():
         return None
-    made, labels, size = [], [], SENSOR["nmnist"]
+    made, labels, size = [], [], dataset.sensor
     for digit in sorted(d for d in folder.iterdir() if d.is_dir() and d.name.isdigit()):
         for path in sorted(digit.glob("*.bin")):
             made.append(frames(*checked(*read_bin(path), size, path), time_steps, size))
@@ -64,7 +64,7 @@ def cifar10dvs(root: Path, split: str, dataset: Dataset, time_steps: int):
         cut = math.ceil(len(paths) * 0.9)
         return paths[:cut] if split == "train" else paths[cut:]
 
-    return _events_np(folder, sorted(dataset.label_names), keep, time_steps, SENSOR["cifar10dvs"])
+    return _events_np(folder, sorted(dataset.label_names), keep, time_steps, dataset.sensor)
 
 
 def dvsgesture(root: Path, split: str, dataset: Dataset, time_steps: int):
@@ -73,4 +73,4 @@ def dvsgesture(root: Path, split: str, dataset: Dataset, time_steps: int):
     folder = root / "events_np" / split
     if not folder.is_dir():
         return None
-    return _events_np(folder, sorted(map(str, range(dataset.num_classes))), list, time_steps, SENSOR["dvsgesture"])
+    return _events_np(folder, sorted(map(str, range(dataset.num_classes))), list, time_steps, dataset.sensor)
