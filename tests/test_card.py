@@ -47,6 +47,8 @@ def test_it_says_what_it_must():
     assert "run was not finished" not in text and "run was not finished" in made(epochs=3)
     stopped = made(epochs=3, stopped_at=87.9)
     assert "3 of at most 42: to end at 87.9 % on the 5,000 training images held out" in stopped and "not finished" not in stopped
+    for name, said in (("bn_vgg8_cifar10.zoo", "(sha256 cd"), ("bn_vgg8_cifar10.gone", "(not in the zoo, sha256 cd")):
+        assert f"| teacher | `{name}` {said}) |" in made(teacher=name, teacher_sha256="cd")
     reproduced = made(recipe="ei_vgg8_cifar10", held_out=0, weights="best")
     assert "not by the authors, by the paper's recipe." in reproduced and "ours was chosen in the same way" in reproduced
     assert "not by the authors." in made(recipe="mine") and "ours and theirs are not chosen in the same way" in text

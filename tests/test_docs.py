@@ -9,9 +9,10 @@ import pytest
 
 import eisnn_zoo
 from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.config import read_config
 from eisnn_zoo.files import add_rows, read_rows
 from eisnn_zoo.sharing import card
-from eisnn_zoo.table import list_weights
+from eisnn_zoo.table import hub_folder, list_weights
 from eisnn_zoo.training.recipe_file import recipe_names
 
 ROOT = Path(__file__).parent.parent
@@ -84,10 +85,13 @@ def test_what_is_measured_again_keeps_its_place_in_a_table(tmp_path):
 @each_page
 def test_names_exist(page):
     text = page.read_text("utf-8")
-    named = set(re.findall(r"\b(?:ei|bn)_(?:vgg|resnet|mlp)\d+\w*", text))
+    named = set(re.findall(r"\b(?:ei|bn|ann)_(?:vgg|resnet|mlp)\d+\w*", text))
     assert named <= set(MODELS), named - set(MODELS)
-    tagged = set(re.findall(r"\b((?:ei|bn)_(?:vgg|resnet|mlp)\d+\w*\.[a-z]+)\b", text)) - {f"{name}.onnx" for name in named}
-    assert tagged <= (known := {w.name for w in list_weights()}), tagged - known
+    tagged = set(re.findall(r"\b((?:ei|bn|ann)_(?:vgg|resnet|mlp)\d+\w*\.[a-z]+)\b", text)) - {f"{name}.onnx" for name in named}
+    published = [row for row in list_weights() if row.folder]
+    facts = [read_config(hub_folder() / row.folder / "config.json").facts for row in published]
+    before = {f[key] for f in facts for key in ("started_from", "teacher") if key in f}  # named for what came of them
+    assert tagged <= (known := {w.name for w in list_weights()} | before), tagged - known
     recipes = set(re.findall(r"\b(?:zoo|ablation)_\w+", text)) - {"zoo_"}
     assert recipes <= set(recipe_names()), recipes - set(recipe_names())
 

@@ -7,7 +7,7 @@ import math
 from ..catalog import ARXIV, PAPER, RELEASE_REPO
 from ..config import Config
 from ..count import count
-from ..table import WEIGHTS, Weights
+from ..table import WEIGHTS, Weights, list_weights
 
 AUTHORS = "Liu, Ding and Yu"
 VENUE = "ICLR 2026"
@@ -214,7 +214,10 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
 
     def weights(key: str) -> str | None:
         """Other weights that had a part in the training, by name and hash."""
-        return f"`{facts[key]}` (sha256 {facts.get(f'{key}_sha256', 'unknown')})" if key in facts else None
+        if key not in facts:
+            return None
+        here = facts[key] in {row.name for row in list_weights()}
+        return f"`{facts[key]}` ({'' if here else 'not in the zoo, '}sha256 {facts.get(f'{key}_sha256', 'unknown')})"
 
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None,
