@@ -154,9 +154,8 @@ class Training:
             if self.step:
                 report.log.info("going on from iteration %d of %d", self.step, total)
             self.saved = self.drawn = time.monotonic()
-            for epoch in range(len(self.run.history), self.recipe.epochs):
-                if self.reached and not self.epoch_sums[0]:  # an epoch that was begun is finished
-                    break
+            while not self.finished:
+                epoch = len(self.run.history)
                 self._epoch(epoch, bar, save_every)
                 self._finish_epoch(epoch, bar, min(save_every, APART))
             if self.step > begun:
@@ -168,7 +167,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to train."""
+        """Whether nothing is left to train; an epoch that was begun is."""
         return len(self.run.history) >= self.recipe.epochs or (self.reached and not self.epoch_sums[0])
 
     @property
