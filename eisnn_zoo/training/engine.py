@@ -82,6 +82,7 @@ class Training:
         self.device = self.world.device
         if compile:
             check_compiler(self.device.type)
+        trained = setup.trained_weights(recipe)
         self.recipe = recipe = self._decide_precision(recipe)
         self.data = load_data(recipe, data).to(self.device)
         setup.check_parts(recipe, len(self.data.train), self.world.size)
@@ -89,7 +90,6 @@ class Training:
         rows = next(batches(len(self.data.train), INIT_BATCH, recipe.seed, 0))
         self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
         first = pixels(self.data.train[rows].x.cpu(), self.size)
-        trained = setup.trained_weights(recipe)
         self.doubts = setup.doubts(recipe, self.data, trained)
         self.model = setup.make_model(recipe, self.data, first, self.world.first, trained.get("weights")).to(self.device)
         if compile is None:
