@@ -137,8 +137,9 @@ def taken(rows: list[Weights]) -> Weights | None:
 
 
 def default_weights() -> Weights:
-    """The most accurate image classifier that is here, ready without a network."""
-    here = [w for w in list_weights() if w.local and w.model.dataset and not w.model.dataset.event and w.model.input_size[0] == 3]
+    """The most accurate E-I classifier of colour pictures that is here, ready without a network."""
+    here = [w for w in list_weights() if w.local and w.model.kind == "ei" and w.model.dataset and not w.model.dataset.event
+            and w.model.input_size[0] == 3]
     if not here:
         raise ZooError("no weights are here: name a model, as in --model ei_resnet18_cifar10 (`eisnn-zoo list --pretrained`)")
     return max(here, key=lambda w: w.top1)

@@ -134,7 +134,7 @@ def analyze(
 
 def explain(
     image: Annotated[str, typer.Argument(help="A picture (or a recording of events), an address, or - for stdin.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the most accurate that is here.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the most accurate E-I network that is here.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: explain/NAME of the picture.")] = None,
     time_steps: Steps = None,
 ) -> None:
