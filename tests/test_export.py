@@ -109,6 +109,13 @@ def test_the_file_explains_itself(vgg8, fp32):
         assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+def test_a_torch_that_is_too_old_to_export_is_said(vgg8, tmp_path, monkeypatch):
+    monkeypatch.setattr("eisnn_zoo.inference.export.version", lambda package: "2.6.0+cu124")
+    with pytest.raises(ZooError, match=r"needs torch 2\.7 or newer, and this is 2\.6\.0"):
+        export(vgg8, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_event_networks(tmp_path):
     x = np.random.default_rng(0).poisson(0.3, (8, 3, 2, 48, 48)).astype(np.float32)
     located = published(tmp_path, "ei_vgg8_cifar10dvs", x, time_steps=3)

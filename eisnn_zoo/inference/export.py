@@ -16,10 +16,12 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from packaging.version import Version
 
 from ..config import Config
 from ..errors import UsageError, ZooError
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "fp16", "int8")
 BATCHES = (1, 2, 7)  # one, the size that was traced, and another
+LEAST_TORCH = "2.7"
 LEAST_AGREEMENT = 0.9  # of top-1 answers; another order of summation may flip single spikes of unsure samples
 
 
@@ -97,12 +100,14 @@ def usage(config: Config) -> str:
 
 
 def onnx_modules():
-    """The module onnx, with all that exporting needs beside it. Raises ZooError where something is not installed."""
+    """The module onnx, with all that exporting needs beside it. Raises ZooError where something is not installed, or too old."""
     try:
         import onnx
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise ZooError(f"exporting needs onnx and onnxscript ({error}): pip install 'eisnn-zoo[onnx]'") from error
+    if Version(torch := version("torch")) < Version(LEAST_TORCH):  # whose exporter crashes the process
+        raise ZooError(f"exporting needs torch {LEAST_TORCH} or newer, and this is {torch}: pip install --upgrade torch torchvision")
     return onnx
 
 
