@@ -167,7 +167,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to train; an epoch that was begun is."""
+        """Whether nothing is left to train. Once the accuracy to stop at is reached, an epoch that was begun still is."""
         return len(self.run.history) >= self.recipe.epochs or (self.reached and not self.epoch_sums[0])
 
     @property
