@@ -112,7 +112,7 @@ def test_a_model_says_from_which_weights_it_went_on_and_who_taught_it(run, data,
     folder = tmp_path / "hub" / f"{NAME}.more"
     card, recipe = ((folder / name).read_text() for name in ("README.md", "recipe.yaml"))
     assert row.trained.startswith("3 epochs from begun on 55 images, taught by master, ")
-    assert "| begun from | `begun` (sha256 ab12) |" in card and "| teacher | `master` (sha256 cd34) |" in card
+    assert "| begun from | `begun` (not in the zoo, sha256 ab12) |" in card and "| teacher | `master` (not in the zoo, sha256 cd34) |" in card
     assert "| teacher's part in the loss | 0.5 |" in card and "| temperature of its answers | 2.0 |" in card
     assert "weights: begun\n" in recipe and "teacher: master\n" in recipe
     assert not [p for p in folder.iterdir() if p.is_file() and str(tmp_path).encode() in p.read_bytes()]
