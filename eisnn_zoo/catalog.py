@@ -141,7 +141,7 @@ def _all() -> dict[str, Model]:
                 arch = f"{family}{depth}"
                 pairs = [p for p in _PAIRS if p.startswith(arch + "_")]
                 for name, dataset in [(arch, None), *((p, DATASETS[p.partition("_")[2]]) for p in pairs)]:
-                    if kind == "ann" and (dataset is None or dataset.name != ANN_DATASET):
+                    if kind not in SPIKING and dataset != DATASETS[ANN_DATASET]:
                         continue
                     models[f"{kind}_{name}"] = Model(f"{kind}_{name}", kind, family, depth, dataset)
     return models

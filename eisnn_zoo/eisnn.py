@@ -13,13 +13,13 @@ from .config import timm_cfg
 from .locating import config_with, locate_name
 from .networks import FAMILIES
 from .networks.base import merge_time, split_time
-from .networks.cells import Rectified, Spiking
+from .networks.cells import LAYERS
 from .networks.vgg import halve
 from .table import Weights, weights_of
 from .weights import adapt_state
 
 # Loops over time and choices by shape are no graph that fx could trace.
-for module in (Spiking, Rectified, neuron.LIF):
+for module in (*LAYERS, neuron.LIF):
     register_notrace_module(module)
 for function in (ei.stabilise, ei.scale_gradient, convolution.conv2d, precision.matmul_full, precision.full_precision,
                  merge_time, split_time, halve):

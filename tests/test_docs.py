@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *(ROOT / f / "README.md" for f in ("benchmarks", "results")),
          *sorted((ROOT / "hub").glob("*/README.md")), ROOT / "CHANGELOG.md"]
+FACTS = [read_config(hub_folder() / row.folder / "config.json").facts for row in list_weights() if row.folder]
+BEFORE = {f[key] for f in FACTS for key in ("started_from", "teacher") if key in f}  # weights that are named for what came of them
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
@@ -88,10 +90,7 @@ def test_names_exist(page):
     named = set(re.findall(r"\b(?:ei|bn|ann)_(?:vgg|resnet|mlp)\d+\w*", text))
     assert named <= set(MODELS), named - set(MODELS)
     tagged = set(re.findall(r"\b((?:ei|bn|ann)_(?:vgg|resnet|mlp)\d+\w*\.[a-z]+)\b", text)) - {f"{name}.onnx" for name in named}
-    published = [row for row in list_weights() if row.folder]
-    facts = [read_config(hub_folder() / row.folder / "config.json").facts for row in published]
-    before = {f[key] for f in facts for key in ("started_from", "teacher") if key in f}  # named for what came of them
-    assert tagged <= (known := {w.name for w in list_weights()} | before), tagged - known
+    assert tagged <= (known := {w.name for w in list_weights()} | BEFORE), tagged - known
     recipes = set(re.findall(r"\b(?:zoo|ablation)_\w+", text)) - {"zoo_"}
     assert recipes <= set(recipe_names()), recipes - set(recipe_names())
 

@@ -82,9 +82,8 @@ def analyze(
     from ..weights import load_network
 
     located, beside = locate(model), locate(twin) if twin else None
-    for each in (located, beside):
-        if each:
-            each.config.check_spiking()
+    for each in filter(None, (located, beside)):
+        each.config.check_spiking()
     steps = time_steps or located.config.options["time_steps"]
     labelled, title = test_images(located.config, data, dataset, steps)
     found = Images.of(labelled)

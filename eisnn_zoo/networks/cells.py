@@ -55,7 +55,7 @@ class Spiking(nn.Module):
 
 
 class Rectified(nn.Module):
-    """The same without spikes, for comparison: positive currents are the output, and every step is computed alike. Shape: as there."""
+    """The same without spikes, for comparison: positive currents are the output, and every step is computed alike. Shape: as of Spiking."""
 
     def __init__(self, current: nn.Module):
         super().__init__()
@@ -64,6 +64,10 @@ class Rectified(nn.Module):
     def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
         y = torch.relu(self.current(x))
         return y if steps_in == time_steps else torch.cat([y] * time_steps)
+
+
+LAYERS = (Spiking, Rectified)
+"""Every kind of layer, each with its synapses as ``current``."""
 
 
 class Cells:

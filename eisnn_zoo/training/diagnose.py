@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..networks import SpikingNet
-from ..networks.cells import Rectified, Spiking
+from ..networks.cells import LAYERS
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def first_overflow(model: SpikingNet, x: Tensor) -> str:
         return lambda module, args, out: None if torch.isfinite(out).all() else broken.append(name)
 
     hooks = [module.current.register_forward_hook(look(name)) for name, module in model.named_modules()
-             if isinstance(module, (Spiking, Rectified))]
+             if isinstance(module, LAYERS)]
     hooks.append(model.head.register_forward_hook(look("head")))
     try:
         model(x)
