@@ -80,6 +80,14 @@ def test_it_trains_and_teaches_a_spiking_network(colours, tmp_path):
     assert np.isfinite(read_history(tmp_path / "pupil")[0]["train_loss"])
 
 
+def test_there_is_nothing_to_record(cli, colours, tmp_path):
+    arguments = ("train", "zoo_ann_resnet18_cifar10", "--data", colours, "--output", tmp_path / "run")
+    for option in (["--record"], ["--record-at", "5"]):
+        code, _, err = cli(*arguments, *option)
+        assert code == 2 and "ann_resnet18_cifar10 has no spikes: leave it out" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_overflows_is_named():
     ours = build("ann_vgg8_cifar10")
     ours.stages[2].layers[0].current.bn.weight.data.fill_(float("inf"))

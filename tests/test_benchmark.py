@@ -152,11 +152,11 @@ def test_networks_of_one_name_are_told_apart(cli, model_folder, tmp_path, monkey
     sources = []
     monkeypatch.setattr(Contender, "cold", lambda self, batch: sources.append(self.source) or {"start_s": 0.0, "memory_mb": 0})
     runs = [model_folder("ei_mlp2_mnist", folder=tmp_path / name) for name in ("first", "second")]
-    code, out, err = cli("benchmark", *runs, runs[0], "ei_mlp4_mnist", "--backend", "torch,onnx", "--batch", "1", "--rounds", 1, "--format", "csv")
+    code, out, err = cli("benchmark", *runs, runs[0], "ei_mlp4_mnist", "ei_mlp6_mnist", "ei_mlp6_mnist", "--backend", "torch,onnx", "--batch", "1", "--rounds", 1, "--format", "csv")
     assert code == 0, err
     names = [(r["model"], r["backend"]) for r in csv.DictReader(out.splitlines())]
     titles = [f"ei_mlp2_mnist ({run})" for run in runs]
-    assert names == [(title, way) for title in (*titles, "ei_mlp4_mnist.zoo") for way in ("torch", "onnx")]
+    assert names == [(title, way) for title in (*titles, "ei_mlp4_mnist.zoo", "ei_mlp6_mnist (untrained)") for way in ("torch", "onnx")]
     assert len(set(sources)) == len(names)  # nor are files exported for one of them overwritten by another
 
 

@@ -174,6 +174,15 @@ def test_every_name_of_a_validation_split(tmp_path, name):
         assert valid is not None and (train.x.max(), valid.x.max()) == (10, 20)
 
 
+def test_a_class_can_be_called_train(tmp_path):
+    for name in ("bus", "car", "train"):
+        picture(tmp_path / name / "0.png", 0)
+    train, valid = load_folder(tmp_path, 3, 32)
+    assert train.label_names == ("bus", "car", "train") and valid is None
+    picture(tmp_path / "train" / "a" / "0.png", 0)
+    assert load_folder(tmp_path, 3, 32)[0].label_names == ("a",)
+
+
 @pytest.mark.parametrize("make, said", [
     (lambda r: (r / "a").mkdir(), "no pictures in one folder per class"),
     (lambda r: picture(r / "0.png", 0), "no pictures in one folder per class"),
@@ -335,6 +344,7 @@ def test_event_sets_unpacked_by_spikingjelly(tmp_path):
     ({"label": np.array([], int), "offset": np.array([0])}, "lists of whole numbers"),
     ({"offset": np.array([0.0, 4.0])}, "lists of whole numbers"),
     ({"offset": np.array([0, 3])}, "offset does not cut 4 events into 1 recordings"),
+    ({"label": np.ones(3, int), "offset": np.array([0, 3, 2, 4], np.uint64)}, "offset does not cut 4 events into 3 recordings"),
     ({"label": np.array([10])}, "labels run from 10 to 10"),
 ])
 def test_events_that_do_not_fit(tmp_path, change, said):

@@ -146,6 +146,18 @@ def test_the_rate_of_homeostasis_follows_the_recipe_over_the_epochs(tmp_path):
     assert history["on"][0] == history["ends"][0] and history["on"][1] != history["ends"][1]
 
 
+def test_homeostasis_that_begins_later_holds_the_cells_where_they_are(tmp_path):
+    torch.set_num_threads(1)
+    values = {"epochs": 3, "init": "standardised", "optimizer": "muon", "lr": 1e-2}
+    training = Training(recipe(homeostasis={0: 0.0, 2: 0.1}, **values), digits(tmp_path / "data"), tmp_path / "run", compile=False)
+    x, epoch, before = training.data.train.x.float() / 255, training._epoch, []
+    training._epoch = lambda number, *rest: before.append(currents(training.model, x)) or epoch(number, *rest)
+    training.fit()
+    for layer, current in zip(training.iteration.homeostasis.layers, before[2], strict=True):
+        set_point, mean = training.iteration.optimizer.state[layer.b_e]["set_point"], current.mean(1)
+        assert (set_point - mean).abs().mean() < 0.5 * mean.abs().mean()  # which moves a little on the way
+
+
 def test_training_holds_the_cells_near_their_thresholds(tmp_path):
     """The same run with and without: without, mean currents leave 0 as weights move."""
     torch.set_num_threads(1)

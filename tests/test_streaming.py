@@ -15,8 +15,9 @@ from training_helpers import recipe, run_two, same, start, weights
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.training import data as data_module
 from eisnn_zoo.training.data import hold_out, load_data, load_folder
-from eisnn_zoo.training.engine import Stopped, Training
+from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.feeding import Feeding
+from eisnn_zoo.training.stopping import Stopped
 from eisnn_zoo.training.world import World
 
 # 101 training images: the last batch of 20 holds one, and leaves the second of two processes without any.
@@ -86,6 +87,13 @@ def test_a_streamed_run_that_was_killed(photos, in_memory, tmp_path):
     process = start(VALUES, photos, run, whole=0)
     process.join()
     assert process.exitcode == 0 and same(weights(run), weights(in_memory))
+
+
+def test_a_teacher_of_streamed_pictures(photos, in_memory, no_room, tmp_path):
+    training = Training(recipe(**VALUES | {"epochs": 1}, teacher=str(in_memory / "best")), photos, tmp_path / "run", compile=False)
+    assert training.data.train.streams
+    training.fit()
+    assert len(training.run.history) == 1
 
 
 def test_a_streamed_run_that_was_interrupted_while_it_evaluated(photos, in_memory, no_room, tmp_path, monkeypatch):

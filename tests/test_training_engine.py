@@ -25,12 +25,15 @@ from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.table import sha256
 from eisnn_zoo.training import engine, feeding
+from eisnn_zoo.training.augment import AUGMENTATIONS, pixels
 from eisnn_zoo.training.data import Images
-from eisnn_zoo.training.engine import Stopped, Training
+from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.evaluation import Scores, tally
 from eisnn_zoo.training.run import Run
 from eisnn_zoo.training.setup import check_parts, make_model
+from eisnn_zoo.training.stopping import Stopped
 from eisnn_zoo.training.validation import validate
+from eisnn_zoo.training.world import World
 from eisnn_zoo.weights import create_model
 
 
@@ -112,7 +115,18 @@ def test_parts_too_small_for_batch_normalisation():
     check_parts(recipe(**small, time_steps=2), 9, 1)
     check_parts(recipe(model="bn_mlp2_mnist", batch_size=50), 52, 1)
     check_parts(recipe(model="ei_mlp2_mnist", batch_size=50), 51, 2)
+    check_parts(recipe(model="bn_mlp2_mnist", batch_size=50, weights="some", freeze=True), 51, 2)  # whose statistics stay
     check_parts(recipe(model="bn_vgg8_cifar10", batch_size=50), 51, 1)
+
+
+def test_images_are_augmented_at_the_size_of_their_epoch():
+    """TinyImageNet's training images have 64 pixels a side, and the network's own size is 32."""
+    images = Images(torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8), torch.arange(6))
+    ours = recipe(model="ei_resnet18_tinyimagenet200", augment="tinyimagenet", epochs=3, resolution={0: 16, 1: 24, 2: 32})
+    feed = feeding.Feeding(ours, types.SimpleNamespace(size=32), World(0, 1, torch.device("cpu")))
+    for epoch, side in enumerate((16, 24, 32)):
+        expected = AUGMENTATIONS["tinyimagenet"](images.x, torch.Generator().manual_seed(ours.seed * 1_000_003 + 5), side)
+        assert torch.equal(feed.batch(images, epoch, 5).x, pixels(expected, side)) and expected.shape[-1] == side
 
 
 def test_the_batch_grows_during_training(data, tmp_path, monkeypatch):

@@ -8,15 +8,18 @@ import resource
 import shutil
 import signal
 import time
+import types
 
 import pytest
 import torch
 from training_helpers import digits, recipe, same, start, weights
 
+from eisnn_zoo.config import read_config
 from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.locating import locate
 from eisnn_zoo.training import engine
-from eisnn_zoo.training.engine import Diverged, Stopped, Training
+from eisnn_zoo.training.engine import Diverged, Training
+from eisnn_zoo.training.stopping import Stopped
 from eisnn_zoo.training.world import World
 
 # Everything that holds state: averaged weights, a mixture of images, T grown on the way, a partial last batch.
@@ -169,6 +172,34 @@ def test_short_epochs_are_not_each_saved(data, whole, tmp_path, monkeypatch, apa
     training.fit()
     assert len(saves) == saved  # at the end alone, or before and after the evaluation of the epoch that was missing
     assert same(weights(tmp_path), weights(whole)) and table(tmp_path) == table(whole)
+
+
+def test_the_best_weights_of_epochs_that_were_lost_are_replaced(data, tmp_path, monkeypatch):
+    """Killed after an epoch that was the best and is in no checkpoint, the run goes on otherwise, as on another machine."""
+    monkeypatch.setattr(engine, "APART", 60.0)
+    values = {"epochs": 4, "batch_size": 100}
+
+    def train(top1, saved, dies):
+        training = Training(recipe(**values), data, tmp_path, compile=False)
+        training.evaluate = lambda each: types.SimpleNamespace(loss=1.0, top1=top1[training.epoch])
+        epoch = training._epoch
+
+        def begin(number, *rest):
+            if number == saved:
+                training._save()
+            if number == dies:
+                raise MemoryError
+            epoch(number, *rest)
+
+        training._epoch = begin
+        training.fit()
+
+    with pytest.raises(MemoryError):
+        train([50.0, 60.0, 90.0], saved=1, dies=3)
+    assert read_config(tmp_path / "best" / "config.json").facts["epoch"] == 3
+    train([0.0, 40.0, 30.0, 20.0], saved=None, dies=None)
+    facts = read_config(tmp_path / "best" / "config.json").facts
+    assert (facts["epoch"], facts["top1"]) == (2, 40.0) and table(tmp_path)[2].split(",")[7] == "40.0"
 
 
 def test_full_disk_leaves_the_previous_checkpoint_whole(data, whole, tmp_path):

@@ -107,7 +107,7 @@ def scale_subtraction(model: nn.Module, factor: float) -> AbstractContextManager
 
 
 def mean_divisors(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """{E-I layer: geometric mean of its finite divisors D over these images, one for each cell, ``[n_E, ...]``}."""
+    """{E-I layer: geometric mean of its finite divisors D over these images, one for each cell, ``[n_E]``}."""
     sums: dict[str, list] = {}
 
     class See:

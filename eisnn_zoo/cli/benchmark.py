@@ -24,7 +24,7 @@ EPILOG = """[bold]Examples[/bold]
 
   eisnn-zoo benchmark ei_vgg8_cifar10
 
-  eisnn-zoo benchmark ei_vgg8_cifar10 bn_vgg8_cifar10 --backend torch,int8,onnx --batch 1,32 --threads 1
+  eisnn-zoo benchmark ei_vgg8_cifar10 bn_vgg8_cifar10 --backend torch,compile --batch 1,32 --threads 1
 
   eisnn-zoo benchmark ei_resnet18 --peers --output speed/
 
@@ -71,7 +71,8 @@ def benchmark(
     check_folder(output)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        contenders = _told_apart({spec: _contenders(spec, ways, peers, time_steps, device, threads, Path(folder)) for spec in models})
+        contenders = _told_apart({spec: _contenders(spec, ways, peers, time_steps, device, threads, Path(folder))
+                                   for spec in dict.fromkeys(models)})
         opened = [contender.open() for contender in contenders]
         place = next((o.device for o in opened if o.device != "cpu"), "cpu")
         clock = fair_clock(threads, place)

@@ -226,6 +226,7 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, report_to: list[str] | None,
          save_every: float = 300, record_at: str | None = None):
     """Trains, and returns the finished training."""
+    from ..catalog import MODELS
     from ..inference.torch_runtime import torch_device
     from ..locating import from_anywhere
     from ..training.engine import Training
@@ -235,6 +236,8 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     recipe = recipe.model_copy(update={key: from_anywhere(spec) for key in ("weights", "teacher") if (spec := getattr(recipe, key))})
     device = str(torch_device(device))
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
+    if moments and not MODELS[recipe.model].spiking:
+        raise UsageError(f"--record keeps what neurons do, and {recipe.model} has no spikes: leave it out")
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
         going_on = f", going on from iteration {training.step}" if training.step else ""

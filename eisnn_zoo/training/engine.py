@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,18 +37,13 @@ from .iteration import Batch, Iteration
 from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
+from .stopping import Stopped, signals
 from .validation import AT_ONCE, validate
 from .world import World
 
 APART = 5.0  # seconds, at least, between the checkpoints that follow epochs: on a GPU an epoch can take one, and saving it a part of one
 INIT_BATCH = 128  # images, as they are, that E-I Init sees: enough to show the statistics, whatever batch_size and augment are
 NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
-
-
-class Stopped(ZooError):
-    """Asked to stop, by a signal; everything is saved."""
-
-    exit_code = 130
 
 
 class Diverged(ZooError):
@@ -107,6 +100,8 @@ class Training:
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
+        if self.run.epoch_of("best") > len(self.run.history):  # of epochs that were lost, and may not come again
+            self.best = -1.0
         self.epoch = min(len(self.run.history), recipe.epochs - 1)
         self.epoch_sums = progress.get("epoch", NOTHING[:])
         self.hooks = [report.tracker(name, self.run, recipe) for name in report_to] if self.world.first else []
@@ -147,7 +142,7 @@ class Training:
             if self.world.first:
                 stack.enter_context(self.run.alone())
                 stack.enter_context(report.logging_to(self.run.log))
-            stack.enter_context(self._signals())
+            stack.enter_context(signals(self._ask))
             stack.enter_context(self.iteration.stream())
             bar = report.Bar(total, self.step, self.world.first)
             stack.callback(bar.close)
@@ -281,24 +276,8 @@ class Training:
         return Stopped(f"stopped at iteration {self.step} of {self.schedule.starts[-1]}, all saved; go on with: "
                        f"eisnn-zoo train --resume {self.run.folder}")
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run after the iteration; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(_number, _frame) -> None:
-            if self.asked:
-                raise KeyboardInterrupt
-            self.asked = True
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _ask(self) -> None:
+        self.asked = True
 
     # ---- one iteration -----------------------------------------------------------------------------------------------
 

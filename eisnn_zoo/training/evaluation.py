@@ -166,9 +166,10 @@ def compare(config: Config, row: Weights | None, title: str, scores: Scores, tim
         title: of the images, from :func:`test_images`.
     """
     facts = config.facts or {}
-    expected, source = (row.top1, row.obtained) if row else (facts.get("top1"), facts.get("measured_on"))
+    expected, source, steps = (row.top1, row.obtained, row.steps) if row else (
+        facts.get("top1"), facts.get("measured_on"), config.options["time_steps"])
     own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)
-    same = bool(own) and expected is not None and time_steps == config.options["time_steps"]
+    same = bool(own) and expected is not None and time_steps == steps
     among = facts.get("test_images") or (config.model.dataset.test_images if config.model.dataset else 0)
     return {"model": config.name, "data": title, "images": scores.images, "time_steps": time_steps,
             "top1": round(scores.top1, 2), "top5": round(scores.top5, 2), "loss": round(scores.loss, 4),

@@ -26,7 +26,7 @@ def read_npz(path: Path, dataset: Dataset, time_steps: int) -> tuple[np.ndarray,
     x, y, p = checked(x, y, p, size, path)
     if not (label.ndim == offset.ndim == 1 and len(label) and label.dtype.kind in "iu" and offset.dtype.kind in "iu"):
         raise Damaged(f"{path}: label and offset must be lists of whole numbers")
-    if len(offset) != len(label) + 1 or offset[0] != 0 or offset[-1] != len(x) or (np.diff(offset) < 0).any():
+    if len(offset) != len(label) + 1 or offset[0] != 0 or offset[-1] != len(x) or (offset[1:] < offset[:-1]).any():
         raise Damaged(f"{path}: offset does not cut {len(x)} events into {len(label)} recordings")
     made = [frames(x[a:b], y[a:b], p[a:b], time_steps, size) for a, b in pairwise(offset)]
     return np.stack(made), label

@@ -32,12 +32,13 @@ class Feeding:
 
     def batch(self, images: Images, epoch: int, step: int) -> Batch:
         """This process's part of the batch of an iteration."""
-        recipe, size = self.recipe, self.data.size
+        recipe = self.recipe
+        side = recipe.at("resolution", epoch) or self.data.size
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         torch.manual_seed(recipe.seed * 1_000_033 + step)  # mixtures, dropout
         x, y = images.x.to(self.world.device), images.y.to(self.world.device)
         augment = AUGMENTATIONS[recipe.at("augment", epoch)]
-        x, target = pixels(augment(x, rng, size), recipe.at("resolution", epoch) or size), y
+        x, target = pixels(augment(x, rng, side), side), y
         if recipe.mixup or recipe.cutmix:
             x, target = self._mixture(x, y)
         part = self.world.part

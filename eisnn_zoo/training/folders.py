@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import Damaged
 from ..inference.images import open_image, preprocess
-from ..inference.inputs import SUFFIXES
+from ..inference.inputs import PICTURES
 
 VALIDATION = ("val", "valid", "validation", "test")  # names of a second split
 
@@ -60,7 +60,7 @@ class Pictures:
 
 def _pictures(folder: Path) -> list[Path]:
     """Those in a folder, in the order of their names; none where there is no folder."""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES - {".npy"})
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in PICTURES)
 
 
 def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tuple[Pictures, np.ndarray]:
@@ -74,8 +74,12 @@ def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tupl
 
 def has_classes(root: Path) -> bool:
     """Whether there are pictures in ``root/CLASS/`` or ``root/train/CLASS/``."""
-    train = root / "train" if (root / "train").is_dir() else root
-    return train.is_dir() and any(_pictures(d) for d in train.iterdir())
+    return any(_classes(folder) for folder in (root / "train", root))
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    """Names of the folders in a folder that hold pictures, in alphabetical order; none where there is no folder."""
+    return tuple(sorted(d.name for d in folder.iterdir() if _pictures(d))) if folder.is_dir() else ()
 
 
 def image_folder(root: Path, channels: int, size: int):
@@ -86,20 +90,20 @@ def image_folder(root: Path, channels: int, size: int):
     Raises:
         Damaged: no pictures in class folders, or more than 1000 classes.
     """
-    train = root / "train" if (root / "train").is_dir() else root
-    names = tuple(sorted(d.name for d in train.iterdir() if _pictures(d)))
+    train = root / "train" if _classes(root / "train") else root  # a class can have that name
+    names = _classes(train)
     if not names:
-        raise Damaged(f"{train} holds no pictures in one folder per class")
+        raise Damaged(f"{root / 'train' if (root / 'train').is_dir() else root} holds no pictures in one folder per class")
     if len(names) > 1000:
         raise Damaged(f"{train} holds {len(names)} classes, the most is 1000")
     x, y = _split(train, names, channels, size)
     other = next((root / s for s in VALIDATION if train != root and (root / s).is_dir()), None)
     if other is None:
         return x, y, names, None
-    strange = [d.name for d in other.iterdir() if d.name not in names and _pictures(d)]
-    if strange:
+    there = _classes(other)
+    if strange := [name for name in there if name not in names]:
         raise Damaged(f"{other / strange[0]} is a class that {train} does not have")
-    if not any(_pictures(other / name) for name in names):
+    if not there:
         raise Damaged(f"{other} holds no pictures in one folder per class")
     return x, y, names, _split(other, names, channels, size)
 

@@ -26,7 +26,8 @@ class Homeostasis:
         rate: from 0 to 1; 0.1 follows the mean of some ten steps. It can change between steps: at 0 biases only learn, and set points
             stay as they are.
         world: the processes whose images make up a step.
-        trained: the network learned before: its cells stay where they are, on the images of the first step.
+        trained: the network learned before, elsewhere or at a rate of 0: its cells stay where they are, on the images of the first step
+            at another rate.
     """
 
     def __init__(self, model: nn.Module, rate: float, world: World, trained: bool = False):

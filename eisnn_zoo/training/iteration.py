@@ -64,7 +64,8 @@ class Iteration:
         self.recipe, self.model, self.world, self.deflated, self.teacher = recipe, model, world, deflated, teacher
         self.homeostasis = None
         if recipe.homeostasis:
-            self.homeostasis = Homeostasis(model, recipe.at("homeostasis", 0), world, trained=bool(recipe.weights))
+            rate = recipe.at("homeostasis", 0)
+            self.homeostasis = Homeostasis(model, rate, world, trained=bool(recipe.weights) or not rate)
         self.parallel: nn.Module = model
         if world.size > 1:  # sends the first process's weights to the others
             self.parallel = DistributedDataParallel(model)

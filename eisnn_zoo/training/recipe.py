@@ -35,7 +35,8 @@ class Recipe(BaseModel):
     paper_source: str = Field("", description="where that figure stands")
 
     dataset: str = Field("", description=f"{', '.join(DATASETS)}, or {FOLDER}: pictures of one's own; the model's own where empty")
-    holdout: int = Field(0, ge=0, description="training images set aside, by seed, for decisions; 0: a folder's tenth, else the test set")
+    holdout: int = Field(0, ge=0, description=(
+        "training images set aside, by seed, for decisions; 0: the test set, or of a folder its second split or a tenth"))
     augment: Augmentation | dict[int, Augmentation] = Field("none", description="random changes; cifar is crop_flip and Cutout")
     mixup: float = Field(0.0, ge=0, description="alpha of MixUp's Beta distribution; 0: none")
     cutmix: float = Field(0.0, ge=0, description="the same of CutMix; with both, each batch takes one of them")
@@ -121,6 +122,8 @@ class Recipe(BaseModel):
         least, own = SMALLEST[model.family], dataset.size if dataset else model.input_size[1]
         if self.resolution and events:
             raise AtKey("resolution", f"{self.dataset} has the size of its sensor")
+        if self.dataset == "tinyimagenet200" and max(_values(self.resolution)) > own:  # larger are its training images alone
+            raise AtKey("resolution", f"the test images of {self.dataset} are read at {own} pixels: not more")
         if model.family == "mlp" and isinstance(self.resolution, dict):
             raise AtKey("resolution", "an MLP takes images of one size: give one number")
         if any((side or own) < least for side in _values(self.resolution)):
@@ -128,6 +131,8 @@ class Recipe(BaseModel):
         for key in ("deflate_epochs", "adaptive", "inhibitory", "least_inhibition"):
             if self.optimizer != "muon" and self._says(key):
                 raise AtKey(key, "only muon has that: set optimizer to muon")
+        if self._says("warmup_lr") and not self.warmup_epochs:
+            raise AtKey("warmup_lr", "it begins a warm-up, and there is none: set warmup_epochs")
         if self.warmup_epochs >= self.epochs:
             raise AtKey("warmup_epochs", f"the warm-up must end before the last of {self.epochs} epochs")
         shortest = min(end - start for start, end, _ in self.cycles)
@@ -150,6 +155,10 @@ class Recipe(BaseModel):
         for key in ("distillation", "temperature"):
             if self._says(key) and not self.teacher:
                 raise AtKey(key, "it belongs to a teacher, and there is none: set teacher to trained weights")
+        if self.label_smoothing and self.teacher and self.distillation == 1:
+            raise AtKey("label_smoothing", "classes have no part in a loss that is the teacher's alone (distillation: 1)")
+        if self.freeze and any(_values(self.alpha)):
+            raise AtKey("alpha", "no gradient passes the neurons of a frozen network")
         if self.freeze and not self.weights:
             raise AtKey("freeze", "only a network that starts from weights can be frozen: set weights")
         if self.freeze and any(_values(self.homeostasis)):

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..config import Config
+from ..config import Config, read_config
 from ..errors import UsageError, ZooError
 from ..files import lock, to_csv, write_atomic
 from ..machine import processor
@@ -167,6 +167,11 @@ class Run:
                     raise ValueError("its optimizer counts the parameters in another order")
         self.history = progress.pop("history")
         return progress
+
+    def epoch_of(self, name: str) -> int:
+        """The epoch that the weights in ``name/`` are of; 0 where there are none."""
+        path = self.folder / name / "config.json"
+        return (read_config(path).facts or {}).get("epoch", 0) if path.is_file() else 0
 
     def record(self, row: dict) -> None:
         self.history.append(row)

@@ -131,7 +131,7 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, loc
 def check_parts(recipe: Recipe, images: int, processes: int) -> None:
     """That BatchNorm gets as many images at a time as it needs: several numbers for each channel. Raises UsageError."""
     model = MODELS[recipe.model]
-    for epoch in range(recipe.epochs) if model.kind != "ei" else ():
+    for epoch in range(recipe.epochs) if model.kind != "ei" and not recipe.freeze else ():
         batch, size = recipe.at("batch_size", epoch), recipe.part_size(epoch, processes)
         # A map has several places, or comes T times; but for the last one of a ResNet's smallest images at T = 1.
         single = recipe.at("resolution", epoch) == SMALLEST["resnet"] and recipe.at("time_steps", epoch) == 1
