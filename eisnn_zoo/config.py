@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .catalog import ARXIV, MODELS, PAPER, Model
@@ -14,6 +14,8 @@ from .errors import UsageError, ZooError
 from .shapes import SMALLEST
 
 MAX_BYTES = 2**20  # of a config.json: real ones have 10 KB
+MEASURED = ("top1", "top5", "measured_on", "top1_best", "top1_last", "test_images", "test_sha256", "operations", "operations_images")
+"""The facts that hold for the T of the weights alone."""
 
 
 # Pixels go in as they are, in [0, 1]: excitatory input is non-negative, so nothing may be subtracted.
@@ -93,6 +95,13 @@ class Config:
         """Raises UsageError where the network has no spikes to study."""
         if not self.model.spiking:
             raise UsageError(f"{self.name} has no spikes, and nothing of what is studied here: name an E-I network or a BN baseline")
+
+    def with_steps(self, time_steps: int) -> Config:
+        """The same with another T, and then without what was measured with its own."""
+        if time_steps == self.options["time_steps"]:
+            return self
+        facts = {key: value for key, value in (self.facts or {}).items() if key not in MEASURED}
+        return replace(self, options={**self.options, "time_steps": time_steps}, facts=facts)
 
     def to_json(self) -> dict:
         """timm's config.json, with our facts under one more top-level key, which timm ignores."""

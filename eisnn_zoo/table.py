@@ -30,7 +30,7 @@ class Weights:
         folder: below hub/, for weights that come with the package; repo, file: on the Hub, for the others.
         license: of the weights. recipe: by which they were trained, and trained: for how long, on what; where we trained them.
         sha256, size: of the file, where we host it.
-        time_steps: T of the published network, the architecture's where 0.
+        time_steps: T of the published network, the architecture's where 0; see steps.
     """
 
     model: Model
@@ -50,6 +50,11 @@ class Weights:
     @property
     def name(self) -> str:
         return f"{self.model.name}.{self.tag}"
+
+    @property
+    def steps(self) -> int:
+        """T of the published network, with which it was measured."""
+        return self.time_steps or self.model.options["time_steps"]
 
     @property
     def local(self) -> Path | None:
@@ -110,12 +115,11 @@ def put_row(row: Weights, path: Path) -> None:
 
 @functools.cache
 def list_weights() -> tuple[Weights, ...]:
-    """All weights, ours first, the most accurate before others: a name without a tag tries its rows in this order."""
-    ours = sorted(read_table(table_path()), key=lambda w: -w.top1)
+    """All weights, the most accurate first: a name without a tag tries its rows in this order."""
     released = [Weights(model, "paper", model.released_top1, "the authors' released checkpoint: best epoch on the test set",
                         "see the authors' repository", repo=RELEASE_REPO, file=f"{model.release_folder}/{WEIGHTS}")
                 for model in MODELS.values() if model.released_top1 is not None]
-    return (*ours, *released)
+    return tuple(sorted([*read_table(table_path()), *released], key=lambda w: -w.top1))
 
 
 def weights_of(name: str) -> list[Weights]:

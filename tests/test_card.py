@@ -9,7 +9,7 @@ from eisnn_zoo.config import base_config
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.networks import build
 from eisnn_zoo.sharing import card, card_text
-from eisnn_zoo.table import Weights
+from eisnn_zoo.table import Weights, list_weights
 
 FACTS = {"top1": 80.5, "top1_best": 80.5, "top1_last": 80.1, "weights": "best", "valid_top1": 81.0, "validation": "5,000 training images "
          "held out", "held_out": 5000, "train_images": 45000, "epochs": 42, "epochs_planned": 42, "recipe": "zoo_vgg8_cifar10",
@@ -47,8 +47,9 @@ def test_it_says_what_it_must():
     assert "run was not finished" not in text and "run was not finished" in made(epochs=3)
     stopped = made(epochs=3, stopped_at=87.9)
     assert "3 of at most 42: to end at 87.9 % on the 5,000 training images held out" in stopped and "not finished" not in stopped
-    for name, said in (("bn_vgg8_cifar10.zoo", "(sha256 cd"), ("bn_vgg8_cifar10.gone", "(not in the zoo, sha256 cd")):
-        assert f"| teacher | `{name}` {said}) |" in made(teacher=name, teacher_sha256="cd")
+    digest = next(w.sha256 for w in list_weights() if w.name == "bn_vgg8_cifar10.zoo")
+    for name, sha, said in (("zoo", digest, ""), ("gone", digest, "not in the zoo, "), ("zoo", "cd", "not in the zoo, ")):  # others of the name
+        assert f"| teacher | `bn_vgg8_cifar10.{name}` ({said}sha256 {sha}) |" in made(teacher=f"bn_vgg8_cifar10.{name}", teacher_sha256=sha)
     reproduced = made(recipe="ei_vgg8_cifar10", held_out=0, weights="best")
     assert "not by the authors, by the paper's recipe." in reproduced and "ours was chosen in the same way" in reproduced
     assert "not by the authors." in made(recipe="mine") and "ours and theirs are not chosen in the same way" in text
@@ -66,6 +67,8 @@ def test_it_says_nothing_that_is_not_so():
     assert "best epoch by validation" in made() and "large pictures lose" in made()
     events = made("ei_vgg8_nmnist", held_out=0, validation="test set")
     assert "best epoch on the test images" in events and "large pictures lose" not in events
+    for name, dataset in (("ei_vgg8_nmnist", "N-MNIST"), ("ei_mlp4_mnist", "MNIST")):
+        assert f"This is not a recipe of the paper, which has none for this network on {dataset}." in made(name, recipe="zoo_x")
     config = base_config(MODELS["ei_vgg8_cifar10"], "zoo")
     config = replace(config, options={**config.options, "ei_ratio": 8}, facts=FACTS)
     row = Weights(config.model, "zoo", 80.5, "last epoch", "Apache-2.0", folder="x", sha256="ab" * 32, size=1)

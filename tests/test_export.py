@@ -1,5 +1,6 @@
 """ONNX files answer as the network does, at any batch size, and carry what is needed to use them."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from eisnn_zoo.config import read_config
 from eisnn_zoo.ei import EILayer
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.errors import UsageError, ZooError
@@ -19,8 +21,8 @@ from eisnn_zoo.inference.images import open_image, preprocess
 from eisnn_zoo.inference.onnx_kernels import quantise
 from eisnn_zoo.inference.onnx_runtime import OnnxModel
 from eisnn_zoo.locating import locate
-from eisnn_zoo.table import sha256
-from eisnn_zoo.weights import load_network
+from eisnn_zoo.table import Weights, sha256
+from eisnn_zoo.weights import load_network, save_network
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -320,6 +322,30 @@ def test_a_file_beside_weights_has_their_time_steps(cli, model_folder):
     assert cli("verify", folder)[0] == 1
     assert cli("predict", digit, "--model", folder, "--backend", "torch")[0] == 0
     assert cli("predict", digit, "--model", folder, "--backend", "onnx", "--time-steps", 2)[0] == 0
+
+
+def test_with_another_t_a_file_promises_no_accuracy(cli, model_folder, tmp_path, monkeypatch):
+    folder = model_folder("ei_mlp2_mnist")
+    config = replace(read_config(folder / "config.json"), facts={"top1": 91.5, "measured_on": "test set", "recipe": "mine"})
+    save_network(folder, load_network(locate(str(folder))).state_dict(), config)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "test.npz", x=rng.integers(0, 256, (8, 28, 28, 1), np.uint8), y=rng.integers(0, 10, 8))
+    row = Weights(config.model, "zoo", 91.5, "for a test", "Apache-2.0", sha256=sha256(folder / "model.safetensors"))
+    for rows in ((), (row,)):  # known by the configuration inside, or by the table of weights too
+        monkeypatch.setattr("eisnn_zoo.inference.backends.list_weights", lambda rows=rows: rows)
+        for steps, expected in ((4, 91.5), (2, None)):
+            file = tmp_path / f"{steps}.onnx"
+            assert cli("export", folder, "--time-steps", steps, "--output", file, "--no-verify")[0] == 0
+            found = json.loads(cli("eval", file, "--data", tmp_path, "--format", "json")[1])
+            assert (found["time_steps"], found["expected_top1"]) == (steps, expected)
+    assert OnnxModel(tmp_path / "2.onnx").config["eisnn_zoo"] == {"recipe": "mine"}
+
+
+def test_into_a_pipe_nothing_but_the_file(model_folder, tmp_path):
+    command = [sys.executable, "-m", "eisnn_zoo", "export", model_folder("ei_mlp2_mnist"), "--no-verify", "--output", "/dev/stdout"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    (tmp_path / "x.onnx").write_bytes(done.stdout)
+    assert OnnxModel(tmp_path / "x.onnx").time_steps == 4
 
 
 def test_export_command(cli, model_folder, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import eisnn_zoo
 from eisnn_zoo.catalog import MODELS
@@ -24,6 +25,9 @@ def network(name: str, **options):
     net = build(name, **options).double()
     if net.kind == "ei":
         eisnn_zoo.initialize(net, torch.rand(8, *((net.time_steps,) if net.event_input else ()), *MODELS[name].input_size).double(), 3)
+    for norm in (m for m in net.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))):
+        for values in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+            values.uniform_(0.1, 1.5)
     return net.eval()
 
 
@@ -88,6 +92,8 @@ def test_folded_neuron_is_the_neuron(shape, options, steps):
     ("ei_resnet50", (3, 8, 8), {"time_steps": 1}),
     ("ei_mlp4_mnist", (1, 28, 28), {}),
     ("bn_vgg8", (3, 32, 32), {"time_steps": 2}),
+    ("bn_mlp4_mnist", (1, 28, 28), {"time_steps": 2}),
+    ("ann_resnet18_cifar10", (3, 16, 16), {}),
 ])
 def test_folded_answers_are_the_network_s(name, shape, options):
     net, x = network(name, **options), images(3, *shape)
@@ -97,6 +103,7 @@ def test_folded_answers_are_the_network_s(name, shape, options):
             folded(x.flip(0))  # leaves nothing behind
             torch.testing.assert_close(folded(x), expected, rtol=1e-9, atol=1e-9)
     assert expected.std() > 0
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in fold(net, shape[-2:]).modules())
 
 
 def test_pieces_put_the_batch_together_again():

@@ -138,6 +138,7 @@ def _damage(folder: Path) -> None:
     (lambda f: (f / "state.pkl").write_bytes(pickle.dumps({})), "state.pkl does not belong"),
     (lambda f: (f / "link.json").symlink_to("/etc/passwd"), "link.json is a link"),
     (lambda f: (f / "recipe.yaml").write_text("weights: /home/someone/best.safetensors\n"), "/home/someone"),
+    (lambda f: (f / "recipe.yaml").write_text("teacher: local-dir:/home/someone/best\n"), "/home/someone"),
     (_damage, "not the file of the table"),
     (lambda f: (f / "config.json").write_text((f / "config.json").read_text().replace("91.5", "99.5")), "pack the run again"),
     (lambda f: (f / "config.json").write_text((f / "config.json").read_text().replace('"time_steps": 4', '"time_steps": 5')), "time_steps"),
@@ -193,13 +194,15 @@ def test_only_packed_models_are_published(tmp_path, cli, packed):
 def test_the_authors_repository(hub, cli, tmp_path, monkeypatch):
     hub.put(RELEASE_REPO, release_files("ei_vgg8_cifar10"))
     name = "ei_vgg8_cifar10.paper"
-    assert cli("verify", name)[0] == 1  # not here yet
+    assert cli("verify", name)[0] == 2  # not here yet
     code, out, err = cli("download", name)
     assert code == 0 and Path(out.strip()).is_file(), err
     code, out, err = cli("download", name, "--to", tmp_path / "models")
     folder = Path(out.strip())
     assert (code, folder) == (0, tmp_path / "models" / name), err
     assert cli("verify", name, folder)[0] == 0
+    ours = tmp_path / "ours.safetensors"
+    assert cli("convert", folder / "model.safetensors", ours)[0] == 0 and cli("verify", ours)[0] == 0
     asked = len(hub.requests)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # everything from here on without a network
     model, other = eisnn_zoo.create_model(name), eisnn_zoo.create_model(str(folder))
@@ -267,6 +270,9 @@ def test_verify_means_what_every_command_means_by_a_name(packed, cli, monkeypatc
         assert cli("verify", here)[0] == 1
     code, _, err = cli("verify", "ei_mlp4_mnist.zoo", "gone")
     assert code == 1 and "gone: not here, and not checked" in err and "do not use" not in err
+    (folder / "config.json").write_text("damaged")
+    code, _, err = cli("verify", "ei_mlp4_mnist.zoo", "./ei_mlp4_mnist.zoo")
+    assert code == 1 and "./ei_mlp4_mnist.zoo did not pass" in err and "not here" not in err
     code, _, err = cli("verify", "gone.safetensors")
     assert code == 2 and "there is no file gone.safetensors" in err
 
@@ -274,6 +280,12 @@ def test_verify_means_what_every_command_means_by_a_name(packed, cli, monkeypatc
 def test_a_packed_model_is_published_as_it_was_measured(packed, cli, tmp_path):
     code, _, err = cli("publish", packed, "--data", tmp_path, "--repo-id", REPO, "--dry-run")
     assert code == 2 and "leave out --data" in err
+    for option in ("--tag", "--license"):
+        code, _, err = cli("publish", packed, option, "other", "--repo-id", REPO, "--dry-run")
+        assert code == 2 and "were fixed then" in err
+    for wrong in ("model.safetensors", "config.json"):
+        before = (packed / wrong).read_bytes()
+        assert cli("card", packed, "--output", packed / wrong)[0] == 2 and (packed / wrong).read_bytes() == before
 
 
 # ---- convert ---------------------------------------------------------------------------------------------------------

@@ -104,8 +104,9 @@ def test_a_model_can_be_published_with_another_t(run, data, tmp_path, cli):
     assert "last trained with T = 2, and run with T = 3" in (folder / "README.md").read_text()
 
 
-def test_a_model_says_from_which_weights_it_went_on_and_who_taught_it(run, data, tmp_path):
-    (run / "recipe.yaml").write_text(RECIPE + f"weights: {tmp_path}/begun\nteacher: {tmp_path}/master\n")
+@pytest.mark.parametrize("address", ["", "local-dir:"])
+def test_a_model_says_from_which_weights_it_went_on_and_who_taught_it(address, run, data, tmp_path):
+    (run / "recipe.yaml").write_text(RECIPE + f"weights: {address}{tmp_path}/begun\nteacher: {address}{tmp_path}/master\n")
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps({**environment, "weights_sha256": "ab12", "teacher_sha256": "cd34"}))
     row = packing.pack(run, "more", data, hub=tmp_path / "hub")
@@ -247,7 +248,7 @@ def test_publishing_a_run_packs_it_on_the_way(run, data, tmp_path, cli):
     before = sorted(p.name for p in tmp_path.iterdir())
     code, out, err = cli("publish", run, "--repo-id", "me/mine", "--dry-run")
     assert code == 2 and out == "" and "--data" in err
-    code, out, err = cli("publish", run, "--repo-id", "me/mine", "--data", data, "--dry-run")
+    code, out, err = cli("publish", run, "--repo-id", "me/mine", "--data", data, "--license", "cc-by-4.0", "--dry-run")
     assert code == 0, err
     assert "model.safetensors" in out and "README.md" in out and "all checks passed" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == before

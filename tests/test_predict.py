@@ -272,6 +272,9 @@ def test_networks_without_an_answer_for_a_picture_say_so(cli, tmp_path, options,
     timm.models.save_for_hf(model, tmp_path, model_args=model.config, safe_serialization=True)
     code, _, err = cli("predict", FILES[0], "--model", tmp_path)
     assert code in (1, 2) and words in err and "should not" not in err, err
+    if "features" in words:
+        code, _, err = cli("export", tmp_path, "--output", tmp_path / "x.onnx")
+        assert code == 2 and words in err and not (tmp_path / "x.onnx").exists(), err
 
 
 def test_an_mlp_is_for_the_pixels_it_was_built_with(cli, tmp_path):
@@ -287,11 +290,16 @@ def test_results_never_replace_what_is_read(cli, tmp_path):
     picture.write_bytes(FILES[0].read_bytes())
     names.write_text(f"{picture}\n")
     for arguments, word in (((picture, "-o", picture), "is what is read"), (("--from-file", names, "-o", names), "is what is read"),
-                            ((tmp_path, "-o", tmp_path / "other.JPG"), "has the name of a picture")):
+                            ((tmp_path, "-o", tmp_path / "other.JPG"), "has the name of what is read")):
         code, out, err = cli("predict", *arguments)
         assert (code, out) == (2, "") and word in err
-    assert picture.read_bytes() == FILES[0].read_bytes() and names.read_text() == f"{picture}\n"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["names", "ship.png"]
+    network = tmp_path / "network"
+    network.write_bytes(b"weights")
+    for model, wrong in ((network, network), (network, tmp_path / "x.onnx"), ("ei_vgg8_nmnist", tmp_path / "7.bin")):
+        code, _, err = cli("predict", picture, "--model", model, "-o", wrong)
+        assert code == 2 and "is read" in err
+    assert picture.read_bytes() == FILES[0].read_bytes() and names.read_text() == f"{picture}\n" and network.read_bytes() == b"weights"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["names", "network", "ship.png"]
 
 
 def test_a_folder_that_cannot_be_read_is_one_error_among_the_results(cli, tmp_path, monkeypatch):
@@ -362,6 +370,11 @@ def test_recordings_of_an_event_camera(cli, tmp_path):
     rows = json.loads(out)
     assert code == 1 and [row["label"] for row in rows[:6]] == [*map(str, label)] * 2
     assert rows[0]["top"] == rows[3]["top"]
+    (tmp_path / "test" / "7").mkdir(parents=True)
+    for i in range(3):
+        (tmp_path / f"{i}.bin").rename(tmp_path / "test" / "7" / f"{i}.bin")
+    found = json.loads(cli("predict", tmp_path / "test", "-m", "ei_vgg8_nmnist.zoo", "-f", "json")[1])  # a folder without pictures
+    assert [row["top"] for row in found] == [row["top"] for row in rows[3:6]]
     assert [row["error"].partition(f"{tmp_path}/")[2] or row["error"] for row in rows[7:]] == [
         "3.bin is damaged: 3 bytes are no whole number of events", "4.bin: there is no such file"]
     assert "holds 3 recordings: give one, or use eisnn-zoo eval" in rows[6]["error"]
@@ -473,6 +486,7 @@ def test_compiled_answers_are_the_same(cli):
     (["--early-exit", "0.9", "--backend", "onnx"], ["--early-exit needs", "--backend torch"]), (["--early-exit", "0"], ["--early-exit 0", "(0, 1]"]),
     (["--early-exit", "0.9", "-m", "x.onnx"], ["--early-exit needs"]), (["--compile", "--backend", "onnx"], ["--compile needs torch"]),
     (["--compile", "--early-exit", "0.9"], ["do not go together"]), (["--device", "tensorrt", "--backend", "torch"], ["tensorrt", "--device cpu"]),
+    (["--device", "tensorrt", "--precision", "int8"], ["--precision needs torch"]), (["--device", "tensorrt", "--early-exit", "0.9"], ["--early-exit needs torch"]),
 ])
 def test_what_cannot_be_had_together(arguments, words, cli):
     code, out, err = cli("predict", FILES[0], *arguments)

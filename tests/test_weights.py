@@ -141,6 +141,17 @@ def test_weights_that_are_not_those_of_the_table_are_refused(tmp_path, monkeypat
         locate("ei_mlp4_mnist.zoo")
 
 
+def test_a_name_takes_the_most_accurate_of_its_weights_that_are_here(tmp_path, monkeypatch):
+    name = "ei_resnet18_cifar10"
+    here = {w.tag: w.local for w in table.weights_of(name)}
+    ours = table.taken(table.weights_of(name))
+    if here["paper"] is None:
+        assert ours.folder and ours.top1 == max(w.top1 for w in table.weights_of(name) if w.folder)
+    monkeypatch.setattr(table.hub_client, "cached", lambda repo, file: tmp_path / "model.safetensors")  # all of the authors' were fetched
+    both = table.weights_of(name)
+    assert table.taken(both).top1 == max(w.top1 for w in both) and default_weights().top1 >= table.taken(both).top1
+
+
 def test_default_is_the_most_accurate_of_e_i_networks_that_is_here(monkeypatch):
     best, all_of_them = default_weights(), list_weights()
     assert best.local and best.top1 == max(w.top1 for w in all_of_them if w.local and w.model.kind == "ei" and w.model.input_size[0] == 3)

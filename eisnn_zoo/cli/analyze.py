@@ -20,7 +20,7 @@ ANALYZE = """[bold]Examples[/bold]
 
   eisnn-zoo analyze ei_resnet18_cifar10 --data cifar/ --what rates,energy --images 500
 
-  eisnn-zoo analyze ei_resnet18_cifar10 --data cifar/ --twin bn_resnet18_cifar10
+  eisnn-zoo analyze ei_vgg8_cifar10 --data cifar/ --twin bn_vgg8_cifar10
 
   eisnn-zoo analyze --evolution runs/zoo_mlp4_mnist
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, ZooError
-from .output import check_file, note
+from .output import check_file, is_stream, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,7 @@ def export(
     from ..training.evaluation import test_images
 
     located = locate(model)
+    located.config.check_classes()
     path = output or Path(f"{located.config.name}{'' if precision == 'fp32' else f'.{precision}'}.onnx")
     check_file(path, suffix=".onnx", what="an ONNX file")
     steps = time_steps or located.config.options["time_steps"]
@@ -68,7 +69,8 @@ def export(
         elif precision == "int8":
             note("its accuracy was not measured: give --data to compare it with float32 on the test set")
         write_atomic(path, lambda beside: shutil.copyfile(fresh, beside))
-    print(path)
+    if not is_stream(path):  # into which nothing else may go
+        print(path)
 
 
 def _examples(located: Located) -> Path | None:

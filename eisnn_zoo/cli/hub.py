@@ -107,7 +107,7 @@ def card(
     if output is None:
         print(text, end="")
     else:
-        check_file(output)
+        check_file(output, (path for path in folder.iterdir() if path.name != "README.md"))
         write_atomic(output, text)
         note(f"wrote {output}")
 
@@ -116,8 +116,9 @@ def publish(
     model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Name of a packed model, its folder, or a run.")],
     repo_id: Annotated[str, typer.Option("--repo-id", metavar="ORG/NAME", help="Where on the Hub.")],
     data: Annotated[Path | None, typer.Option("--data", help="For a run: the test images, on which it is measured first.")] = None,
-    tag: Annotated[str, typer.Option("--tag", help="For a run: of its weights, as in MODEL.TAG.")] = "zoo",
-    license: License = LICENSE,
+    tag: Annotated[str | None, typer.Option("--tag", help="For a run: of its weights, as in MODEL.TAG. Default: zoo.")] = None,
+    license: Annotated[str | None, typer.Option(
+        "--license", help=f"For a run: of its weights, by its SPDX name, for the card. Default: {LICENSE}.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and show what would go; no network.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch to publish to; made where there is none.")] = None,
@@ -131,13 +132,15 @@ def publish(
     with tempfile.TemporaryDirectory() as place:
         if data is None:
             folder, row = publishing.find(model)
+            if tag or license:
+                raise UsageError(f"{row.name} is packed, and --tag and --license were fixed then: leave them out")
         else:  # what would be packed is published, and nothing of it stays here
             from ..sharing.packing import pack
 
             need("train")
             if (Path(model) / WEIGHTS).is_file():
                 raise UsageError(f"{model} is a packed model, which has been measured: leave out --data")
-            row = pack(Path(model), tag, data, hub=Path(place), license=license, say=note)
+            row = pack(Path(model), tag or "zoo", data, hub=Path(place), license=license or LICENSE, say=note)
             folder = Path(place) / row.folder
         files = publishing.check(folder, row, repo_id)
     if dry_run:
@@ -196,7 +199,7 @@ def verify(
         except ZooError as error:
             if len(models) == 1:
                 raise
-            rows.append({"model": spec, "check": "found", "ok": "no", "seen": str(error)})
+            rows.append({"model": spec, "check": "found" if isinstance(error, UsageError) else "read", "ok": "no", "seen": str(error)})
     print(render(rows, format))
     gone = [row["model"] for row in rows if row["check"] == "found"]
     bad = sorted({row["model"] for row in rows if row["ok"] == "no"} - set(gone))
@@ -216,6 +219,8 @@ def _here(spec: str):
 
     path = Path(spec.removeprefix("local-dir:"))
     if path.is_dir() and not is_name(spec):
+        if not (path / WEIGHTS).is_file():  # a run
+            return locate(spec)
         try:
             folder, row = find(str(path.resolve()))
         except UsageError:  # a folder that is in no table
@@ -232,7 +237,7 @@ def _here(spec: str):
         if (local := row.local) is not None:
             config = local.parent / "config.json"
             return Located(local, read_config(config) if row.folder else released_config(row.model, config), row)
-    raise ZooError(f"the weights {rows[0].name} are not here: fetch them with `eisnn-zoo download {rows[0].name}`")
+    raise UsageError(f"the weights {rows[0].name} are not here: fetch them with `eisnn-zoo download {rows[0].name}`")
 
 
 def convert(

@@ -65,7 +65,7 @@ def list_models(
         base = {"dataset": model.dataset.title if model.dataset else None, "params_m": round(params, 2),
                 "time_steps": model.options["time_steps"]}
         if pretrained or min_acc is not None:
-            rows += [{"model": w.name, **base, "time_steps": w.time_steps or base["time_steps"], "top1": w.top1,
+            rows += [{"model": w.name, **base, "time_steps": w.steps, "top1": w.top1,
                       "weights": "here" if w.local else "on the Hub"} for w in weights]
         else:
             row = taken(weights)
@@ -111,8 +111,8 @@ def info(
         "preprocessing": None if entry.options.get("event_input") else f"shorter side to {height} (bilinear), centre crop",
         "paper": f"{PAPER}, arXiv:{ARXIV}",
     }
-    rows = [{"tag": w.tag, "top1": w.top1, "obtained": w.obtained, "time_steps": w.time_steps or steps,
-             "macs_per_inference": counted.macs(w.time_steps or steps), "recipe": w.recipe or None,
+    rows = [{"tag": w.tag, "top1": w.top1, "obtained": w.obtained, "time_steps": w.steps,
+             "macs_per_inference": counted.macs(w.steps), "recipe": w.recipe or None,
              "trained": w.trained or None,
              "source": str(w.local) if w.local else f"{w.repo}/{w.file} on the Hub", "size_mb": round(w.size / 1e6, 1) if w.size else None,
              "sha256": w.sha256 or None, "license": w.license} for w in weights]

@@ -57,7 +57,7 @@ def predict(
     """Classify images with a trained network."""
     from ..inference.backends import open_network
     from ..inference.classify import Prediction, classify
-    from ..inference.inputs import SUFFIXES, expand, from_list
+    from ..inference.inputs import PICTURES, RECORDINGS, expand, from_list
     from .anytime import check_confidence
 
     if not inputs and not from_file:
@@ -68,9 +68,9 @@ def predict(
     if compile and early_exit:
         raise UsageError("--compile and --early-exit do not go together: single steps are not compiled")
     if output:
-        check_file(output, [*(inputs or ()), *([from_file] if from_file else ())])
-        if output.suffix.lower() in SUFFIXES:
-            raise UsageError(f"--output {output} has the name of a picture: results are texts, as in results.csv")
+        check_file(output, [*(inputs or ()), *filter(None, (from_file, model))])
+        if output.suffix.lower() in {*PICTURES, *RECORDINGS, ".onnx", ".safetensors"}:
+            raise UsageError(f"--output {output} has the name of what is read, not written: results are texts, as in results.csv")
     format = format or _format_of(output)
     streams = [expand([argument]) for argument in inputs or ()]
     begun = [chain([next(stream)], stream) for stream in streams]  # one without an image is said before a network is loaded

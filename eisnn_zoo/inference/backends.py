@@ -62,6 +62,8 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
     """
     if backend not in BACKENDS:
         raise UsageError(f"--backend {backend}: choose one of {', '.join(BACKENDS)}")
+    if backend == "auto" and device == "tensorrt":  # which runs nothing else
+        backend = "onnx"
     from_file = bool(model and is_onnx(model))
     if from_file and backend == "torch":
         raise UsageError(f"{model} is an ONNX file: --backend torch takes the weights themselves")
@@ -73,7 +75,7 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
     located = locate(model or default_weights().name)
     located.config.check_classes()
     beside = located.path.parent / ONNX
-    if backend == "onnx" or (backend == "auto" and device == "tensorrt"):
+    if backend == "onnx":
         if not beside.is_file():
             name = located.config.name
             raise UsageError(f"{name} has no ONNX file: make one with `eisnn-zoo export {name}` and name that")
@@ -104,10 +106,12 @@ def onnx_beside(located: Located, device: str = "cpu", time_steps: int | None = 
 
 def _onnx(path: Path, device: str, time_steps: int | None) -> Opened:
     network = OnnxModel(path, device)
+    config = parse_config(network.config, str(path))
+    config.check_classes()
     _check_steps(network, time_steps or network.time_steps)
     source = network.metadata.get("source_sha256")
     table = next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
-    return Opened(network, parse_config(network.config, str(path)), table)
+    return Opened(network, config, table)
 
 
 def _check_steps(network: OnnxModel, wanted: int) -> None:

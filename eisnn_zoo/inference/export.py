@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +64,7 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
     from .onnx_kernels import keep_as_trained, quantise  # imports torch, as this module does not
 
     network = load_network(located, time_steps=time_steps)
-    config = replace(located.config, options={**located.config.options, "time_steps": network.time_steps})
+    config = located.config.with_steps(network.time_steps)
     if precision != "fp32" and (config.model.family == "mlp" or config.model.kind != "ei"):
         raise UsageError(f"{precision} is for E-I convolutional networks, whose kernels see spikes: export fp32")
     model = trace(network, config.input_size, opset, half=precision == "fp16")

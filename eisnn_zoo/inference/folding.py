@@ -12,13 +12,14 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..compiling import compile_options, prepare_compiler
 from ..convolution import apply_dense, dense_matrix, patches
 from ..ei import EIConv2d, EILayer, EIReadout, EISynapses
 from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
-from ..networks.cells import Conv2d
+from ..networks.cells import BNConv2d, BNLinear, Conv2d
 from ..neuron import LIF
 from .integer import IntegerConv2d, available, round_weights
 
@@ -154,8 +155,8 @@ class Pieces(nn.Module):
 def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool = False, int8: bool = False) -> SpikingNet:
     """A copy of model that computes the same logits, to rounding, with every E-I layer folded.
 
-    BatchNorm baselines keep their layers, with torch's own convolution where no size is given. The copy is in evaluation mode and
-    takes no gradient; run it under ``torch.inference_mode()`` or ``torch.no_grad()``.
+    BatchNorm baselines have theirs folded into the weights where a size is given; else they keep their layers, with torch's own
+    convolution. The copy is in evaluation mode and takes no gradient; run it under ``torch.inference_mode()`` or ``torch.no_grad()``.
 
     Args:
         size: (height, width) of the images to come, for speed on a CPU; other sizes remain possible.
@@ -178,6 +179,10 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
                 readout = nn.Linear(child.ee.weight.shape[1], child.n_e, bias=False, device="meta")
                 readout.weight = nn.Parameter(child.signed_weight(child.w_ei()).detach())
                 setattr(module, name, readout)
+            elif isinstance(child, BNConv2d) and size:
+                setattr(module, name, fuse_conv_bn_eval(child.conv, child.bn))
+            elif isinstance(child, BNLinear) and size:
+                setattr(module, name, fuse_linear_bn_eval(child.linear, child.bn))
             elif isinstance(child, Conv2d) and size is None:
                 child.__class__ = nn.Conv2d  # what exporters like best
             elif isinstance(child, LIF):

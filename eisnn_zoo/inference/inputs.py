@@ -5,22 +5,24 @@ from __future__ import annotations
 import glob
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from ..errors import UsageError, ZooError
 from .images import ImageError
 
 MAX_DOWNLOAD = 64 * 2**20
-SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-            ".pnm", ".ico", ".avif", ".jp2", ".tga", ".npy"}
-"""Of the files taken from a folder; a file named by itself is tried whatever its name."""
+PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+            ".pnm", ".ico", ".avif", ".jp2", ".tga"}
+RECORDINGS = {".bin", ".npz", ".npy"}
+"""Suffixes of the files taken from a folder, of recordings where it holds no picture; a file named by itself is tried whatever its name."""
 
 
 def expand(arguments: Iterable[str]) -> Iterator[str]:
     """Names of single inputs, in order: folders recursively and sorted, patterns expanded, "-" and addresses as they are.
 
     Raises:
-        UsageError: a pattern or folder without an image; an empty name.
+        UsageError: a pattern that matches nothing, or a folder without an input; an empty name.
     """
     for argument in arguments:
         if not argument:
@@ -28,7 +30,7 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
         if argument == "-" or is_url(argument):
             yield argument
         elif Path(argument).is_dir():
-            yield from _some(_walk(Path(argument)), f"the folder {argument} holds no image")
+            yield from _some(_of_folder(Path(argument)), f"the folder {argument} holds no image, nor a recording")
         elif not Path(argument).exists() and glob.has_magic(argument):
             matches = (m for m in sorted(glob.iglob(argument, recursive=True)) if not Path(m).is_dir())
             yield from _some(matches, f"nothing matches {argument}")
@@ -36,7 +38,14 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
             yield argument
 
 
-def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
+def _of_folder(folder: Path) -> Iterator[str]:
+    """Its pictures; where it holds none, its recordings."""
+    pictures = _walk(folder, PICTURES)
+    first = next(pictures, None)
+    return _walk(folder, RECORDINGS) if first is None else chain([first], pictures)
+
+
+def _walk(folder: Path, suffixes: set[str], above: tuple[Path, ...] = ()) -> Iterator[str]:
     here = folder.resolve()
     if here in above:  # a link that leads back
         return
@@ -47,8 +56,8 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
         return
     for entry in entries:
         if entry.is_dir():
-            yield from _walk(entry, (*above, here))
-        elif entry.suffix.lower() in SUFFIXES:
+            yield from _walk(entry, suffixes, (*above, here))
+        elif entry.suffix.lower() in suffixes:
             yield str(entry)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..catalog import ARXIV, PAPER, RELEASE_REPO
+from ..catalog import ARXIV, PAPER, RELEASE_REPO, RELEASED, Model
 from ..config import Config
 from ..count import count
 from ..table import WEIGHTS, Weights, list_weights
@@ -216,8 +216,9 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
         """Other weights that had a part in the training, by name and hash."""
         if key not in facts:
             return None
-        here = facts[key] in {row.name for row in list_weights()}
-        return f"`{facts[key]}` ({'' if here else 'not in the zoo, '}sha256 {facts.get(f'{key}_sha256', 'unknown')})"
+        digest = facts.get(f"{key}_sha256", "unknown")
+        here = any(row.name == facts[key] and row.sha256 in (digest, "") for row in list_weights())
+        return f"`{facts[key]}` ({'' if here else 'not in the zoo, '}sha256 {digest})"
 
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None,
@@ -243,11 +244,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     table = "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items() if v is not None)])
     text = f"## Training\n\n{table}"
     if facts.get("recipe", "").startswith("zoo_"):
-        ei = config.model.kind == "ei"
-        same = ("Architecture, E-I Init, adaptive stabilisation, the scaling of gradients and Dale's law are" if ei else "The network is")
-        text += "\n\n" + (f"This is not the paper's recipe, which is SGD with momentum 0.9 and weight decay {'5e-4' if ei else '1e-4'} "
-                          f"over 300 epochs at the final T. {same} the paper's." if config.model.spiking else
-                          "Neither the network nor the recipe is the paper's.")
+        text += f"\n\n{_whose(config.model)}"
     if facts.get("remark"):
         text += f"\n\n{facts['remark']}"
     dataset = config.model.dataset
@@ -258,6 +255,19 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     if "curves.png" in files:
         text += "\n\n![Loss and accuracy by epoch](curves.png)"
     return text
+
+
+def _whose(model: Model) -> str:
+    """What of a network trained by a recipe of ours is the paper's."""
+    if not model.spiking:
+        return "Neither the network nor the recipe is the paper's."
+    ei = model.kind == "ei"
+    recipe = f"a recipe of the paper, which has none for this network on {model.dataset.title}"
+    if model.name.removeprefix(f"{model.kind}_") in RELEASED:
+        decay = "5e-4" if ei else "1e-4"
+        recipe = f"the paper's recipe, which is SGD with momentum 0.9 and weight decay {decay} over 300 epochs at the final T"
+    same = "Architecture, E-I Init, adaptive stabilisation, the scaling of gradients and Dale's law are" if ei else "The network is"
+    return f"This is not {recipe}. {same} the paper's."
 
 
 def _cost(config: Config, facts: dict) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from ..config import Config, base_config, find_model, read_json
+from ..config import Config, base_config, find_model
 from ..errors import UsageError, ZooError
 from ..files import write_atomic
-from ..locating import described, header_config, locate, read_header, released_config
+from ..locating import config_with, header_config, locate, read_header
 from ..weights import load_state, read_tensors
 
 LAYOUT = "release_layout"  # in the header of a converted file: the release's names and shapes, for the way back
@@ -96,13 +97,10 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
 def _release_config(source: Path, name: str | None) -> Config:
     if name:
         return base_config(find_model(name), "paper")
-    beside = source.parent / "config.json"
-    if not beside.is_file():
+    config = config_with(source)
+    if config is None:
         raise UsageError(f"{source} does not say whose weights it holds: put the release's config.json beside it, or give --model")
-    model = described(read_json(beside))
-    if model is None:
-        raise ZooError(f"{beside} describes no model of the zoo: give --model")
-    return released_config(model, beside)
+    return replace(config, facts=None)  # those of another file
 
 
 def _write(out: Path, state: dict, metadata: dict[str, str]) -> None:

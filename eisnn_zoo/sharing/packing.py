@@ -251,7 +251,8 @@ def _trained(facts: dict) -> str:
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:
     """How the weights came about, without the paths of the machine they came about on."""
     shutil.copyfile(run / "metrics.csv", folder / "metrics.csv")
-    names = {key: Path(at).name for key in ("weights", "teacher") if Path(at := getattr(recipe, key)).is_absolute()}
+    places = {key: Path(getattr(recipe, key).removeprefix("local-dir:")) for key in ("weights", "teacher")}
+    names = {key: path.name for key, path in places.items() if path.is_absolute()}
     if names:
         write_atomic(folder / "recipe.yaml", recipe.model_copy(update=names).dump())
     else:

@@ -16,7 +16,8 @@ from . import card
 from .verifying import verify
 
 SUFFIXES = {".safetensors", ".json", ".onnx", ".yaml", ".csv", ".png", ".svg", ".md", ".txt"}
-_PATH = re.compile(r"(?<![\w:/.~)\]-])/(?:home|root|tmp|mnt|data|work|workspace|var|opt|srv|Users|private)/[\w.-]+|\b[A-Z]:\\\w+")
+_PATH = re.compile(r"(?:(?<![\w:/.~)\]-])|(?<=local-dir:))/(?:home|root|tmp|mnt|data|work|workspace|var|opt|srv|Users|private)/[\w.-]+"
+                   r"|\b[A-Z]:\\\w+")
 
 
 def find(spec: str) -> tuple[Path, Weights]:
@@ -38,8 +39,8 @@ def find(spec: str) -> tuple[Path, Weights]:
             if Run.existing(folder).recipe.dataset == FOLDER:
                 raise UsageError(f"{folder} was trained on one's own pictures, and cards are for the zoo's datasets: share it as it is, "
                                  f"with `hf upload ORG/NAME {folder}/best`; then --model hf-hub:ORG/NAME takes it")
-            raise UsageError(f"{folder} is a run: name the test images that it is measured on with --data FOLDER, or make a model "
-                             f"of it first, with `eisnn-zoo pack {folder} --tag TAG --data FOLDER`")
+            raise UsageError(f"{folder} is a run: make a model of it first, with `eisnn-zoo pack {folder} --tag TAG --data FOLDER`, or "
+                             "publish it with --data FOLDER, the test images that it is measured on")
         raise UsageError(f"{folder} is in no table of weights: only models that `eisnn-zoo pack` made can be published")
     name, _, tag = spec.partition(".")
     rows = [row for row in list_weights() if row.model.name == name and row.folder and tag in ("", row.tag)]
