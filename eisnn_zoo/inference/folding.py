@@ -111,6 +111,13 @@ class IntegerEI(FoldedEI):
         return in_memory_order(self.plain(x.contiguous(memory_format=torch.channels_last)))
 
 
+class FoldedConv2d(Conv2d):
+    """A baseline's convolution with the bias that was its BatchNorm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.bias[:, None, None]
+
+
 class FoldedLIF(LIF):
     """The same neuron without a graph: it may overwrite the current, and writes spikes where they stay."""
 
@@ -180,7 +187,9 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
                 readout.weight = nn.Parameter(child.signed_weight(child.w_ei()).detach())
                 setattr(module, name, readout)
             elif isinstance(child, BNConv2d) and size:
-                setattr(module, name, fuse_conv_bn_eval(child.conv, child.bn))
+                fused = fuse_conv_bn_eval(child.conv, child.bn)
+                fused.__class__ = FoldedConv2d
+                setattr(module, name, fused)
             elif isinstance(child, BNLinear) and size:
                 setattr(module, name, fuse_linear_bn_eval(child.linear, child.bn))
             elif isinstance(child, Conv2d) and size is None:

@@ -13,11 +13,10 @@ from ..neuron import LIF
 
 
 class Conv2d(nn.Conv2d):
-    """torch's, by the zoo's convolution, which is fast on small maps too. Symmetric padding; a bias is what was BatchNorm's."""
+    """torch's, by the zoo's convolution, which is fast on small maps too. No bias, symmetric padding."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = conv2d(x, self.weight, self.stride[0], int(self.padding[0]))
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return conv2d(x, self.weight, self.stride[0], int(self.padding[0]))
 
 
 class BNConv2d(nn.Sequential):
