@@ -25,6 +25,11 @@ except ImportError:  # Windows
 OPENED = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # names of what a process has open, files too
 
 
+def is_stream(path: Path) -> bool:
+    """Whether this is the name of a pipe, a device, or what the process has open, as /dev/stdout."""
+    return str(path).startswith(OPENED) or (path.exists() and not path.is_file())
+
+
 def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str) -> None:
     """Writes beside path, syncs, and renames over it.
 
@@ -32,7 +37,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
         write: the content, or a function that writes a file at the path it is given.
     """
     path = Path(path)
-    if (path.exists() and not path.is_file()) or str(path).startswith(OPENED):
+    if is_stream(path):
         _write_through(path, write)
         return
     path = path.resolve()  # of a link, the file it leads to

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, ZooError
-from .output import check_file, is_stream, note
+from .output import check_file, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ def export(
         "--data", help="Folder of the test set: measure the accuracy too. int8 that loses more than 0.5 points is refused.")] = None,
 ) -> None:
     """Write a network with all its time steps as one ONNX file, for any batch size, that says itself how to be used."""
-    from ..files import write_atomic
+    from ..files import is_stream, write_atomic
     from ..inference import export as exporter
     from ..locating import locate
     from ..training.evaluation import test_images

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..errors import UsageError, ZooError
-from ..files import OPENED, to_csv
+from ..files import to_csv
 
 FILES = (".png", ".jpg", ".svg", ".pdf", ".html", ".json", ".csv", ".yaml", ".safetensors", ".onnx")  # that nobody calls a folder
 
@@ -68,11 +68,6 @@ def check_file(output: Path, read: Iterable[str | Path] = (), suffix: str = "", 
         raise UsageError(f"--output {output}: the name of {what} ends in {suffix}")
     if output.is_file() and output.resolve() in (Path(name).resolve() for name in read):
         raise UsageError(f"--output {output} is what is read: name another file")
-
-
-def is_stream(output: Path) -> bool:
-    """Whether this is the name of a pipe, a device, or what the process has open, as /dev/stdout."""
-    return str(output).startswith(OPENED) or (output.exists() and not output.is_file())
 
 
 def is_terminal(stream) -> bool:

@@ -90,8 +90,9 @@ def image_folder(root: Path, channels: int, size: int):
     Raises:
         Damaged: no pictures in class folders, or more than 1000 classes.
     """
-    train = root / "train" if _classes(root / "train") else root  # a class can have that name
-    names = _classes(train)
+    train, names = root / "train", _classes(root / "train")
+    if not names:  # a class can have that name
+        train, names = root, _classes(root)
     if not names:
         raise Damaged(f"{root / 'train' if (root / 'train').is_dir() else root} holds no pictures in one folder per class")
     if len(names) > 1000:
