@@ -35,7 +35,7 @@ def compiler() -> str:
 
 def prepare_compiler() -> None:
     """Of sizes, time steps and slopes of the surrogate, each is a program: from the ninth on torch would leave them to the interpreter."""
-    torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)
+    torch._dynamo.config.cache_size_limit = max(256, torch._dynamo.config.cache_size_limit)  # torch 2.6's name of it, still another for it
     logging.getLogger("torch.utils.cpp_extension").addFilter(_concerns_users)
 
 

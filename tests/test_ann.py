@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import since_torch_2_7
 from training_helpers import recipe
 
 from eisnn_zoo.analysis import probe
@@ -117,6 +118,7 @@ def test_analysis_is_refused_and_prediction_is_not(cli, model_folder, colours):
         pass
 
 
+@since_torch_2_7
 def test_the_file_of_onnx_answers_alike(model_folder, tmp_path):
     pytest.importorskip("onnxscript")
     from eisnn_zoo.inference.export import export

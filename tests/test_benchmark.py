@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from conftest import since_torch_2_7
 
 from eisnn_zoo.benchmarking.contenders import Contender
 from eisnn_zoo.benchmarking.literal import Literal
@@ -148,6 +149,7 @@ def test_benchmark_command(cli, tmp_path, monkeypatch):
     assert saved[0]["device"] == "cpu" and (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
+@since_torch_2_7
 def test_networks_of_one_name_are_told_apart(cli, model_folder, tmp_path, monkeypatch):
     sources = []
     monkeypatch.setattr(Contender, "cold", lambda self, batch: sources.append(self.source) or {"start_s": 0.0, "memory_mb": 0})

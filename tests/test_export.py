@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import since_torch_2_7
 
 from eisnn_zoo.config import read_config
 from eisnn_zoo.ei import EILayer
@@ -24,6 +25,7 @@ from eisnn_zoo.locating import locate
 from eisnn_zoo.table import Weights, sha256
 from eisnn_zoo.weights import load_network, save_network
 
+pytestmark = since_torch_2_7
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -271,11 +273,12 @@ def test_other_precisions_are_not_for_mlps_and_baselines(cli, model_folder, tmp_
 
 
 def test_8_bit_weights_that_cost_too_much_are_not_written(cli, tmp_path, monkeypatch):
-    """What they cost is measured on the data given; these twenty pictures are those of the published weights' answers."""
+    """What they cost is measured on the data given."""
     labels = locate("ei_vgg8_cifar10").config.label_names
     np.savez(tmp_path / "test.npz", x=np.stack([np.asarray(open_image(f)) for f in FILES]),
              y=[labels.index(f.stem.rpartition("_")[0]) for f in FILES])
     command = "export", "ei_vgg8_cifar10", "--precision", "int8", "--time-steps", 1, "--no-verify", "--output", tmp_path / "x.onnx"
+    monkeypatch.setattr("eisnn_zoo.cli.export.ALLOWED_DROP", 100)  # of twenty pictures one answer is 5 points
     code, _, err = cli(*command, "--data", tmp_path)
     assert code == 0 and "torch fp32: top-1" in err and "onnxruntime int8: top-1" in err and "on 20 images" in err, err
     (tmp_path / "x.onnx").unlink()

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import since_torch_2_7
 from torch import nn
 
 import eisnn_zoo
@@ -204,6 +205,7 @@ def test_8_bit_weights_where_they_cannot_be():
             fold(network(name), size, int8=True)
 
 
+@since_torch_2_7
 def test_compiling_says_nothing_of_a_cuda_that_no_gpu_is_there_for(tmp_path):
     code = "from eisnn_zoo.compiling import prepare_compiler; prepare_compiler(); import torch.utils.cpp_extension"
     quiet = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,

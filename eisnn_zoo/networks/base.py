@@ -23,7 +23,7 @@ from ..shapes import EI_RATIO
 from .cells import Cells
 
 _logger = logging.getLogger("eisnn_zoo")
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # since torch 2.7
+_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 cannot tell it from compiling: no
 
 
 def merge_time(x: Tensor, time_steps: int) -> tuple[Tensor, int]:
