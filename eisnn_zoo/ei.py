@@ -32,6 +32,12 @@ class InputError(ValueError):
     """Input that E-I Init cannot draw weights from: negative, silent or constant."""
 
 
+def known_stabilisation(mode: str) -> str:
+    if mode not in STABILISATIONS:
+        raise ValueError(f"unknown stabilisation {mode!r}; choose one of {', '.join(STABILISATIONS)}")
+    return mode
+
+
 def stabilise(i_div: Tensor, mode: str = "adaptive") -> Tensor:
     """D, adaptive stabilization: the divisor made safe, slice by slice (a slice is one time step of one image).
 
@@ -147,7 +153,7 @@ class EILayer(EISynapses):
     def __init__(self, n_in: int, n_e: int, kernel: tuple[int, ...] = (), ei_ratio: int = EI_RATIO, stabilisation: str = "adaptive",
                  device=None, dtype=None):
         super().__init__(n_in, n_e, kernel, ei_ratio, device, dtype)
-        self.stabilisation = stabilisation
+        self.stabilisation = known_stabilisation(stabilisation)
         self.g_i = nn.Parameter(torch.empty(self.n_i, device=device, dtype=dtype))
         self.g_e = nn.Parameter(torch.empty(n_e, device=device, dtype=dtype))
         self.b_e = nn.Parameter(torch.empty(n_e, device=device, dtype=dtype))

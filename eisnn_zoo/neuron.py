@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .layout import as_map, in_memory_order
-from .precision import compact_spikes
+from .precision import compact_spikes, full_precision
 
 
 def _sigmoid(u: Tensor, alpha: float) -> Tensor:
@@ -91,6 +91,7 @@ class LIF(nn.Module):
         self.surrogate, self.reset = surrogate, reset
 
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
+        current = full_precision(current)
         held = current.shape[0] == 1
         decay = 1.0 - 1.0 / self.tau
         channels_last = current.dim() == 5 and current[0].is_contiguous(memory_format=torch.channels_last)

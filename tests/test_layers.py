@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import eisnn_zoo
 from eisnn_zoo import fold
 from eisnn_zoo.ei import EIConv2d, EILinear, EIReadout, project, scale_gradient, stabilise
 from eisnn_zoo.networks import SpikingVGG
+from eisnn_zoo.neuron import LIF
 
 
 def layer(kind=EIConv2d, **options):
@@ -151,6 +153,25 @@ def test_bf16_autocast_keeps_divisors_and_membranes_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         net(torch.rand(2, 3, 32, 32))
     assert seen == {"current": torch.float32, "x": torch.bfloat16, "spikes": torch.bfloat16}
+
+
+def test_a_membrane_is_float32_under_autocast_whatever_drives_it():
+    """BatchNorm's currents come in bfloat16; a step of the membrane in bfloat16 would move its spikes."""
+    current = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = LIF()(current.float(), 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        spikes = LIF()(current, 4)
+    assert spikes.dtype == torch.bfloat16 and torch.equal(spikes.float(), expected)
+    assert not torch.equal(LIF()(current, 4).float(), expected)
+
+
+def test_an_unknown_stabilisation_is_refused():
+    for build in (EIConv2d, EILinear):
+        with pytest.raises(ValueError, match="unknown stabilisation 'noste'; choose one of adaptive, no_ste, none"):
+            build(3, 8, **({"kernel_size": 3} if build is EIConv2d else {}), stabilisation="noste")
+    for name in ("ei_vgg8", "bn_vgg8"):
+        with pytest.raises(ValueError, match="unknown stabilisation"):
+            eisnn_zoo.create_model(name, stabilisation="noste")
 
 
 def test_weights_are_folded_in_full_precision_under_autocast():

@@ -85,7 +85,6 @@ class SpikingNet(nn.Module):
         self.input_levels = 0  # feature levels before the first stage
         self.stages, self.feature_info = self._build(cells)
         self.num_features = self.head_hidden_size = self.feature_info[-1]["num_chs"]
-        self.global_pool = ""
         self._set_head(num_classes, global_pool, cells)
         # Saved with the weights, so that a network that never saw data is known as such after loading too.
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool, device=device))

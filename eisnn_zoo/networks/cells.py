@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..catalog import KINDS, SPIKING
 from ..convolution import conv2d
-from ..ei import STABILISATIONS, EIConv2d, EILinear, EIReadout
+from ..ei import EIConv2d, EILinear, EIReadout, known_stabilisation
 from ..fusing import fused_kernel
 from ..layout import as_map
 from ..neuron import LIF
@@ -83,12 +83,10 @@ class Cells:
     def __init__(self, kind: str, ei_ratio: int, stabilisation: str = "adaptive", device=None, dtype=None, **neuron):
         if kind not in KINDS:
             raise ValueError(f"unknown kind of network {kind!r}; choose one of {', '.join(KINDS)}")
-        if stabilisation not in STABILISATIONS:
-            raise ValueError(f"unknown stabilisation {stabilisation!r}; choose one of {', '.join(STABILISATIONS)}")
         self.kind, self.neuron = kind, neuron
         self.like = {"device": device, "dtype": dtype}
         self.readout_options = {"ei_ratio": ei_ratio, **self.like}
-        self.ei = {**self.readout_options, "stabilisation": stabilisation}
+        self.ei = {**self.readout_options, "stabilisation": known_stabilisation(stabilisation)}
 
     def conv(self, n_in: int, n_out: int, kernel_size: int, stride: int = 1) -> nn.Module:
         return self._driven(EIConv2d(n_in, n_out, kernel_size, stride, **self.ei) if self.kind == "ei"
