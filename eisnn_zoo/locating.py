@@ -16,7 +16,7 @@ from typing import Any
 
 from . import hub_client
 from .catalog import MODELS, TITLES, Model
-from .config import Config, base_config, parse_config, read_config, read_json
+from .config import Config, base_config, parse_config, read_config, read_json, whole_number
 from .errors import UsageError, ZooError
 from .shapes import EI_RATIO
 from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, sha256, taken
@@ -33,6 +33,11 @@ class Located:
     table: Weights | None = None
 
 
+def is_address(spec: str) -> bool:
+    """Whether it is written as a model on the Hub: hf-hub:org/name, with @revision or without, timm's way or the older one."""
+    return spec.startswith(("hf-hub:", "hf_hub:"))
+
+
 def locate(spec: str, revision: str | None = None) -> Located:
     """The files that a name, address or path stands for. Those of a name are fetched from the Hub only where they are not here;
     of an address the Hub is asked for newer ones.
@@ -42,7 +47,7 @@ def locate(spec: str, revision: str | None = None) -> Located:
     Raises:
         UsageError: no such model, tag, folder or file. ZooError: it cannot be had, or is not what it should be.
     """
-    if spec.startswith(("hf-hub:", "hf_hub:")):
+    if is_address(spec):
         repo, _, at = spec[7:].partition("@")
         config = hub_client.fetch(repo, "config.json", at or None)
         # Both from one commit, whatever is published in between.
@@ -164,6 +169,8 @@ def released_config(model: Model, path: Path) -> Config:
     wrong = [f"{key} {said[key]!r} instead of {value!r}" for key, value in wanted.items() if said[key] != value]
     if wrong:
         raise ZooError(f"{path} does not describe {model.name}: {', '.join(wrong)}")
+    if not whole_number(steps, 1):
+        raise ZooError(f"{path}: T {steps!r} is no number of time steps")
     base = base_config(model, "paper")
     return replace(base, options={**base.options, "time_steps": steps, "ei_ratio": ratio, "tau": tau})
 

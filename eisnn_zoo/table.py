@@ -7,7 +7,6 @@ import hashlib
 import json
 import tomllib
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 
 from . import hub_client
@@ -15,6 +14,7 @@ from .catalog import MODELS, RELEASE_REPO, Model
 from .config import find_model
 from .errors import UsageError, ZooError
 from .files import write_atomic
+from .shipped import PACKAGE, shipped
 
 WEIGHTS = "model.safetensors"
 TABLE = "weights.toml"
@@ -67,18 +67,17 @@ class Weights:
 
 def hub_folder() -> Path:
     """hub/: inside the installed package, or at the root of a checkout."""
-    inside = Path(str(resources.files(__package__))) / "hub"
-    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "hub"
+    return shipped("hub", "hub")
 
 
 def installed() -> bool:
     """Whether hub/ is a part of an installed package."""
-    return hub_folder().parent == Path(str(resources.files(__package__)))
+    return hub_folder().parent == PACKAGE
 
 
 def table_path() -> Path:
     """The table of the weights that lie in hub/."""
-    return Path(str(resources.files(__package__))) / TABLE
+    return PACKAGE / TABLE
 
 
 def place(hub: Path | None = None) -> tuple[Path, Path]:
@@ -115,7 +114,7 @@ def put_row(row: Weights, path: Path) -> None:
 
 @functools.cache
 def list_weights() -> tuple[Weights, ...]:
-    """All weights, the most accurate first: a name without a tag tries its rows in this order."""
+    """All weights, the most accurate first."""
     released = [Weights(model, "paper", model.released_top1, "the authors' released checkpoint: best epoch on the test set",
                         "see the authors' repository", repo=RELEASE_REPO, file=f"{model.release_folder}/{WEIGHTS}")
                 for model in MODELS.values() if model.released_top1 is not None]
@@ -146,7 +145,7 @@ def default_weights() -> Weights:
             and w.model.input_size[0] == 3]
     if not here:
         raise ZooError("no weights are here: name a model, as in --model ei_resnet18_cifar10 (`eisnn-zoo list --pretrained`)")
-    return max(here, key=lambda w: w.top1)
+    return here[0]
 
 
 def sha256(path: Path) -> str:

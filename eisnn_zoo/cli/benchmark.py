@@ -150,14 +150,14 @@ def _told_apart(found: dict[str, list[Contender]]) -> list[Contender]:
 
 def _file(path: str, ways: list[str], peers: bool, time_steps: int | None, device: str, threads: int | None) -> Contender:
     from ..benchmarking.contenders import Contender
+    from ..inference.backends import check_steps
     from ..inference.onnx_runtime import OnnxModel
 
     others = [way for way in ways if way != "onnx"] or (["--peers"] if peers else [])
     if others:
         raise UsageError(f"{path} is an ONNX file, which onnxruntime runs as it is: for {others[0]} name the weights")
     network = OnnxModel(path, device, threads)
-    if time_steps not in (None, network.time_steps):
-        raise UsageError(f"{path} has {network.time_steps} time steps inside: export it again with --time-steps {time_steps}")
+    check_steps(network, time_steps or network.time_steps)
     way = "onnx" if network.precision == "fp32" else f"onnx-{network.precision}"
     return Contender(path, way, None, device, threads, network.metadata["source"])
 

@@ -213,7 +213,7 @@ def verify(
 def _here(spec: str):
     """Weights without fetching anything, and without the checks that are to be reported."""
     from ..config import read_config
-    from ..locating import Located, is_name, locate, released_config
+    from ..locating import Located, is_address, is_name, locate, released_config
     from ..sharing.publishing import find
     from ..table import WEIGHTS, rows_of
 
@@ -226,7 +226,7 @@ def _here(spec: str):
         except UsageError:  # a folder that is in no table
             return locate(spec)
         return Located(folder / WEIGHTS, read_config(folder / "config.json"), row)
-    if spec.startswith(("hf-hub:", "hf_hub:")):
+    if is_address(spec):
         raise UsageError(f"{spec}: verify looks at what is here; fetch it with `eisnn-zoo download {spec} --to FOLDER` first")
     if "/" in spec or path.is_file() or spec.startswith("local-dir:") or path.suffix == ".safetensors":
         return locate(spec)

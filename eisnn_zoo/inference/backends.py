@@ -100,7 +100,7 @@ def onnx_beside(located: Located, device: str = "cpu", time_steps: int | None = 
     check_header(located)
     if network.metadata.get("source_sha256") != ((located.table and located.table.sha256) or sha256(located.path)):
         raise ZooError(f"{network.path} was not made from the weights beside it: export it again, or use --backend torch")
-    _check_steps(network, time_steps or located.config.options["time_steps"])
+    check_steps(network, time_steps or located.config.options["time_steps"])
     return network
 
 
@@ -108,12 +108,13 @@ def _onnx(path: Path, device: str, time_steps: int | None) -> Opened:
     network = OnnxModel(path, device)
     config = parse_config(network.config, str(path))
     config.check_classes()
-    _check_steps(network, time_steps or network.time_steps)
+    check_steps(network, time_steps or network.time_steps)
     source = network.metadata.get("source_sha256")
     table = next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
     return Opened(network, config, table)
 
 
-def _check_steps(network: OnnxModel, wanted: int) -> None:
+def check_steps(network: OnnxModel, wanted: int) -> None:
+    """Raises UsageError where an ONNX file has another T inside than is wanted."""
     if network.time_steps != wanted:
         raise UsageError(f"{network.path} has {network.time_steps} time steps inside: export it again with --time-steps {wanted}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import hub_client
 from ..errors import UsageError
 from ..files import write_atomic
-from ..locating import Located, locate
+from ..locating import Located, is_address, locate
 from ..table import WEIGHTS, list_weights
 
 
@@ -40,7 +40,7 @@ def download(spec: str, to: Path | None = None, revision: str | None = None) -> 
         raise UsageError(f"{located.config.name} comes with the package and has no --revision")
     if to is None:
         return located.path
-    name = spec.partition(":")[2].partition("@")[0].replace("/", "--") if spec.startswith(("hf-hub:", "hf_hub:")) else located.config.name
+    name = spec.partition(":")[2].partition("@")[0].replace("/", "--") if is_address(spec) else located.config.name
     folder = to / name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / WEIGHTS, lambda beside: shutil.copyfile(located.path, beside))
@@ -49,7 +49,7 @@ def download(spec: str, to: Path | None = None, revision: str | None = None) -> 
 
 
 def _at(spec: str, revision: str | None) -> str:
-    if spec.startswith(("hf-hub:", "hf_hub:")):
+    if is_address(spec):
         if revision and "@" in spec:
             raise UsageError(f"{spec} names a revision already: leave out --revision {revision}")
         return f"{spec}@{revision}" if revision else spec

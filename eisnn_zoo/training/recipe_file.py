@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from importlib import resources
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
 from ..errors import UsageError
+from ..shipped import shipped
 from .recipe import AtKey, Recipe
 
 
@@ -37,8 +37,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\
 
 def recipe_folder() -> Path:
     """recipes/: inside the installed package, or at the root of a checkout."""
-    inside = Path(str(resources.files(__package__.rpartition(".")[0]))) / "recipes"
-    return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "recipes"
+    return shipped("recipes", "recipes")
 
 
 def recipe_names() -> list[str]:
