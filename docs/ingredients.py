@@ -17,6 +17,7 @@ from generated import write_between
 
 from eisnn_zoo.figures import GREEN, GREY, INK, label, new, to_png
 from eisnn_zoo.files import add_rows, read_rows, write_atomic
+from eisnn_zoo.table import sha256
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -41,7 +42,7 @@ def measured(folder: Path, baseline) -> dict:
         raise SystemExit(f"{folder} is not finished: {len(history)} of {recipe.epochs} epochs")
     return {"changes": changes(recipe, baseline), "seed": recipe.seed, "epochs": recipe.epochs, "train_images": where["train_images"],
             "time_steps": recipe.final_steps, "train_loss": history[-1]["train_loss"], "valid_loss": history[-1]["valid_loss"],
-            "valid_top1": history[-1]["valid_top1"], "valid_images": where["valid_images"], "recipe_sha256": recipe.sha256,
+            "valid_top1": history[-1]["valid_top1"], "valid_images": where["valid_images"], "recipe_sha256": sha256(folder / "recipe.yaml"),
             "eisnn_zoo": where["eisnn_zoo"], "torch": where["torch"], "device": where["device_name"], "threads": where["threads"]}
 
 

@@ -34,12 +34,12 @@ def find_model(name: str) -> Model:
     return MODELS[name]
 
 
-def feature_size(model: Model) -> int:
-    """Side of the last feature map at the model's input size."""
-    side = model.input_size[1]
+def feature_size(model: Model, side: int = 0) -> int:
+    """Side of the last feature map, for an input of so many pixels a side or the model's own."""
+    side, least = side or model.input_size[1], SMALLEST[model.family]
     if model.family == "mlp":
         return 1
-    return side // 32 if model.family == "vgg" else -(-side // 8)
+    return side // least if model.family == "vgg" else -(-side // least)
 
 
 def timm_cfg(model: Model) -> dict:
@@ -107,7 +107,7 @@ class Config:
         """timm's config.json, with our facts under one more top-level key, which timm ignores."""
         cfg = timm_cfg(self.model)
         cfg |= {**preprocessing(self.input_size[0]), "tag": self.tag, "input_size": self.input_size, "num_classes": len(self.label_names),
-                "label_names": list(self.label_names)}
+                "label_names": list(self.label_names), "pool_size": (feature_size(self.model, self.input_size[1]),) * 2}
         return json.loads(json.dumps({
             "architecture": self.model.name, "num_classes": len(self.label_names), "label_names": list(self.label_names),
             "global_pool": self.options.get("global_pool", "avg"), "model_args": self.options, "pretrained_cfg": cfg,
@@ -147,21 +147,21 @@ def parse_config(raw: object, where: str) -> Config:
     labels = raw.get("label_names") or cfg.get("label_names") or None
     if labels is None and model.dataset and classes == model.dataset.num_classes:
         labels = model.dataset.label_names
-    if labels is None and _whole(classes, 0, 10**6):
+    if labels is None and whole_number(classes, 0, 10**6):
         labels = [f"class {i}" for i in range(classes)]
-    if not _whole(classes, 0) or not isinstance(labels, (list, tuple)) or len(labels) != classes \
+    if not whole_number(classes, 0) or not isinstance(labels, (list, tuple)) or len(labels) != classes \
             or raw.get("num_classes", classes) != classes:
         raise ZooError(f"{where}: {classes} classes in model_args, {raw.get('num_classes')} in num_classes and "
                        f"{len(labels) if isinstance(labels, (list, tuple)) else 'no'} label names do not agree")
-    if not _whole(channels, 1, 1024):
+    if not whole_number(channels, 1, 1024):
         raise ZooError(f"{where}: in_chans {channels!r} is no number of input channels")
-    if not _whole(steps, 1):
+    if not whole_number(steps, 1):
         raise ZooError(f"{where}: time_steps {steps!r} is no number of time steps")
     size = cfg.get("input_size") or (channels, *model.input_size[1:])
     built = args.get("input_size")  # of an MLP; timm writes the name's own into pretrained_cfg
     if model.family == "mlp" and isinstance(built, (list, tuple)):
         size = (channels, *built)
-    if not (isinstance(size, (list, tuple)) and len(size) == 3 and _whole(size[1], 1, 4096)
+    if not (isinstance(size, (list, tuple)) and len(size) == 3 and whole_number(size[1], 1, 4096)
             and list(size) == [channels, size[1], size[1]]):
         raise ZooError(f"{where}: input_size {size!r} is not ({channels}, side, side), what the network takes")
     side, own = size[1], model.input_size[1]
@@ -183,7 +183,7 @@ def as_tag(name: str) -> str:
     return "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name)
 
 
-def _whole(value: object, least: int, most: float = math.inf) -> bool:
+def whole_number(value: object, least: int, most: float = math.inf) -> bool:
     return type(value) is int and least <= value <= most  # True and False are int's, too, for isinstance
 
 

@@ -60,13 +60,17 @@ def _replace(path: Path, write: Callable[[Path], object] | bytes | str) -> None:
             beside.write_bytes(write.encode() if isinstance(write, str) else write)
         with open(beside, "rb+") as f:
             os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
+        os.chmod(beside, path.stat().st_mode & 0o777 if path.is_file() else 0o666 & ~_umask())
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _write_through(path: Path, write: Callable[[Path], object] | bytes | str) -> None:

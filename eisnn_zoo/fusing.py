@@ -63,9 +63,9 @@ def _tried(device: torch.device, surrogate: str, reset: str) -> Callable[..., Te
     return divide_and_fire if agrees else None
 
 
-def _agrees(kernel: Callable[..., Tensor], device: torch.device, lif: LIF, steps_in: int, time_steps: int = 4) -> bool:
+def _agrees(kernel: Callable[..., Tensor], device: torch.device, lif: LIF, steps_in: int) -> bool:
     """Equal spikes and close gradients on drives with zero divisors and a silent slice."""
-    rng = torch.Generator().manual_seed(0)  # nobody else's random numbers
+    time_steps, rng = 4, torch.Generator().manual_seed(0)  # nobody else's random numbers
     shape = (steps_in * 3, 5, 7, 20)
     net, i_div = torch.randn(shape, generator=rng), torch.rand(shape, generator=rng)
     i_div[i_div < 0.2] = 0

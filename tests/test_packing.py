@@ -116,6 +116,7 @@ def test_a_model_says_from_which_weights_it_went_on_and_who_taught_it(address, r
     assert "| begun from | `begun` (not in the zoo, sha256 ab12) |" in card and "| teacher | `master` (not in the zoo, sha256 cd34) |" in card
     assert "| teacher's part in the loss | 0.5 |" in card and "| temperature of its answers | 2.0 |" in card
     assert "weights: begun\n" in recipe and "teacher: master\n" in recipe
+    assert read_config(folder / "config.json").facts["recipe_sha256"] == sha256(folder / "recipe.yaml")
     assert not [p for p in folder.iterdir() if p.is_file() and str(tmp_path).encode() in p.read_bytes()]
 
 

@@ -338,13 +338,16 @@ def test_a_failed_write_leaves_the_old_file(cli, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
 
 
-def test_who_may_read_a_file_is_left_to_the_umask(tmp_path):
+def test_who_may_read_a_file_is_left_to_the_umask_or_to_the_one_before(tmp_path):
     before = os.umask(0o027)
     try:
         write_atomic(tmp_path / "results.csv", "path")
     finally:
         os.umask(before)
     assert (tmp_path / "results.csv").stat().st_mode & 0o777 == 0o640
+    (tmp_path / "results.csv").chmod(0o600)
+    write_atomic(tmp_path / "results.csv", "again")
+    assert (tmp_path / "results.csv").stat().st_mode & 0o777 == 0o600
 
 
 def test_event_model(cli, model_folder, tmp_path):
@@ -372,7 +375,7 @@ def test_recordings_of_an_event_camera(cli, tmp_path):
     assert rows[0]["top"] == rows[3]["top"]
     (tmp_path / "test" / "7").mkdir(parents=True)
     for i in range(3):
-        (tmp_path / f"{i}.bin").rename(tmp_path / "test" / "7" / f"{i}.bin")
+        (tmp_path / f"{i}.bin").rename(tmp_path / "test" / "7" / f"{i}.{'BIN' if i else 'bin'}")
     found = json.loads(cli("predict", tmp_path / "test", "-m", "ei_vgg8_nmnist.zoo", "-f", "json")[1])  # a folder without pictures
     assert [row["top"] for row in found] == [row["top"] for row in rows[3:6]]
     assert [row["error"].partition(f"{tmp_path}/")[2] or row["error"] for row in rows[7:]] == [

@@ -42,6 +42,14 @@ def test_normalised_pixels_are_warned_of_once(caplog):
     assert len(caplog.records) == 1 and "without mean and standard deviation" in caplog.text
 
 
+@pytest.mark.parametrize("size", [None, (32, 32)])
+def test_a_folded_network_warns_of_them_too(caplog, size):
+    folded = eisnn_zoo.fold(eisnn_zoo.create_model("ei_vgg8_cifar10", pretrained=True), size)
+    with caplog.at_level(logging.WARNING, "eisnn_zoo"), torch.no_grad():
+        folded(torch.rand(1, 3, 32, 32) - 0.5)
+    assert len(caplog.records) == 1 and "without mean and standard deviation" in caplog.text
+
+
 def test_first_training_forward_is_e_i_init():
     torch.manual_seed(11)
     net = SpikingMLP(4).train()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import eisnn_zoo  # noqa: F401  before timm on purpose: either order registers the models
 from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.config import base_config, find_model
 from eisnn_zoo.locating import Located, locate
 from eisnn_zoo.weights import load_network
 
@@ -195,6 +196,8 @@ def test_config_json_is_timms(model_folder):
     from timm.models import generate_default_cfgs
 
     assert generate_default_cfgs({"x": raw["pretrained_cfg"]})
+    larger = replace(base_config(find_model("ei_resnet18_cifar10")), size=64)
+    assert larger.to_json()["pretrained_cfg"]["pool_size"] == [8, 8]  # of the last map at that size
 
 
 def test_timms_scripts_run_with_our_models(tmp_path):

@@ -30,6 +30,7 @@ from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.evaluation import Scores, tally
 from eisnn_zoo.training.run import Run
+from eisnn_zoo.training.run import environment as run_environment
 from eisnn_zoo.training.setup import check_parts, make_model
 from eisnn_zoo.training.stopping import Stopped
 from eisnn_zoo.training.validation import validate
@@ -191,13 +192,15 @@ def test_bf16_trains_and_stays_under_dales_law(data, tmp_path):
     assert all(v.min() >= 0 for k, v in weights(tmp_path).items() if not k.endswith(("b_e", "initialised")))
 
 
-def test_what_a_run_leaves_behind(data, tmp_path):
+def test_what_a_run_leaves_behind(data, tmp_path, monkeypatch):
     Training(recipe(), data, tmp_path / "run", compile=False).fit()
     names = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").glob("**/*") if p.is_file()}
     weight_files = {f"{which}/{file}" for which in ("best", "last") for file in ("config.json", "model.safetensors")}
     assert names == weight_files | {"recipe.yaml", "environment.json", "metrics.csv", "curves.png", "log.txt", "checkpoint.safetensors"}
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["torch"] == torch.__version__ and environment["validation"] == "test set" and environment["tf32"] is False
+    monkeypatch.setattr("eisnn_zoo.training.run.installed", lambda: True)  # in a repository that is another's
+    assert run_environment(torch.device("cpu"))["commit"] == ""
     assert "epoch   2" in (tmp_path / "run" / "log.txt").read_text()
     model = create_model(str(tmp_path / "run" / "last"))
     assert model.config["time_steps"] == 4 and bool(model.initialised)

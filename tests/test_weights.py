@@ -53,7 +53,8 @@ def test_released_checkpoint_by_its_tag(name, release_on_the_hub):
     assert folder.exists()
 
 
-@pytest.mark.parametrize("changed, word", [({"num_layers": 11}, "num_layers"), ({"dataset": "CIFAR100"}, "CIFAR100"), ({"type": "BN-SNN"}, "type")])
+@pytest.mark.parametrize("changed, word", [({"num_layers": 11}, "num_layers"), ({"dataset": "CIFAR100"}, "CIFAR100"), ({"type": "BN-SNN"}, "type"),
+                                           ({"T": 4.0}, "T 4.0 is no number of time steps")])
 def test_released_config_that_contradicts_the_name(changed, word, release_on_the_hub):
     release_on_the_hub("ei_vgg8_cifar10", **changed)
     with pytest.raises(ZooError, match=word):

@@ -11,6 +11,9 @@ from ..errors import Damaged
 from ..files import npz_arrays, numpy_reason
 from .images import reason, resize
 
+RECORDINGS = {".bin", ".npz", ".npy"}
+"""Suffixes of the files that hold events: N-MNIST's, x, y and p, or frames that are made already."""
+
 
 def frames(x: np.ndarray, y: np.ndarray, p: np.ndarray, time_steps: int, size: int) -> np.ndarray:
     """Counts of events in T frames of an equal NUMBER of events; the last takes the remainder.
@@ -22,7 +25,7 @@ def frames(x: np.ndarray, y: np.ndarray, p: np.ndarray, time_steps: int, size: i
         ``[T, 2, size, size]``, uint8, or int16 or int32 where a count goes beyond that.
     """
     each = len(x) // time_steps
-    frame = np.minimum(np.arange(len(x)) // max(each, 1), time_steps - 1) if each else np.full(len(x), time_steps - 1)
+    frame = np.minimum(np.arange(len(x)) // each, time_steps - 1) if each else np.full(len(x), time_steps - 1)
     place = ((frame * 2 + p) * size + y) * size + x.astype(np.int64)
     counts = np.bincount(place, minlength=time_steps * 2 * size * size).reshape(time_steps, 2, size, size)
     return counts.astype(next(kind for kind in (np.uint8, np.int16, np.int32) if counts.max() <= np.iinfo(kind).max))
@@ -60,17 +63,18 @@ def read_recording(name: str, config: Config, time_steps: int) -> np.ndarray:
         Damaged: it is none of these, or does not fit the network.
     """
     path, (channels, side, _) = Path(name), config.input_size
-    if path.suffix not in (".bin", ".npz", ".npy"):
+    suffix = path.suffix.lower()
+    if suffix not in RECORDINGS:
         raise Damaged(f"{name}: {config.model.name} takes recordings of events: a .bin file of N-MNIST, an .npz with x, y and p, or "
                       f"event frames, a .npy [{time_steps}, {channels}, {side}, {side}]")
     if not path.is_file():
         raise Damaged(f"{name}: there is no such file")
-    if path.suffix == ".npy":
+    if suffix == ".npy":
         made = read_frames(path, channels)
         if made.shape != (time_steps, channels, side, side):
             raise Damaged(f"{name}: {list(made.shape)} instead of [{time_steps}, {channels}, {side}, {side}]")
         return made
-    if path.suffix == ".bin":
+    if suffix == ".bin":
         events = read_bin(path)
     else:
         x, y, p, offset = npz_arrays(path, "x", "y", "p", optional="offset")

@@ -179,7 +179,7 @@ def verify(path: str | Path, located: Located, inputs: np.ndarray | None = None)
             alone: the divisor's zeros count too.
 
     Raises:
-        ZooError: it cannot be run, an answer is not finite, or too few of them agree.
+        ZooError: it cannot be run, an answer is not finite, or, of a file in float32, too few agree.
     """
     import torch
 

@@ -220,12 +220,13 @@ def _measure(model: SpikingNet, size: tuple[int, int]) -> tuple[dict[nn.Module, 
             most[stage] = max(most.get(stage, 0), out.numel() * out.element_size())
 
         hooks += [m.register_forward_hook(note_bytes) for m in stage.modules() if isinstance(m, LIF)]
-    unsure, model._unsure = model._unsure, False
+    before = model._unsure, model._unseen
+    model._unsure = model._unseen = False  # a blank image says nothing of those to come
     try:
         like = next(model.parameters())
         model.forward_steps(torch.zeros(1, model.in_chans, *size, dtype=like.dtype, device=like.device))
     finally:
-        model._unsure = unsure
+        model._unsure, model._unseen = before
         for hook in hooks:
             hook.remove()
     return maps, most

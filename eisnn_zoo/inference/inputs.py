@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import UsageError, ZooError
+from .events import RECORDINGS
 from .images import ImageError
 
 MAX_DOWNLOAD = 64 * 2**20
 PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
             ".pnm", ".ico", ".avif", ".jp2", ".tga"}
-RECORDINGS = {".bin", ".npz", ".npy"}
-"""Suffixes of the files taken from a folder, of recordings where it holds no picture; a file named by itself is tried whatever its name."""
+"""Suffixes of what is taken from a folder, or RECORDINGS where it holds no picture; a file named by itself is tried whatever its name."""
 
 
 def expand(arguments: Iterable[str]) -> Iterator[str]:

@@ -39,13 +39,13 @@ def render(config: Config, row: Weights, files: set[str], repo: str = "") -> str
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(config, row, files, repo)}\n"))
 
 
-def write(folder: Path, config: Config, row: Weights, repo: str = "") -> None:
+def write(folder: Path, config: Config, row: Weights) -> None:
     """README.md, and the accuracy as the Hub's evaluation file where it knows the dataset."""
     dataset = config.model.dataset.name
     if dataset in HUB_DATASETS:
         (folder / ".eval_results").mkdir(exist_ok=True)
         write_atomic(folder / ".eval_results" / f"{dataset}.yaml", _evaluation(config, row))
-    write_atomic(folder / "README.md", render(config, row, {p.name for p in folder.iterdir()}, repo))
+    write_atomic(folder / "README.md", render(config, row, {p.name for p in folder.iterdir()}))
 
 
 def check(text: str) -> None:

@@ -93,7 +93,9 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
                 measured[digest] = {"top1": round(scored.top1, 2), "top5": round(scored.top5, 2)}
             scores[key] = measured[digest]
             say(f"{key}: {scores[key]['top1']} %")
-        facts = {**_facts(recipe, environment, history, which, scores), "test_images": len(images), "test_sha256": images.sha256,
+        _records(run, beside, environment, history, recipe)
+        facts = {**_facts(recipe, environment, history, which, scores), "recipe_sha256": sha256(beside / "recipe.yaml"),
+                 "test_images": len(images), "test_sha256": images.sha256,
                  "operations": _operations(Located(beside / WEIGHTS, config), images), "operations_images": min(COUNTED, len(images))}
         if remark:
             facts["remark"] = remark
@@ -101,7 +103,6 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
             facts["data_note"] = COPIES[images.sha256]
         config = replace(config, facts=facts)
         save_network(beside, state, config)
-        _records(run, beside, environment, history, recipe)
         row = Weights(model, tag, facts["top1"], _obtained(facts, model), license, folder=config.name, sha256=sha256(beside / WEIGHTS),
                       size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts),
                       time_steps=steps if (steps := config.options["time_steps"]) != model.options["time_steps"] else 0)
@@ -190,7 +191,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "top1_best": scores.get("best", {}).get("top1"), "top1_last": scores.get("last", {}).get("top1"),
         "valid_top1": epoch and epoch["valid_top1"], "valid_top1_last": history[-1]["valid_top1"],
         "validation": f"{held_out:,} training images held out" if held_out else TEST_SET,
-        "recipe": recipe_name(recipe), "recipe_sha256": recipe.sha256, **_said(recipe),
+        "recipe": recipe_name(recipe), **_said(recipe),
         "started_from": Path(recipe.weights).name, "started_from_sha256": environment.get("weights_sha256"),
         "teacher": Path(recipe.teacher).name, "teacher_sha256": environment.get("teacher_sha256"),
         "trained_time_steps": epoch and int(epoch["time_steps"]),

@@ -22,7 +22,7 @@ class Finding:
 
 
 def verify(located: Located) -> list[Finding]:
-    """All checks of one weight file, in order; a file that does not load fails the last ones as one."""
+    """All checks of one weight file, in order."""
     findings = [_content(located), _loads(located), _accuracy(located)]
     beside = located.path.parent / ONNX
     return [*findings, _onnx(located)] if beside.is_file() else findings

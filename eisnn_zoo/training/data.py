@@ -128,7 +128,7 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
         channels, size = model.input_size[0], recipe.at("resolution", recipe.epochs - 1) or model.input_size[1]
         train, valid = load_folder(root, channels, size)
         n = recipe.holdout or (0 if valid is not None else max(1, len(train) // 10))
-        said = f"{root}: its own validation split"
+        said = "its own validation split"
     else:
         dataset = DATASETS[recipe.dataset]
         size, n, said, valid = dataset.size, recipe.holdout, TEST_SET, None

@@ -94,18 +94,15 @@ def tally(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.concatenate([[loss.sum(), (best == y[:, None]).sum()], bins.ravel(), confusion])
 
 
-def evaluate(network: Callable[[np.ndarray], np.ndarray], images: Labelled, size: int, batch_size: int = 250,
-             each: Callable[[int], object] = lambda done: None) -> Scores:
+def evaluate(network: Callable[[np.ndarray], np.ndarray], images: Labelled, size: int, batch_size: int = 250) -> Scores:
     """Scores of a network, from what it takes to logits ``[B, classes]``.
 
     Args:
         size: pixels a side that the network takes, where the images may be larger.
-        each: called after every batch with the number of images done.
     """
     start, sums = time.perf_counter(), no_tally(len(images.label_names))
     for i in range(0, len(images), batch_size):
         sums += tally(network(images.pixels(i, i + batch_size, size)), images.y[i : i + batch_size])
-        each(min(i + batch_size, len(images)))
     return Scores.of(sums, time.perf_counter() - start)
 
 

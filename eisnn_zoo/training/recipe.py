@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..catalog import DATASETS, MODELS
-from ..shapes import SMALLEST
+from ..shapes import EI_RATIO, SMALLEST
 from .reading import FOLDER
 
 Augmentation = Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
@@ -206,7 +206,7 @@ class Recipe(BaseModel):
     def ablates(self) -> bool:
         """Whether a part of the method is left out, or another network trained than the paper's."""
         return (self.init == "default" or self.stabilisation != "adaptive" or not self.scale_w_ei_gradient
-                or self.ei_ratio not in (0, 4))
+                or self.ei_ratio not in (0, EI_RATIO))
 
     @property
     def doubt(self) -> str:

@@ -47,7 +47,7 @@ def measure(run: Run, name: str, test: Images, device: torch.device, memory: int
         recipe.model, name, digests["last"], recipe.dataset, len(test), test.sha256,
         environment["train_images"], environment["validation"], recipe.final_steps, recipe.precision,
         round(last.top1, 2), round(best.top1, 2), round(last.top5, 2), paper, source, recipe.seed,
-        len(history), recipe.sha256, environment["commit"], environment["eisnn_zoo"], environment["torch"],
+        len(history), sha256(run.folder / "recipe.yaml"), environment["commit"], environment["eisnn_zoo"], environment["torch"],
         environment["device_name"], environment["threads"], round(sum(row["seconds"] for row in history)),
         round(statistics.median(speed), 1), round(memory / 2**20) if memory else None)
     return dict(zip(COLUMNS, values, strict=True))

@@ -27,7 +27,7 @@ from ..config import Config, read_config
 from ..errors import UsageError, ZooError
 from ..files import lock, to_csv, write_atomic
 from ..machine import processor
-from ..table import WEIGHTS
+from ..table import WEIGHTS, installed
 from ..weights import save_network
 from .recipe import Recipe
 from .recipe_file import load_recipe
@@ -205,9 +205,9 @@ def environment(device: torch.device) -> dict:
 
     from .. import __version__
 
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
-                                timeout=10).stdout.strip()
+    try:  # installed, it may lie in somebody else's repository
+        commit = "" if installed() else subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True,
+                                                       text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         commit = ""
     versions = {name: version(name) for name in ("torchvision", "timm", "numpy")}

@@ -145,7 +145,7 @@ def crop_nearest(x: Tensor, boxes: Tensor) -> Tensor:
 
 
 def roll(x: Tensor, rng: torch.Generator, most: int = 5) -> Tensor:
-    """Rolled around by up to 5 pixels down and right or up and left."""
+    """Rolled around by up to 5 pixels along each axis."""
     h, w = x.shape[-2:]
     dy, dx = (beside(x, torch.randint(-most, most + 1, (x.shape[0], 1), generator=rng)) for _ in range(2))
     rows, columns = (torch.arange(h, device=x.device) - dy) % h, (torch.arange(w, device=x.device) - dx) % w
