@@ -82,7 +82,8 @@ def _create(model: Model, pretrained: bool, pretrained_cfg=None, pretrained_cfg_
     elif given:  # and nothing of where our weights lie
         overlay = {**dict.fromkeys(SOURCES), **overlay}
         if overlay["file"] and str(overlay["file"]).endswith(".safetensors") and (config := config_with(Path(overlay["file"]))):
-            kwargs = {**_own_options(config.options), **kwargs}
+            kwargs = {**config.options, **kwargs}
+            overlay = {"num_classes": config.options["num_classes"], "input_size": config.input_size, **overlay}
     return build_model_with_cfg(
         FAMILIES[model.family], model.name, pretrained, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=overlay,
         pretrained_filter_fn=_filter, feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},

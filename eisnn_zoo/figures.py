@@ -4,6 +4,7 @@ layers go from light to dark with depth. Layers are numbered in the order in whi
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 EXCITATION, INHIBITION, GREEN, GREY, INK = "#d55e00", "#0072b2", "#009e73", "#8a8f98", "#24292f"
 FONT = {"title": 11, "label": 9.5, "tick": 8.5}
 NAMED = 8  # layers that a legend has room for
+LONGEST = 24  # letters of a class's name
 
 
 def blank(width: float, height: float) -> Figure:
@@ -61,7 +63,9 @@ def layer_legend(ax: Axes, **options) -> None:
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=dpi, facecolor="white")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # letters that matplotlib's own typeface has not are drawn as boxes
+        figure.savefig(out, format="png", dpi=dpi, facecolor="white")
     return out.getvalue()
 
 
@@ -91,6 +95,11 @@ def column(rows: Sequence[dict], key: str) -> list[float]:
 def plain(text: str) -> str:
     """Somebody's own words, in which a dollar begins no formula."""
     return text.replace("$", r"\$")
+
+
+def short(text: str) -> str:
+    """The same, of a class: not too long to stand beside a picture."""
+    return plain(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
 
 
 def symbol(name: str) -> str:

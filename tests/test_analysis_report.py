@@ -19,7 +19,7 @@ from eisnn_zoo.analysis.explain import explain, occlusion
 from eisnn_zoo.analysis.prose import PROSE
 from eisnn_zoo.analysis.report import plain_section, render
 from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES
-from eisnn_zoo.analysis.subject import Subject
+from eisnn_zoo.analysis.subject import Subject, decimals, microjoules
 from eisnn_zoo.cli import analyze as command
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.figures import new, to_png
@@ -85,6 +85,11 @@ def test_analyze_a_baseline(cli, model_folder, mnist, tmp_path):
     assert code == 0, stderr
     assert "balance left out" in stderr
     assert {p.name for p in out.iterdir()} == {"rates.csv", "rates.png", "gain.csv", "gain.png", "report.html"}
+
+
+def test_numbers_in_sentences():
+    assert [decimals(x) for x in (-0.001, 0.456)] == ["0.00", "0.46"]
+    assert [microjoules(x) for x in (2222.2, 115.4)] == ["2,222 µJ", "115 µJ"]
 
 
 def test_analyze_sentences(cli, model_folder, mnist, tmp_path):

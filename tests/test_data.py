@@ -15,6 +15,7 @@ from PIL import Image
 
 from eisnn_zoo.catalog import DATASETS
 from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.inference.inputs import expand
 from eisnn_zoo.training import events
 from eisnn_zoo.training.data import DataError, hold_out, load, load_data, load_folder
 from eisnn_zoo.training.recipe_file import check_recipe
@@ -161,6 +162,26 @@ def test_pictures_in_class_folders_are_prepared_as_for_a_prediction(tmp_path):
     expected = preprocess(open_image(tmp_path / "train" / "b" / "0.png"), (3, 32, 32))
     assert np.array_equal(train.x[1].float().numpy() / np.float32(255), expected)
     assert load_folder(tmp_path, 1, 28)[0].x.shape == (2, 1, 28, 28)
+
+
+def test_what_lies_deeper_in_a_class_counts_and_what_is_hidden_does_not(tmp_path):
+    for name in ("a/0.png", "a/more/1.png", "b/2.png", ".ipynb_checkpoints/0-checkpoint.png", "a/.thumbs/0.png"):
+        picture(tmp_path / name, 0)
+    (tmp_path / "b" / "._2.png").write_bytes(b"what macOS leaves on a stick")
+    train, _ = load_folder(tmp_path, 3, 32)
+    assert train.label_names == ("a", "b") and train.y.tolist() == [0, 0, 1]
+    assert [Path(name).name for name in expand([str(tmp_path)])] == ["0.png", "1.png", "2.png"]
+
+
+def test_the_last_picture_of_a_class_is_not_held_out(tmp_path):
+    y = np.repeat(np.arange(25), [1] * 24 + [6])
+    np.savez(tmp_path / "mine.npz", x=np.zeros((30, 8, 8, 3), np.uint8), y=y)
+    values = {"model": "ei_resnet18", "dataset": "folder", "epochs": 1}
+    for seed in range(5):
+        data = load_data(check_recipe({**values, "seed": seed}, ""), tmp_path / "mine.npz")
+        assert data.valid.y.tolist() == [24] * 3 and set(data.train.y.tolist()) == set(range(25))
+    data = load_data(check_recipe({**values, "holdout": 7}, ""), tmp_path / "mine.npz")  # more than there are to spare
+    assert len(data.valid) == 7 and data.valid.y.tolist().count(24) >= 5
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])

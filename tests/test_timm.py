@@ -10,11 +10,11 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-import eisnn_zoo  # noqa: F401  before timm on purpose: either order registers the models
+import eisnn_zoo  # before timm on purpose: either order registers the models
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import base_config, find_model
 from eisnn_zoo.locating import Located, locate
-from eisnn_zoo.weights import load_network
+from eisnn_zoo.weights import load_network, save_network
 
 
 def test_every_model_is_registered_once():
@@ -105,13 +105,21 @@ def test_negative_weights_are_refused(model_folder):
         timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
-def test_an_overlay_names_other_weights(model_folder):
+def test_an_overlay_names_other_weights(model_folder, tmp_path):
     """They are taken, with the time steps that their file says; ours are not, whatever else cannot be had."""
     path = model_folder("ei_mlp4_mnist", time_steps=3) / "model.safetensors"
     model = timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     assert model.time_steps == 3 and torch.equal(model.head.ee.weight, load_file(path)["head.ee.weight"])
     timm.models.save_for_hf(model, path.parent, model_args=model.config, safe_serialization=True)  # whose file does not say it: config.json does
     assert timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"file": str(path)}).time_steps == 3
+    tuned = eisnn_zoo.create_model("ei_mlp4_mnist", num_classes=3, in_chans=3)
+    save_network(tmp_path, tuned.state_dict(), replace(base_config(find_model("ei_mlp4_mnist")), options=tuned.config, label_names=("a", "b", "c")))
+    path = tmp_path / "model.safetensors"
+    for options, classes, channels in ({}, 3, 3), ({"num_classes": 3}, 3, 3), ({"num_classes": 5, "in_chans": 1}, 5, 1):
+        model = timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options)
+        assert (model.num_classes, model.in_chans) == (classes, channels)
+        assert torch.equal(model.stages[1].layers[0].current.ee.weight, load_file(path)["stages.1.layers.0.current.ee.weight"])
+        assert classes == 5 or torch.equal(model.head.ee.weight, load_file(path)["head.ee.weight"])
     with pytest.raises(Exception, match=r"(?i)offline|cannot|could not|failed"):
         timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg_overlay={"hf_hub_id": "nobody/nothing"})
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,13 +245,18 @@ def test_images_grow_during_training(tmp_path):
         assert config["eisnn_zoo"]["top1"] == max(float(row["valid_top1"]) for row in among)
 
 
-def test_the_best_is_the_first_of_equally_good_epochs(data, tmp_path):
+@pytest.mark.parametrize("losses, best", [((1.0, 1.0), 1), ((1.0, 0.5), 2), ((0.5, 1.0), 1)])
+def test_the_best_is_the_first_of_equally_good_epochs_or_the_surer_one(data, tmp_path, losses, best):
     training = Training(recipe(), data, tmp_path, compile=False)
-    scores = training.evaluate()
-    training.evaluate = lambda each: scores
+    scores, left = training.evaluate(), list(losses)
+    training.evaluate = lambda each: replace(scores, loss=left.pop(0))
     training.fit()
     epochs = [json.loads((tmp_path / which / "config.json").read_text())["eisnn_zoo"]["epoch"] for which in ("best", "last")]
-    assert epochs == [1, 2]
+    assert epochs == [best, 2]
+
+
+def test_the_command_that_goes_on_can_be_pasted():
+    assert Run(Path("runs/my photos")).resume == "eisnn-zoo train --resume 'runs/my photos'"
 
 
 def test_a_run_ends_at_the_accuracy_it_was_to_reach(data, tmp_path):

@@ -9,7 +9,7 @@ from .evolution import PARAMETERS, SYNAPSES, Evolution, coefficient, mean_of, no
 from .histograms import CURRENTS, NOT_FINITE, quantiles
 from .parameters import UNIFORM
 from .snapshot import Snapshot
-from .subject import Study, layers, percent
+from .subject import Study, decimals, layers, percent
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -48,7 +48,7 @@ def bimodality(e: Evolution) -> Study:
     if grown and len(e.snapshots) > 1:
         gain, now, row = max(grown, key=lambda found: found[0])
         where = f"layer {e.layers.index(row['layer']) + 1}" if row["layer"] in e.layers else "the output layer"
-        seen.append(f"The coefficient grew most in {row['parameter']} of {where}, by {gain:.2f} to {now:.2f}.")
+        seen.append(f"The coefficient grew most in {row['parameter']} of {where}, by {decimals(gain)} to {decimals(now)}.")
     return Study("bimodality", seen, rows, figures.bimodality(e))
 
 

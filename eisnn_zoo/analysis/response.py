@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..evaluating import evaluating
-from ..figures import EXCITATION, GREEN, INHIBITION, clean, label, layer_axis, legend, percent, plain, shades
+from ..figures import EXCITATION, GREEN, INHIBITION, clean, label, layer_axis, legend, percent, shades, short
 from ..networks.base import SpikingNet
 from .interventions import scale_g_i, scale_subtraction
 from .probes import Activity, probe
@@ -130,7 +130,7 @@ def draw_evidence(ax: Axes, label_names: tuple[str, ...], now: Response, before:
     if others:
         ax.plot(at, mean[:, others], color="#dfe2e6", linewidth=1)
     for k, color, marker in zip(classes, (EXCITATION, INHIBITION, GREEN, "#cc79a7", "#e69f00"), "os^Dv"):
-        ax.plot(at, mean[:, k], color=color, marker=marker, markersize=4.5, linewidth=1.8, label=plain(label_names[k]))
+        ax.plot(at, mean[:, k], color=color, marker=marker, markersize=4.5, linewidth=1.8, label=short(label_names[k]))
         if before is not None:
             ax.plot(at, before.evidence_so_far[:, k], color=color, linewidth=1.1, linestyle=":")
     label(ax, "Evidence for the classes", "time step", "evidence: logit, less the average")

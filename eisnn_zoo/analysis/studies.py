@@ -19,7 +19,7 @@ from .measures import Balance, FiringRates, SpikeTrains, ZeroDivisors
 from .parameters import UNIFORM, ei_parameters, parameter_rows
 from .probes import Activity, spiking_layers, stream
 from .similarity import cka
-from .subject import Study, Subject, layers, percent
+from .subject import Study, Subject, decimals, layers, microjoules, percent
 
 GAIN_IMAGES = 30  # gain control runs the network at every contrast, and needs no more images than this
 GAIN_LEVELS = (0.1, 0.2, 0.35, 0.5, 0.75)
@@ -70,12 +70,12 @@ def gain(s: Subject) -> Study:
     seen = []
     for axis, [(before, after), *_] in slopes.items():
         if after is not None:
-            arrived = f"{round(after, 2) + 0.0:.2f}"
+            arrived = decimals(after)
             seen.append(f"The first layer's current follows the {axis} with exponent "
-                        + (f"{arrived}." if before is None else f"{before:.2f} before the division and {arrived} after it."))
+                        + (f"{arrived}." if before is None else f"{decimals(before)} before the division and {arrived} after it."))
     axis, found = list(slopes.items())[-1]
     if len(found) > 1 and found[-1][1] is not None:
-        seen.append(f"The last layer's follows the {axis} with exponent {found[-1][1]:.2f}.")
+        seen.append(f"The last layer's follows the {axis} with exponent {decimals(found[-1][1])}.")
     return Study("gain", seen, rows, figures.gain(measured, s.layers))
 
 
@@ -224,12 +224,12 @@ def energy(s: Subject) -> Study:
     here = "folded" if "folded" in uj else "bn"
     steps = f" of {s.model.time_steps} frames" if s.model.event_input else ""
     once = " on one frame" if s.model.event_input else ""
-    seen = [f"One {s.thing}{steps} costs {uj[here]:.3g} µJ of arithmetic ({titles[here]}), an ANN of the same shape{once} "
-            f"{uj['ann']:.3g} µJ: {uj['ann'] / uj[here]:.2f} times as much."]
+    seen = [f"One {s.thing}{steps} costs {microjoules(uj[here])} of arithmetic ({titles[here]}), an ANN of the same shape{once} "
+            f"{microjoules(uj['ann'])}: {uj['ann'] / uj[here]:.2f} times as much."]
     if here == "folded":
         divided = next(r for r in whole if r["variant"] == "folded")
         share = (divided["divisions"] * cost.PICOJOULES["divisions"]) * 1e-6 / divided["microjoules"]
-        seen.append(f"A BN twin costs {uj['bn']:.3g} µJ: inhibition makes it {uj['folded'] / uj['bn']:.2f} times as much. The "
+        seen.append(f"A BN twin costs {microjoules(uj['bn'])}: inhibition makes it {uj['folded'] / uj['bn']:.2f} times as much. The "
                     f"divisions are {percent(share)} of the network's energy.")
     return Study("energy", seen, rows + whole, figures.energy(rows, whole, [*s.layers, "head"], titles, s.thing))
 

@@ -66,3 +66,12 @@ def layers(n: int) -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
+
+
+def decimals(value: float) -> str:
+    """Two of them, and no -0.00."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def microjoules(value: float) -> str:
+    return f"{value:,.0f} µJ" if value >= 1000 else f"{value:.3g} µJ"

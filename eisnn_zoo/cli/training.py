@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -256,7 +257,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
 def _say_next(training) -> None:
     if training.world.first:
         what = "RECORDING" if training.model.event_input else "PICTURE"
-        note(f"now: eisnn-zoo predict {what} --model {training.run.folder}")
+        note(f"now: eisnn-zoo predict {what} --model {shlex.quote(str(training.run.folder))}")
 
 
 def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, save_every: float, record_at: str | None,

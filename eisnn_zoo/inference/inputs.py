@@ -40,12 +40,13 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
 
 def _of_folder(folder: Path) -> Iterator[str]:
     """Its pictures; where it holds none, its recordings."""
-    pictures = _walk(folder, PICTURES)
+    pictures = walk(folder, PICTURES)
     first = next(pictures, None)
-    return _walk(folder, RECORDINGS) if first is None else chain([first], pictures)
+    return walk(folder, RECORDINGS) if first is None else chain([first], pictures)
 
 
-def _walk(folder: Path, suffixes: set[str], above: tuple[Path, ...] = ()) -> Iterator[str]:
+def walk(folder: Path, suffixes: set[str], above: tuple[Path, ...] = ()) -> Iterator[str]:
+    """Files with these suffixes in a folder and the folders in it, in order; hidden ones are left out."""
     here = folder.resolve()
     if here in above:  # a link that leads back
         return
@@ -55,8 +56,10 @@ def _walk(folder: Path, suffixes: set[str], above: tuple[Path, ...] = ()) -> Ite
         yield str(folder)  # for an error of its own among the results
         return
     for entry in entries:
+        if entry.name.startswith("."):  # what systems and editors leave behind
+            continue
         if entry.is_dir():
-            yield from _walk(entry, suffixes, (*above, here))
+            yield from walk(entry, suffixes, (*above, here))
         elif entry.suffix.lower() in suffixes:
             yield str(entry)
 

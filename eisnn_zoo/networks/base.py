@@ -175,8 +175,9 @@ class SpikingNet(nn.Module):
             return
         with contextlib.suppress(RuntimeError):  # a fake tensor has no values
             if (x < 0).any():
-                _logger.warning("%s was given values below 0: its input are pixels in [0, 1], without mean and standard deviation; "
-                                "timm.data.resolve_model_data_config(model) says so to timm's transforms.", type(self).__name__)
+                how = "; timm.data.resolve_model_data_config(model) says so to timm's transforms" if hasattr(self, "pretrained_cfg") else ""
+                _logger.warning("%s was given values below 0: its input are pixels in [0, 1], without mean and standard deviation%s.",
+                                type(self).__name__, how)
 
     @uncompiled
     def _make_sure(self, x: Tensor) -> None:

@@ -184,7 +184,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
 
     held_out = environment.get("valid_images", recipe.holdout) if recipe.holdout else 0
     comparable = [row for epoch, row in enumerate(history) if recipe.comparable(epoch)]
-    epoch = {"last": history[-1], "best": max(comparable or history, key=lambda row: row["valid_top1"])}.get(which)
+    epoch = {"last": history[-1], "best": max(comparable or history, key=lambda row: (row["valid_top1"], -row["valid_loss"]))}.get(which)
     facts = {
         **scores[which], "measured_on": TEST_SET,
         "weights": which if which in ("best", "last") else "a checkpoint",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,7 +138,7 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
         if n >= len(train):
             remedy = "lower holdout" if recipe.holdout else "give more, or a folder val/ beside train/"
             raise DataError(f"{root}: {n} of its {len(train)} training images cannot be set aside for validation: {remedy}")
-        train, valid = hold_out(train, n, recipe.seed)
+        train, valid = hold_out(train, n, recipe.seed, keep_classes=recipe.dataset == FOLDER)
         said = f"{n} training images held out"
     elif valid is None:
         valid = load(dataset, root, "test", recipe.final_steps)
@@ -155,7 +156,11 @@ def load_folder(path: str | Path, channels: int, size: int) -> tuple[Images, Ima
     return Images.of(train), None if valid is None else Images.of(valid)
 
 
-def hold_out(images: Images, n: int, seed: int) -> tuple[Images, Images]:
-    """(the rest, n images set aside), by a seeded permutation."""
+def hold_out(images: Images, n: int, seed: int, keep_classes: bool = False) -> tuple[Images, Images]:
+    """(the rest, n images set aside), by a seeded permutation; keep_classes: a class's last image only where there are no others."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    if keep_classes:
+        last = torch.zeros(len(order), dtype=torch.bool)
+        last[len(order) - 1 - np.unique(images.y[order].flip(0).cpu().numpy(), return_index=True)[1]] = True
+        order = torch.cat([order[~last], order[last]])
     return images.take(order[n:]), images.take(order[:n])

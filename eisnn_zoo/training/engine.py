@@ -100,6 +100,7 @@ class Training:
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
+        self.best_loss = progress.get("best_loss", 0.0)  # of equally accurate epochs the surer one is better
         if self.run.epoch_of("best") > len(self.run.history):  # of epochs that were lost, and may not come again
             self.best = -1.0
         self.epoch = min(len(self.run.history), recipe.epochs - 1)
@@ -216,8 +217,9 @@ class Training:
                "valid_loss": round(scores.loss, 4), "valid_top1": round(scores.top1, 2),
                "images_per_s": round(seen / seconds, 1), "seconds": round(seconds, 1)}
         self.epoch_sums = NOTHING[:]
-        best = self.recipe.comparable(epoch) and scores.top1 > self.best
-        self.best = max(self.best, scores.top1) if best else self.best
+        best = self.recipe.comparable(epoch) and (scores.top1, -scores.loss) > (self.best, -self.best_loss)
+        if best:
+            self.best, self.best_loss = scores.top1, scores.loss
         ends = epoch + 1 == self.recipe.epochs or self.reached
         if self.world.first:
             for name, wanted in (("best", best), ("last", due or ends)):
@@ -260,7 +262,7 @@ class Training:
 
     def _save(self) -> None:
         if self.world.first:
-            progress = {"step": self.step, "best": self.best, "epoch": self.epoch_sums}
+            progress = {"step": self.step, "best": self.best, "best_loss": self.best_loss, "epoch": self.epoch_sums}
             self.run.save_checkpoint(self._parts, self.iteration.optimizer, progress)
         self.saved = time.monotonic()
 
@@ -273,8 +275,7 @@ class Training:
         self.drawn = time.monotonic()
 
     def _stopped(self) -> Stopped:
-        return Stopped(f"stopped at iteration {self.step} of {self.schedule.starts[-1]}, all saved; go on with: "
-                       f"eisnn-zoo train --resume {self.run.folder}")
+        return Stopped(f"stopped at iteration {self.step} of {self.schedule.starts[-1]}, all saved; go on with: {self.run.resume}")
 
     def _ask(self) -> None:
         self.asked = True

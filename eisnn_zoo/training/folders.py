@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import Damaged
 from ..inference.images import open_image, preprocess
-from ..inference.inputs import PICTURES
+from ..inference.inputs import PICTURES, walk
 
 VALIDATION = ("val", "valid", "validation", "test")  # names of a second split
 
@@ -59,8 +59,8 @@ class Pictures:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """Those in a folder, in the order of their names; none where there is no folder."""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in PICTURES)
+    """Those in a folder and the folders in it, in the order of their names; none where there is no folder."""
+    return [Path(name) for name in walk(folder, PICTURES)] if folder.is_dir() else []
 
 
 def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tuple[Pictures, np.ndarray]:
@@ -78,8 +78,9 @@ def has_classes(root: Path) -> bool:
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    """Names of the folders in a folder that hold pictures, in alphabetical order; none where there is no folder."""
-    return tuple(sorted(d.name for d in folder.iterdir() if _pictures(d))) if folder.is_dir() else ()
+    """Names of the folders in a folder that hold pictures themselves, in alphabetical order; none where there is no folder."""
+    inside = [d for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".")] if folder.is_dir() else []
+    return tuple(sorted(d.name for d in inside if any(p.suffix.lower() in PICTURES and p.name[0] != "." for p in d.glob("*"))))
 
 
 def image_folder(root: Path, channels: int, size: int):

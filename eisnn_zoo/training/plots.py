@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from ..figures import EXCITATION, GREY, INHIBITION, plain, to_png
+from ..figures import EXCITATION, GREY, INHIBITION, short, to_png
 from ..files import write_atomic
 
 
@@ -16,8 +16,9 @@ def curves(history: list[dict], path: Path, paper: float | None = None) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("loss (validation: plain cross-entropy)", "top-1 accuracy, %")):
-        axes.plot(epochs, [row[f"train_{key}"] for row in history], label="training", color="#8c9fb1")
-        axes.plot(epochs, [row[f"valid_{key}"] for row in history], label="validation", color="#b5303a")
+        for which, label, color in (("train", "training", "#8c9fb1"), ("valid", "validation", "#b5303a")):
+            axes.plot(epochs, [row[f"{which}_{key}"] for row in history], label=label, color=color, marker="o" if len(epochs) < 2 else None)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
         axes.set_title(title)
         axes.grid(alpha=0.3)
@@ -39,7 +40,7 @@ def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if k <= 50:
-        names = [plain(name) for name in label_names]
+        names = [short(name) for name in label_names]
         axes.set_xticks(range(k), names, rotation=90)
         axes.set_yticks(range(k), names)
     if k <= 12:

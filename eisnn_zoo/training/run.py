@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -93,9 +94,9 @@ class Run:
             peaks = {start: peak for start, _, peak in begun.cycles}
             lr = {**peaks, begun.epochs: peaks[max(peaks)] / 2}
             return (f"{self.folder} is a run of {begun.epochs} epochs, and their step sizes would be others in one of {recipe.epochs}: add "
-                    f'a cycle, as in eisnn-zoo train --resume {self.folder} --set epochs={recipe.epochs} --set "lr={lr}"')
+                    f'a cycle, as in {self.resume} --set epochs={recipe.epochs} --set "lr={lr}"')
         return (f"{self.folder} holds a run of another recipe, with another {key}: choose another --output, or leave {key} as it was and "
-                f"go on with eisnn-zoo train --resume {self.folder}")
+                f"go on with {self.resume}")
 
     @property
     def recipe(self) -> Recipe:
@@ -112,6 +113,11 @@ class Run:
     def id(self) -> str:
         """The same when the run is gone on with, another for every other run."""
         return self.environment.get("run_id") or self.recipe.sha256
+
+    @property
+    def resume(self) -> str:
+        """The command that goes on with it."""
+        return f"eisnn-zoo train --resume {shlex.quote(str(self.folder))}"
 
     @property
     def checkpoint(self) -> Path:
@@ -196,7 +202,7 @@ class Run:
                 raise ZooError(f"{path} cannot be written: its folder is gone") from error
             reason = getattr(error, "strerror", None) or error
             raise ZooError(f"{path} cannot be written ({reason}); what was there before is whole: once it can be, go on with "
-                           f"eisnn-zoo train --resume {self.folder}") from error
+                           f"{self.resume}") from error
 
 
 def environment(device: torch.device) -> dict:
