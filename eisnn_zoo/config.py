@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .catalog import ARXIV, MODELS, PAPER, Model
 from .errors import UsageError, ZooError
-from .shapes import SMALLEST
+from .shapes import MLP_WIDTHS, SMALLEST
 
 MAX_BYTES = 2**20  # of a config.json: real ones have 10 KB
 MEASURED = ("top1", "top5", "measured_on", "top1_best", "top1_last", "test_images", "test_sha256", "operations", "operations_images")
@@ -40,6 +40,11 @@ def feature_size(model: Model, side: int = 0) -> int:
     if model.family == "mlp":
         return 1
     return side // least if model.family == "vgg" else -(-side // least)
+
+
+def feature_levels(model: Model) -> int:
+    """How many levels of features a network has: maps of each size, or an MLP's input, its pixels and its hidden layers."""
+    return 2 + len(MLP_WIDTHS[model.depth]) if model.family == "mlp" else 5
 
 
 def timm_cfg(model: Model) -> dict:

@@ -9,7 +9,7 @@ from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cf
 
 from . import convolution, ei, neuron, precision
 from .catalog import MODELS, Model
-from .config import timm_cfg
+from .config import feature_levels, timm_cfg
 from .locating import config_with, locate_name
 from .networks import FAMILIES
 from .networks.base import merge_time, split_time
@@ -86,7 +86,7 @@ def _create(model: Model, pretrained: bool, pretrained_cfg=None, pretrained_cfg_
             overlay = {"num_classes": config.options["num_classes"], "input_size": config.input_size, **overlay}
     return build_model_with_cfg(
         FAMILIES[model.family], model.name, pretrained, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=overlay,
-        pretrained_filter_fn=_filter, feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},
+        pretrained_filter_fn=_filter, feature_cfg={"out_indices": tuple(range(feature_levels(model))), "feature_cls": "getter"},
         depth=model.depth, kind=model.kind, **{**model.options, **kwargs})
 
 

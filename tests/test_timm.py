@@ -165,6 +165,12 @@ def test_features_come_by_the_getter_alone():
         timm.create_model("ei_resnet18", features_only=True, feature_cls="fx")
 
 
+@pytest.mark.parametrize("name", ["ei_mlp2_mnist", "ei_mlp16_mnist", "bn_vgg19", "ei_resnet50"])
+def test_all_levels_where_none_are_chosen(name):
+    every = timm.create_model(name).feature_info
+    assert timm.create_model(name, features_only=True).feature_info.channels() == [level["num_chs"] for level in every]
+
+
 def test_feature_extraction():
     x = torch.rand(2, 3, 32, 32)
     model = timm.create_model("ei_resnet18", features_only=True, out_indices=(1, 3, 4)).eval()
