@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .catalog import ARXIV, MODELS, PAPER, Model
 from .errors import UsageError, ZooError
-from .shapes import MLP_WIDTHS, SMALLEST
+from .shapes import MLP_WIDTHS, RESNET_WIDTHS, SMALLEST, VGG_WIDTHS
 
 MAX_BYTES = 2**20  # of a config.json: real ones have 10 KB
 MEASURED = ("top1", "top5", "measured_on", "top1_best", "top1_last", "test_images", "test_sha256", "operations", "operations_images")
@@ -44,7 +44,9 @@ def feature_size(model: Model, side: int = 0) -> int:
 
 def feature_levels(model: Model) -> int:
     """How many levels of features a network has: maps of each size, or an MLP's input, its pixels and its hidden layers."""
-    return 2 + len(MLP_WIDTHS[model.depth]) if model.family == "mlp" else 5
+    if model.family == "mlp":
+        return 2 + len(MLP_WIDTHS[model.depth])
+    return len(VGG_WIDTHS[model.depth]) if model.family == "vgg" else 1 + len(RESNET_WIDTHS)
 
 
 def timm_cfg(model: Model) -> dict:

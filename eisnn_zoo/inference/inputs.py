@@ -56,12 +56,17 @@ def walk(folder: Path, suffixes: set[str], above: tuple[Path, ...] = ()) -> Iter
         yield str(folder)  # for an error of its own among the results
         return
     for entry in entries:
-        if entry.name.startswith("."):  # what systems and editors leave behind
+        if is_hidden(entry):
             continue
         if entry.is_dir():
             yield from walk(entry, suffixes, (*above, here))
         elif entry.suffix.lower() in suffixes:
             yield str(entry)
+
+
+def is_hidden(path: Path) -> bool:
+    """What systems and editors leave behind: no input, and no class."""
+    return path.name.startswith(".")
 
 
 def _some(names: Iterator[str], otherwise: str) -> Iterator[str]:

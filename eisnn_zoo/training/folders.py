@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import Damaged
 from ..inference.images import open_image, preprocess
-from ..inference.inputs import PICTURES, walk
+from ..inference.inputs import PICTURES, is_hidden, walk
 
 VALIDATION = ("val", "valid", "validation", "test")  # names of a second split
 
@@ -79,8 +79,8 @@ def has_classes(root: Path) -> bool:
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """Names of the folders in a folder that hold pictures themselves, in alphabetical order; none where there is no folder."""
-    inside = [d for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".")] if folder.is_dir() else []
-    return tuple(sorted(d.name for d in inside if any(p.suffix.lower() in PICTURES and p.name[0] != "." for p in d.glob("*"))))
+    inside = [d for d in folder.iterdir() if d.is_dir() and not is_hidden(d)] if folder.is_dir() else []
+    return tuple(sorted(d.name for d in inside if any(p.suffix.lower() in PICTURES and not is_hidden(p) for p in d.glob("*"))))
 
 
 def image_folder(root: Path, channels: int, size: int):
