@@ -54,11 +54,6 @@ def _filter(state: dict, network) -> dict:
     return state
 
 
-def _own_options(options: dict) -> dict:
-    """Those of a configuration that timm does not handle itself: T and the like."""
-    return {key: value for key, value in options.items() if key not in ("num_classes", "in_chans")}
-
-
 def _ours(model: Model, cfg: str | dict | PretrainedCfg | None) -> str | None:
     """The name of the weights in our table that timm's ``pretrained_cfg`` stands for; None where it stands for others."""
     if cfg is None or isinstance(cfg, str):
@@ -74,16 +69,18 @@ def _create(model: Model, pretrained: bool, pretrained_cfg=None, pretrained_cfg_
     if kwargs.get("feature_cls", "getter") not in ("getter", None):
         raise ValueError(f"feature_cls {kwargs['feature_cls']!r}: spiking networks give features by 'getter', as means over time")
     overlay = dict(pretrained_cfg_overlay or {})
-    given = any(overlay.get(k) for k in SOURCES)
+    given, config = any(overlay.get(k) for k in SOURCES), None
     if pretrained and not given and (name := _ours(model, pretrained_cfg)):  # the same look-up and checks as everywhere else
         located = locate_name(name, cache_dir=kwargs.get("cache_dir"))
         overlay |= {**dict.fromkeys(SOURCES), "file": str(located.path)}
-        kwargs = {**_own_options(located.config.options), **kwargs}
+        config = located.config
     elif given:  # and nothing of where our weights lie
         overlay = {**dict.fromkeys(SOURCES), **overlay}
-        if overlay["file"] and str(overlay["file"]).endswith(".safetensors") and (config := config_with(Path(overlay["file"]))):
-            kwargs = {**config.options, **kwargs}
-            overlay = {"num_classes": config.options["num_classes"], "input_size": config.input_size, **overlay}
+        if overlay["file"] and str(overlay["file"]).endswith(".safetensors"):
+            config = config_with(Path(overlay["file"]))
+    if config:  # classes and channels for timm to compare with those asked for; T and the like for the network
+        overlay = {"num_classes": config.options["num_classes"], "input_size": config.input_size, **overlay}
+        kwargs = {**config.options, **kwargs}
     return build_model_with_cfg(
         FAMILIES[model.family], model.name, pretrained, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=overlay,
         pretrained_filter_fn=_filter, feature_cfg={"out_indices": tuple(range(feature_levels(model))), "feature_cls": "getter"},

@@ -24,10 +24,10 @@ _logger = logging.getLogger("eisnn_zoo")
 def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tensor] | None:
     """:func:`eisnn_zoo.fused.divide_and_fire` for input x, or None where the plain path is to be taken.
 
-    That is so on other devices, inside a compiler (which fuses by itself), in other arithmetic than float32, in the ablations
-    of the stabilization, of an empty batch, and while a hook wants to see the current or the spikes.
+    That is so on other devices, inside a compiler (which fuses by itself) and torch.func's transforms, in other arithmetic than
+    float32, in the ablations of the stabilization, of an empty batch, and while a hook wants to see the current or the spikes.
     """
-    if torch.compiler.is_compiling() or not _possible(x.device.type) or not len(x):
+    if torch.compiler.is_compiling() or not _possible(x.device.type) or torch._C._are_functorch_transforms_active() or not len(x):
         return None
     if not isinstance(current, EILayer) or type(lif) is not LIF or current.stabilisation != "adaptive":
         return None

@@ -38,13 +38,18 @@ SURROGATES = {"sigmoid": _sigmoid, "arctan": _arctan, "triangle": _triangle, "re
 
 
 class _Spike(torch.autograd.Function):
-    """Heaviside step forward, the surrogate's derivative backward."""
+    """Heaviside step forward, the surrogate's derivative backward. Of the form that torch.func (per-sample gradients) asks for."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx, u: Tensor, surrogate: str, alpha: float) -> Tensor:
-        ctx.save_for_backward(u)
-        ctx.surrogate, ctx.alpha = surrogate, alpha
+    def forward(u: Tensor, surrogate: str, alpha: float) -> Tensor:
         return (u >= 0).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, str, float], output: Tensor) -> None:
+        u, ctx.surrogate, ctx.alpha = inputs
+        ctx.save_for_backward(u)
 
     @staticmethod
     def backward(ctx, grad: Tensor):

@@ -159,6 +159,19 @@ def test_a_probe_sees_currents(monkeypatch):
     assert len(seen) == 3
 
 
+def test_torch_func_takes_the_plain_path(monkeypatch):
+    net = SpikingMLP(4).to(DEVICE)
+    net.mark_initialised()
+    parameters, x = {key: p.detach() for key, p in net.named_parameters()}, torch.rand(2, 1, 28, 28).to(DEVICE)
+    gradient = torch.func.grad(lambda p: torch.func.functional_call(net, p, (x,)).square().sum())
+    with monkeypatch.context() as fused_once:
+        fused_once.setattr(fusing, "_tried", lambda *_: pytest.fail("the kernels do not know torch.func"))
+        found = gradient(parameters)
+    net(x).square().sum().backward()
+    for key, p in net.named_parameters():
+        torch.testing.assert_close(found[key], p.grad, rtol=1e-4, atol=1e-5 * p.grad.abs().max().item())
+
+
 def test_kernels_that_differ_or_fail_are_not_used(monkeypatch):
     layer, right = Net().layers[0], fused.divide_and_fire
     x = image()

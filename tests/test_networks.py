@@ -130,6 +130,21 @@ def test_all_trainable_parameters_get_a_gradient():
         assert not [n for n, p in net.named_parameters() if p.grad is None], name
 
 
+@pytest.mark.parametrize("name", ["ei_mlp2", "ei_vgg8", "bn_mlp2"])
+def test_per_sample_gradients_by_torch_func(name):
+    net, x, y = ready(name).double(), images(name).double(), torch.tensor([1, 2])
+
+    def loss(parameters, x, y):
+        return F.cross_entropy(torch.func.functional_call(net, parameters, (x[None],)), y[None])
+
+    parameters = {key: p.detach() for key, p in net.named_parameters()}
+    together = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
+    for i in range(2):
+        alone = torch.autograd.grad(F.cross_entropy(net(x[i:i + 1]), y[i:i + 1]), list(net.parameters()))
+        for key, expected in zip(parameters, alone):
+            torch.testing.assert_close(together[key][i], expected, rtol=1e-8, atol=1e-10 * (1 + expected.abs().max().item()))
+
+
 def test_gradient_checkpointing_changes_nothing():
     grads = []
     for on in (False, True):

@@ -56,6 +56,8 @@ def run(tmp_path, model_folder):
         state = load_file(made / "model.safetensors")
         state["stages.0.layers.0.current.b_e"] += 0.1 * i
         save_file(state, made / "model.safetensors")
+        config = json.loads((made / "config.json").read_text())
+        (made / "config.json").write_text(json.dumps({**config, "eisnn_zoo": {"epoch": 2 + i}}))
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "metrics.csv").write_text(METRICS)
     (folder / "environment.json").write_text(json.dumps(

@@ -94,7 +94,9 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
             scores[key] = measured[digest]
             say(f"{key}: {scores[key]['top1']} %")
         _records(run, beside, environment, history, recipe)
-        facts = {**_facts(recipe, environment, history, which, scores), "recipe_sha256": sha256(beside / "recipe.yaml"),
+        number = started.epoch_of(which)
+        epoch = next((row for row in history if row["epoch"] == number), None)
+        facts = {**_facts(recipe, environment, history, which, epoch, scores), "recipe_sha256": sha256(beside / "recipe.yaml"),
                  "test_images": len(images), "test_sha256": images.sha256,
                  "operations": _operations(Located(beside / WEIGHTS, config), images), "operations_images": min(COUNTED, len(images))}
         if remark:
@@ -178,13 +180,11 @@ def _operations(located: Located, images: Images) -> dict[str, dict[str, float]]
             for row in rows}
 
 
-def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, scores: dict) -> dict:
-    """What the configuration records about the training and its result."""
+def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, epoch: dict | None, scores: dict) -> dict:
+    """What the configuration records about the training and its result; epoch is the one in history that the weights are of."""
     from ..training.data import TEST_SET
 
     held_out = environment.get("valid_images", recipe.holdout) if recipe.holdout else 0
-    comparable = [row for epoch, row in enumerate(history) if recipe.comparable(epoch)]
-    epoch = {"last": history[-1], "best": max(comparable or history, key=lambda row: (row["valid_top1"], -row["valid_loss"]))}.get(which)
     facts = {
         **scores[which], "measured_on": TEST_SET,
         "weights": which if which in ("best", "last") else "a checkpoint",
@@ -196,7 +196,8 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, s
         "teacher": Path(recipe.teacher).name, "teacher_sha256": environment.get("teacher_sha256"),
         "trained_time_steps": epoch and int(epoch["time_steps"]),
         "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
-        "stopped_at": recipe.stop_at if any(recipe.reached(row["valid_top1"]) for row in comparable) else None,
+        "stopped_at": recipe.stop_at if any(recipe.comparable(i) and recipe.reached(row["valid_top1"])
+                                                 for i, row in enumerate(history)) else None,
         "train_images": environment.get("train_images"), "held_out": held_out,
         "training_seconds": round(sum(row["seconds"] for row in history)),
         "device": environment.get("device_name"), "threads": environment.get("threads") if environment.get("device") == "cpu" else None,
