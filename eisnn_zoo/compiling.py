@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -16,21 +17,37 @@ from .errors import UsageError
 
 
 def can_compile(device: str) -> bool:
-    """Whether torch.compile can work: on a CPU it calls a C++ compiler."""
-    return device != "cpu" or shutil.which(compiler()) is not None
+    """Whether torch.compile can work: on a CPU it calls a C++ compiler, on a GPU Triton, which torch brings along on Linux alone."""
+    if device == "cpu":
+        return _answers(compiler())
+    from torch.utils._triton import has_triton
+
+    return device == "cuda" and has_triton()
+
+
+@functools.cache
+def _answers(program: str) -> bool:
+    """macOS has a clang++ that only says how to install one."""
+    found = shutil.which(program)
+    if found is None or sys.platform == "win32":
+        return found is not None
+    return subprocess.run([found, "--version"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
 def check_compiler(device: str) -> None:
     """Raises UsageError where torch.compile cannot work."""
     if not can_compile(device):
-        raise UsageError(f"torch.compile needs the C++ compiler {compiler()}, which is not there: install it, name another in CXX, or do "
-                         "without (in training: --no-compile)")
+        missing, do = ((f"the C++ compiler {compiler()}", "install it, name another in CXX") if device == "cpu" else
+                       ("Triton and a GPU that it knows", "install triton (on Windows: triton-windows)"))
+        raise UsageError(f"torch.compile needs {missing}, which is not there: {do}, or do without (in training: --no-compile)")
 
 
 def compiler() -> str:
     """The C++ compiler that torch calls, whether it is there or not."""
-    named = shlex.split(os.environ.get("CXX", ""))
-    return named[0] if named else "clang++" if sys.platform == "darwin" else "g++"
+    named = os.environ.get("CXX", "")
+    if sys.platform == "win32":  # there torch takes it whole
+        return named or "cl"
+    return shlex.split(named)[0] if named.strip() else "clang++" if sys.platform == "darwin" else "g++"
 
 
 def prepare_compiler() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -22,6 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+PATIENCE = 5.0  # seconds that Windows may keep a file from being replaced, while a scanner or a spreadsheet has it open
 OPENED = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # names of what a process has open, files too
 
 
@@ -61,10 +67,22 @@ def _replace(path: Path, write: Callable[[Path], object] | bytes | str) -> None:
         with open(beside, "rb+") as f:
             os.fsync(f.fileno())
         os.chmod(beside, path.stat().st_mode & 0o777 if path.is_file() else 0o666 & ~_umask())
-        os.replace(beside, path)
+        _rename(beside, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise
+
+
+def _rename(beside: Path, path: Path) -> None:
+    given_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.replace(beside, path)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > given_up:
+                raise
+            time.sleep(0.05)
 
 
 def _umask() -> int:
@@ -93,6 +111,11 @@ def lock(file: IO) -> bool:
     except OSError as error:
         return error.errno not in (errno.EACCES, errno.EAGAIN)
     return True
+
+
+def quoted(path: str | Path) -> str:
+    """A path as it can be pasted into a command."""
+    return subprocess.list2cmdline([str(path)]) if sys.platform == "win32" else shlex.quote(str(path))
 
 
 def numpy_reason(error: Exception) -> str:

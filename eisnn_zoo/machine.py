@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 
 
-def peak_memory(device: str = "cpu") -> int:
-    """The most bytes that this process has held: of main memory, or of a GPU's."""
+def peak_memory(device: str = "cpu") -> int | None:
+    """The most bytes that this process has held: of main memory, or of a GPU's. None where the system does not tell (Windows)."""
     if device != "cpu":
         import torch
 
@@ -20,8 +20,10 @@ def peak_memory(device: str = "cpu") -> int:
     with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as f:
         # Linux's getrusage would count the process that started this one too.
         return 1024 * int(next(line.split()[1] for line in f if line.startswith("VmHWM")))
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -110,7 +110,7 @@ def test_the_raster_shows_neurons_that_fired_in_either_response():
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 
-gradio = pytest.importorskip("gradio", reason="pip install 'eisnn-zoo[demo]'")
+gradio = pytest.importorskip("gradio", reason='pip install "eisnn-zoo[demo]"')
 
 from eisnn_zoo import demo  # noqa: E402
 from eisnn_zoo.demo import page  # noqa: E402
@@ -199,10 +199,10 @@ def test_without_gradio_the_command_says_what_to_install(cli, monkeypatch):
 
     monkeypatch.setattr("importlib.metadata.version", without)
     code, out, err = cli("demo")
-    assert (code, out) == (1, "") and err == "Error: this command needs gradio: pip install 'eisnn-zoo[demo]'\n"
+    assert (code, out) == (1, "") and err == 'Error: this command needs gradio: pip install "eisnn-zoo[demo]"\n'
     monkeypatch.setattr("importlib.metadata.version", lambda name: "5.0" if name == "gradio" else version(name))
     code, out, err = cli("demo")
-    assert (code, out) == (1, "") and "needs gradio<7,>=6.31 (here is 5.0): pip install 'eisnn-zoo[demo]'" in err
+    assert (code, out) == (1, "") and 'needs gradio<7,>=6.31 (here is 5.0): pip install "eisnn-zoo[demo]"' in err
 
 
 def test_another_host_is_said(cli, monkeypatch):

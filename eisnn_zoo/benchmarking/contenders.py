@@ -107,7 +107,7 @@ def _open_torch(contender: Contender) -> Runner:
     from ..locating import locate
     from ..weights import load_network
 
-    device = torch_device(contender.device)
+    device = torch_device(contender.device, ("cpu", "cuda"))
     if contender.threads:
         torch.set_num_threads(contender.threads)
     located = locate(contender.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -161,7 +162,7 @@ def explain(
     strict_arithmetic()
     network = load_network(located, time_steps=steps)
     result = explanation(network, x, located.config.label_names)
-    folder = output or Path("explain") / (Path(image).stem if image != "-" else "stdin")
+    folder = output or Path("explain") / (re.sub(r'[<>:"/\\|?*]', "_", Path(image).stem) if image != "-" else "stdin")
     folder.mkdir(parents=True, exist_ok=True)
     png = to_png(result.figure)
     write_atomic(folder / "explain.png", png)

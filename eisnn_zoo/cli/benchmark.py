@@ -268,7 +268,7 @@ def _save(folder: Path, rows: list[dict]) -> None:
     write_atomic(folder / "benchmark.csv", to_csv(rows))
     note(f"wrote {folder / 'benchmark.csv'}")
     if find_spec("matplotlib") is None:
-        note("no picture: it needs matplotlib, pip install 'eisnn-zoo[train]'")
+        note('no picture: it needs matplotlib, pip install "eisnn-zoo[train]"')
         return
     from ..benchmarking.picture import speed
 

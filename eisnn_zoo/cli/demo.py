@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import sys
-import threading
+import time
 from typing import Annotated
 
 import typer
@@ -49,7 +49,8 @@ def demo(
         note(f"bound to {host}: whoever can reach this machine can use the page")
     note("Ctrl-C ends it")
     try:
-        threading.Event().wait()
+        while True:
+            time.sleep(1)  # Ctrl-C does not end an endless wait for a lock on Windows
     except KeyboardInterrupt:
         page.close(verbose=False)
         note("ended")
@@ -59,7 +60,8 @@ def _check_free(host: str, port: int) -> None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # where it would take a port away from whoever listens
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except socket.gaierror as error:
         raise UsageError(f"--host {host}: there is no such address") from error

@@ -42,7 +42,9 @@ def check_folder(output: Path | None, option: str = "--output") -> None:
         return
     if output.suffix.lower() in FILES and not output.is_dir():
         raise UsageError(f"{option} {output}: that is the name of a file: name a folder")
-    there = next(path for path in (output, *output.parents) if path.exists())
+    there = next((path for path in (output, *output.parents) if path.exists()), None)
+    if there is None:  # a drive of Windows
+        raise UsageError(f"{option} {output}: there is no {output.anchor}: name another folder")
     if not there.is_dir():
         raise UsageError(f"{option} {output}: {there} is a file: name a folder")
     if not os.access(there, os.W_OK):
@@ -77,7 +79,7 @@ def is_terminal(stream) -> bool:
 def need(extra: str, what: str = "this command") -> None:
     """Raises ZooError where a distribution of the package's extra is not installed, or is too old for it."""
     if missing := list(_missing(extra)):
-        raise ZooError(f"{what} needs {', '.join(missing)}: pip install 'eisnn-zoo[{extra}]'")
+        raise ZooError(f'{what} needs {", ".join(missing)}: pip install "eisnn-zoo[{extra}]"')
 
 
 def _missing(extra: str) -> Iterator[str]:

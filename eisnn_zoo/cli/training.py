@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import UsageError, ZooError
+from ..files import quoted
 from .output import Format, check_folder, need, note, render, table
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data; what must lie in it is said where it does not.")]
@@ -235,7 +235,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
 
     check_folder(run)
     recipe = recipe.model_copy(update={key: from_anywhere(spec) for key in ("weights", "teacher") if (spec := getattr(recipe, key))})
-    device = str(torch_device(device))
+    device = str(torch_device(device, ("cpu", "cuda")))  # others have no float64, which sums need
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
     if moments and not MODELS[recipe.model].spiking:
         raise UsageError(f"--record keeps what neurons do, and {recipe.model} has no spikes: leave it out")
@@ -257,7 +257,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
 def _say_next(training) -> None:
     if training.world.first:
         what = "RECORDING" if training.model.event_input else "PICTURE"
-        note(f"now: eisnn-zoo predict {what} --model {shlex.quote(str(training.run.folder))}")
+        note(f"now: eisnn-zoo predict {what} --model {quoted(training.run.folder)}")
 
 
 def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, save_every: float, record_at: str | None,

@@ -105,7 +105,7 @@ def onnx_modules():
         import onnx
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
-        raise ZooError(f"exporting needs onnx and onnxscript ({error}): pip install 'eisnn-zoo[onnx]'") from error
+        raise ZooError(f'exporting needs onnx and onnxscript ({error}): pip install "eisnn-zoo[onnx]"') from error
     if Version(found := version("torch")) < Version(LEAST_TORCH):  # 2.6 crashes on these graphs
         raise ZooError(f"exporting needs torch {LEAST_TORCH} or newer, and this is {found}: pip install --upgrade torch torchvision")
     return onnx

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -92,7 +93,9 @@ def _lines(path: str) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         return
     try:
-        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+        with Path(path).open("rb") as head:
+            wide = head.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE)  # what PowerShell writes
+        with Path(path).open(encoding="utf-16" if wide else "utf-8-sig", errors="surrogateescape") as lines:
             yield from (line.rstrip("\r\n") for line in lines if line.strip())
     except OSError as error:
         raise UsageError(f"cannot read the list {path}: {error.strerror}") from error

@@ -20,7 +20,7 @@ def import_onnxruntime():
     try:
         import onnxruntime
     except ImportError as error:
-        raise ZooError(f"running .onnx files needs onnxruntime ({error}): pip install 'eisnn-zoo[onnx]'") from error
+        raise ZooError(f'running .onnx files needs onnxruntime ({error}): pip install "eisnn-zoo[onnx]"') from error
     return onnxruntime
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -20,8 +21,12 @@ from .stepping import NetworkSteps, stepwise
 PRECISIONS = ("fp32", "int8")
 
 
-def torch_device(name: str = "auto") -> torch.device:
-    """The device of a name: "cpu", "cuda", "cuda:1" ...; "auto" is a GPU where torch finds one. Raises UsageError."""
+def torch_device(name: str = "auto", kinds: Sequence[str] = ()) -> torch.device:
+    """The device of a name: "cpu", "cuda", "cuda:1" ...; "auto" is a GPU where torch finds one. Raises UsageError.
+
+    Args:
+        kinds: those that can do what is asked; by default, whatever torch has here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     elif name.startswith("cuda") and not torch.cuda.is_available():
@@ -31,6 +36,8 @@ def torch_device(name: str = "auto") -> torch.device:
         torch.zeros(1, device=device).cpu()  # "meta" takes tensors and gives none back
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: torch has no such device here; use --device cpu") from error
+    if kinds and device.type not in kinds:
+        raise UsageError(f"--device {name}: this is done on {' or '.join(kinds)} alone")
     return device
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from ..catalog import DATASETS, LICENSE, MODELS, Model
@@ -253,13 +253,13 @@ def _trained(facts: dict) -> str:
 def _records(run: Path, folder: Path, environment: dict, history: list[dict], recipe: Recipe) -> None:
     """How the weights came about, without the paths of the machine they came about on."""
     shutil.copyfile(run / "metrics.csv", folder / "metrics.csv")
-    places = {key: Path(getattr(recipe, key).removeprefix("local-dir:")) for key in ("weights", "teacher")}
+    places = {key: _of_any_system(getattr(recipe, key).removeprefix("local-dir:")) for key in ("weights", "teacher")}
     names = {key: path.name for key, path in places.items() if path.is_absolute()}
     if names:
         write_atomic(folder / "recipe.yaml", recipe.model_copy(update=names).dump())
     else:
         shutil.copyfile(run / "recipe.yaml", folder / "recipe.yaml")
-    public = {key: value for key, value in environment.items() if not (isinstance(value, str) and Path(value).is_absolute())}
+    public = {key: value for key, value in environment.items() if not (isinstance(value, str) and _of_any_system(value).is_absolute())}
     write_atomic(folder / "environment.json", json.dumps(public, indent=2) + "\n")
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", folder / "curves.png")
@@ -267,6 +267,11 @@ def _records(run: Path, folder: Path, environment: dict, history: list[dict], re
         from ..training.plots import curves
 
         curves(history, folder / "curves.png", recipe.paper[0])
+
+
+def _of_any_system(path: str) -> PurePath:
+    """A run may have trained on Windows and be packed elsewhere."""
+    return windows if (windows := PureWindowsPath(path)).drive else PurePath(path)
 
 
 def _put(beside: Path, folder: Path) -> None:

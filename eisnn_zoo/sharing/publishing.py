@@ -17,7 +17,7 @@ from .verifying import verify
 
 SUFFIXES = {".safetensors", ".json", ".onnx", ".yaml", ".csv", ".png", ".svg", ".md", ".txt"}
 _PATH = re.compile(r"(?:(?<![\w:/.~)\]-])|(?<=local-dir:))/(?:home|root|tmp|mnt|data|work|workspace|var|opt|srv|Users|private)/[\w.-]+"
-                   r"|\b[A-Z]:\\\w+")
+                   r"|\b[A-Za-z]:(?:\\{1,2}|/)(?!/)\w+")
 
 
 def find(spec: str) -> tuple[Path, Weights]:

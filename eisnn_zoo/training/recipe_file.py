@@ -68,13 +68,13 @@ def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Re
     """
     path = find_recipe(name)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_bytes()  # what PowerShell writes is UTF-16, as YAML may be
         root = yaml.compose(text, _Loader)
         values = yaml.load(text, _Loader)  # a SafeLoader
     except RecipeError as error:
         raise RecipeError(f"{path}, {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: 2024-99-99, which YAML takes for a date
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

@@ -75,7 +75,7 @@ def check_trackers(names: Iterable[str]) -> None:
             importlib.import_module(TRACKERS[name])
         except ImportError as error:
             raise UsageError(f"{name} is not installed: pip install {name} "
-                             "(pip install 'eisnn-zoo[track]' has all three)") from error
+                             '(pip install "eisnn-zoo[track]" has all three)') from error
 
 
 def tracker(name: str, run: Run, recipe: Recipe) -> Hook:

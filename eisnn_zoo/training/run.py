@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import platform
-import shlex
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 
 from ..config import Config, read_config
 from ..errors import UsageError, ZooError
-from ..files import lock, to_csv, write_atomic
+from ..files import lock, quoted, to_csv, write_atomic
 from ..machine import processor
 from ..table import WEIGHTS, installed
 from ..weights import save_network
@@ -117,7 +116,7 @@ class Run:
     @property
     def resume(self) -> str:
         """The command that goes on with it."""
-        return f"eisnn-zoo train --resume {shlex.quote(str(self.folder))}"
+        return f"eisnn-zoo train --resume {quoted(self.folder)}"
 
     @property
     def checkpoint(self) -> Path:

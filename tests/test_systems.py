@@ -1,0 +1,112 @@
+"""What Windows and macOS do otherwise, as far as it can be played here."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from eisnn_zoo import compiling, files, machine
+from eisnn_zoo.cli.output import check_folder
+from eisnn_zoo.errors import UsageError
+from eisnn_zoo.sharing.packing import _of_any_system
+from eisnn_zoo.sharing.publishing import _PATH
+from eisnn_zoo.training.recipe_file import load_recipe
+
+SHIP = Path(__file__).parent / "data" / "cifar10" / "ship_1.png"
+
+
+def test_a_file_that_a_scanner_holds_for_a_moment_is_replaced_on_windows(tmp_path, monkeypatch):
+    path, replace, refused = tmp_path / "metrics.csv", os.replace, iter([True, True, False])
+    path.write_text("before")
+
+    def busy(*names):
+        if next(refused):
+            raise PermissionError(13, "Access is denied", str(path))
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", busy)
+    with pytest.raises(PermissionError):
+        files.write_atomic(path, "after")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    monkeypatch.setattr(sys, "platform", "win32")
+    files.write_atomic(path, "after")
+    assert path.read_text() == "after" and list(tmp_path.iterdir()) == [path]
+
+
+def test_paths_are_quoted_for_the_shell_that_reads_them(monkeypatch):
+    assert files.quoted(Path("runs/my flowers")) == "'runs/my flowers'"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert files.quoted(r"runs\mine") == r"runs\mine" and files.quoted(r"my runs\mine") == r'"my runs\mine"'
+
+
+def test_a_system_that_does_not_tell_the_memory_held(monkeypatch):
+    assert machine.peak_memory() > 10**6
+
+    def gone(name, *arguments, **options):
+        if str(name).startswith("/proc"):
+            raise FileNotFoundError(name)
+        return open_(name, *arguments, **options)
+
+    open_ = builtins.open
+    monkeypatch.setattr(builtins, "open", gone)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert machine.peak_memory() is None
+
+
+def test_a_compiler_that_only_says_how_to_install_one(tmp_path, monkeypatch):
+    stub = tmp_path / "clang++"
+    stub.write_text("#!/bin/sh\nexit 1\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{stub} -O2")
+    assert compiling.compiler() == str(stub) and not compiling.can_compile("cpu")
+    stub.write_text("#!/bin/sh\necho clang 17\n")
+    compiling._answers.cache_clear()
+    assert compiling.can_compile("cpu")
+    compiling._answers.cache_clear()
+
+
+def test_the_compiler_that_torch_calls_on_windows(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delenv("CXX", raising=False)
+    assert compiling.compiler() == "cl"
+    monkeypatch.setenv("CXX", r"C:\Program Files\LLVM\bin\clang-cl.exe")
+    assert compiling.compiler() == r"C:\Program Files\LLVM\bin\clang-cl.exe"
+
+
+def test_a_gpu_is_compiled_for_by_triton_and_others_not(monkeypatch):
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
+    assert compiling.can_compile("cuda") and not compiling.can_compile("mps")
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    with pytest.raises(UsageError, match=r"needs Triton .*triton-windows.*--no-compile"):
+        compiling.check_compiler("cuda")
+
+
+def test_what_powershell_writes_is_read(tmp_path, cli):
+    (tmp_path / "mine.yaml").write_text("model: ei_mlp2_mnist\nepochs: 3\nabout: größer\n", encoding="utf-16")
+    assert load_recipe(tmp_path / "mine.yaml").about == "größer"
+    (tmp_path / "list.txt").write_text(f"{SHIP}\r\n", encoding="utf-16")
+    code, out, _ = cli("predict", "--from-file", tmp_path / "list.txt", "--format", "csv")
+    assert code == 0 and "ship" in out and out.count("\n") == 2
+
+
+@pytest.mark.parametrize("text, found", [
+    (r'"data": "C:\\Users\\me\\cifar"', True), ('"data": "c:/Users/me"', True), (r"weights: D:\runs\a", True),
+    ("https://huggingface.co/a", False), ("hf-hub:org/name", False), ("time_steps: {0: 1, 3: 2}", False)])
+def test_paths_of_windows_are_not_published(text, found):
+    assert bool(_PATH.search(text)) == found
+
+
+def test_a_run_of_windows_is_packed_anywhere():
+    path = _of_any_system(r"C:\Users\me\best")
+    assert path.is_absolute() and path.name == "best" and _of_any_system("/home/me").is_absolute()
+    assert not _of_any_system("ei_vgg8_cifar10.zoo").is_absolute()
+
+
+def test_a_drive_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    with pytest.raises(UsageError, match="name another folder"):
+        check_folder(Path("/runs/a"))
