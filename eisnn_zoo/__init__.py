@@ -17,7 +17,7 @@ from . import _timm_hook
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "EIConv2d": "ei", "EILinear": "ei", "EIReadout": "ei", "stabilise": "ei", "LIF": "neuron", "SURROGATES": "neuron",
+    "EIConv2d": "ei", "EILinear": "ei", "EIReadout": "ei", "stabilise": "ei", "project": "ei", "LIF": "neuron", "SURROGATES": "neuron",
     "SpikingVGG": "networks", "SpikingResNet": "networks", "SpikingMLP": "networks", "initialize": "ei_init",
     "fold": "inference.folding", "create_model": "weights", "list_weights": "table", "load_release_state": "release",
     "MODELS": "catalog", "DATASETS": "catalog",

@@ -56,6 +56,8 @@ def stabilise(i_div: Tensor, mode: str = "adaptive") -> Tensor:
     smallest = torch.where(silent, math.inf, i_div.detach()).amin(dims, keepdim=True)
     if mode == "no_ste":
         return torch.where(silent, smallest, i_div)
+    if mode != "adaptive":
+        raise ValueError(f"unknown stabilisation {mode}: it is adaptive, no_ste or none")
     return i_div + torch.where(silent, smallest, 0.0)
 
 
@@ -66,7 +68,8 @@ def scale_gradient(w: Tensor, factor: float) -> Tensor:
 
 
 class Synapses(nn.Module):
-    """A non-negative weight matrix or kernel between two populations, ``[n_post, n_pre, ...]``."""
+    """A non-negative weight matrix or kernel between two populations, ``[n_post, n_pre, ...]``. It is read, not called: torch's
+    ``parametrize`` changes it, what waits for a forward (``torch.nn.utils.prune``) does not."""
 
     def __init__(self, *shape: int, device=None, dtype=None):
         super().__init__()
@@ -238,7 +241,7 @@ class EIConv2d(EILayer):
 
     Args:
         n_in, n_e: input channels and excitatory output channels.
-        kernel_size, stride, padding: as in ``nn.Conv2d``; padding None keeps the size at stride 1.
+        kernel_size, stride, padding: as in ``nn.Conv2d``, one number for both sides; padding None keeps the size at stride 1.
         ei_ratio: excitatory cells per inhibitory cell; there is at least one of these.
         stabilisation: see :func:`stabilise`.
 

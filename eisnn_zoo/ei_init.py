@@ -29,10 +29,14 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
         standardise: not the paper's: after each layer's draw, :meth:`~eisnn_zoo.ei.EILayer.standardise_` its cells on this batch.
 
     Raises:
+        TypeError: model is no network of the zoo, or wrapped (DistributedDataParallel: give its ``module``).
         InputError: negative input, or a layer whose input does not vary; model is then what it was, as after any other error.
     """
     import numpy as np
 
+    if not hasattr(model, "forward_steps"):
+        raise TypeError(f"E-I Init of a whole network takes one of the zoo, not wrapped, got {type(model).__name__}; own layers "
+                        "are drawn one by one, in the order in which they run: layer.initialize(its_input, numpy.random.default_rng(seed))")
     if model.kind != "ei":
         return
     rng = np.random.default_rng(seed)

@@ -13,11 +13,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
-from .ei import EILayer, excitatory_current
+from .ei import EIConv2d, EILinear, excitatory_current
 from .neuron import LIF
 from .precision import autocasts
 
+HOOKS = ("forward", "forward_pre", "backward", "backward_pre")
 _logger = logging.getLogger("eisnn_zoo")
 
 
@@ -25,15 +27,16 @@ def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tenso
     """:func:`eisnn_zoo.fused.divide_and_fire` for input x, or None where the plain path is to be taken.
 
     That is so on other devices, inside a compiler (which fuses by itself) and torch.func's transforms, in other arithmetic than
-    float32, in the ablations of the stabilization, of an empty batch, and while a hook wants to see the current or the spikes.
+    float32, in the ablations of the stabilization, of an empty batch, of layers and neurons that somebody derived from ours,
+    and while a hook wants to see the current or the spikes. The kernels have no second derivative: EISNN_ZOO_FUSED=0 for that.
     """
     if torch.compiler.is_compiling() or not _possible(x.device.type) or torch._C._are_functorch_transforms_active() or not len(x):
         return None
-    if not isinstance(current, EILayer) or type(lif) is not LIF or current.stabilisation != "adaptive":
+    if type(current) not in (EIConv2d, EILinear) or type(lif) is not LIF or current.stabilisation != "adaptive":
         return None
     if current.g_e.dtype != torch.float32 or not (x.dtype == torch.float32 or autocasts(x.device.type)):
         return None
-    if any(module._forward_hooks or module._forward_pre_hooks for module in (current, lif)):
+    if _has_any_global_hook() or any(getattr(module, f"_{kind}_hooks") for kind in HOOKS for module in (current, lif)):
         return None
     return _tried(x.device, lif.surrogate, lif.reset)
 

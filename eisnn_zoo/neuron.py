@@ -75,8 +75,8 @@ class LIF(nn.Module):
         reset: "soft" subtracts the threshold after a spike, "hard" sets the membrane to 0. Detached from the graph.
 
     Shape: current ``[T, B, ...]`` in, spikes (0 or 1) ``[T, B, ...]`` out. A current of one step, ``[1, B, ...]``, is
-    held for all T steps: what a static image does to the first layer. Under autocast the membrane is float32 and the
-    spikes, which are exact in any precision, leave in the autocast type.
+    held for all T steps: what a static image does to the first layer; another number of steps is a ValueError. Under autocast
+    the membrane is float32 and the spikes, which are exact in any precision, leave in the autocast type.
     """
 
     def __init__(self, tau: float = 2.0, threshold: float = 1.0, surrogate: str = "sigmoid", alpha: float = 4.0,
@@ -97,7 +97,7 @@ class LIF(nn.Module):
 
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
         current = full_precision(current)
-        held = current.shape[0] == 1
+        held = self.held(current, time_steps)
         decay = 1.0 - 1.0 / self.tau
         channels_last = current.dim() == 5 and current[0].is_contiguous(memory_format=torch.channels_last)
         if channels_last:
@@ -112,6 +112,12 @@ class LIF(nn.Module):
             spikes.append(s)
         out = compact_spikes(torch.stack(spikes))
         return as_map(out) if channels_last else out
+
+    def held(self, current: Tensor, time_steps: int) -> bool:
+        """Whether it is one step's current for all T. Raises ValueError."""
+        if current.shape[0] != 1 and current.shape[0] != time_steps:
+            raise ValueError(f"expected the currents of {time_steps} steps, or of 1 that is held, got those of {current.shape[0]}")
+        return current.shape[0] == 1
 
     def after(self, v: Tensor, spikes: Tensor) -> Tensor:
         """The membrane v once the neurons that sent spikes (0 or 1) are reset."""

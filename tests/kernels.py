@@ -159,6 +159,28 @@ def test_a_probe_sees_currents(monkeypatch):
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize("watch", ["full_backward", "forward", "everywhere"])
+def test_hooks_see_what_they_were_put_on(watch):
+    net, seen = SpikingMLP(4).to(DEVICE), []
+    net.mark_initialised()
+    current = net.stages[1].layers[0].current
+    handle = {"full_backward": current.register_full_backward_hook, "forward": current.register_forward_hook,
+              "everywhere": torch.nn.modules.module.register_module_forward_hook}[watch](lambda module, *_: seen.append(module))
+    try:
+        net(torch.rand(2, 1, 28, 28).to(DEVICE)).sum().backward()
+    finally:
+        handle.remove()
+    assert any(module is current for module in seen)
+
+
+def test_layers_derived_from_ours_compute_as_they_say():
+    net = SpikingMLP(4).to(DEVICE)
+    net.mark_initialised()
+    current = net.stages[1].layers[0].current
+    current.__class__ = type("Silent", (type(current),), {"forward": lambda self, x: 0 * torch.nn.functional.linear(x, self.ee.weight)})
+    assert (net(torch.rand(2, 1, 28, 28).to(DEVICE)) == 0).all()
+
+
 def test_torch_func_takes_the_plain_path(monkeypatch):
     net = SpikingMLP(4).to(DEVICE)
     net.mark_initialised()

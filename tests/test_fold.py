@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
 
@@ -197,6 +198,48 @@ def test_a_network_with_8_bit_weights_is_the_one_with_rounded_weights(name, size
         assert torch.equal(copy.deepcopy(folded)(x), got)
     kinds = [type(m) for m in folded.modules() if isinstance(m, FoldedEI)]
     assert kinds == [FoldedEI, *[IntegerEI] * len(rounded)]
+
+
+@pytest.mark.parametrize("options", [{"size": None}, {"size": (32, 32)}, {"size": (32, 32), "int8": True}])
+def test_a_folded_network_takes_the_weights_of_another_and_travels(options):
+    if options.get("int8") and not integer.available():
+        pytest.skip("torch has no 8-bit kernel here")
+    nets = [network("ei_vgg8", time_steps=2).float() for _ in range(2)]
+    eisnn_zoo.initialize(nets[1], torch.rand(8, 3, 32, 32), 9)
+    first, second = (fold(net, **options) for net in nets)
+    x = images(4, 3, 32, 32).float()
+    with torch.inference_mode():
+        expected = first(x)
+        assert not torch.equal(second(x), expected)
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(second(x), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(second))(x), expected)
+
+
+class Quiet(LIF):
+    def after(self, v, spikes):
+        return torch.zeros_like(v)
+
+
+class Halved(EIConv2d):
+    def synaptic(self, x, weight):
+        return super().synaptic(x / 2, weight)
+
+
+@pytest.mark.parametrize("size", [None, (32, 32)])
+def test_what_was_derived_from_our_layers_is_not_folded(size):
+    net = network("ei_vgg8", time_steps=3)
+    plain, x = copy.deepcopy(net), images(3, 3, 32, 32)
+    net.stages[1].layers[0].lif.__class__ = Quiet
+    net.stages[2].layers[0].current.__class__ = Halved
+    with torch.no_grad():
+        torch.testing.assert_close(fold(net, size)(x), net(x))
+        assert not torch.allclose(plain(x), net(x))
+
+
+def test_a_size_is_a_pair():
+    with pytest.raises(ValueError, match=r"size is \(height, width\) .* got 32"):
+        fold(network("ei_vgg8"), 32)
 
 
 def test_8_bit_weights_where_they_cannot_be():

@@ -26,6 +26,12 @@ def test_a_held_current_is_the_current_repeated():
     assert torch.equal(LIF()(current, 6), LIF()(current.expand(6, -1, -1), 6))
 
 
+@pytest.mark.parametrize("steps", [3, 8])
+def test_a_current_of_other_steps_is_refused(steps):
+    with pytest.raises(ValueError, match=f"currents of 4 steps.* of {steps}"):
+        LIF()(torch.rand(steps, 2, 5), 4)
+
+
 def test_two_calls_do_not_interact():
     lif, a, b = LIF(), torch.rand(4, 3), torch.rand(4, 3)
     first = lif(a, 4)

@@ -50,20 +50,79 @@ def test_a_folded_network_warns_of_them_too(caplog, size):
     assert len(caplog.records) == 1 and "without mean and standard deviation" in caplog.text
 
 
-def test_first_training_forward_is_e_i_init():
+def test_first_training_forward_is_e_i_init(caplog):
     torch.manual_seed(11)
     net = SpikingMLP(4).train()
     before = net.stages[0].layers[0].current.ee.weight.clone()
-    x = torch.rand(16, 1, 28, 28)
-    net(x)
+    x = digits()
+    with caplog.at_level(logging.INFO, "eisnn_zoo"):
+        net(x)
     assert net.initialised and not torch.equal(before, net.stages[0].layers[0].current.ee.weight)
     other = SpikingMLP(4)
-    eisnn_zoo.initialize(other, x, seed=11)
-    for (name, a), b in zip(net.named_parameters(), other.parameters()):
-        assert torch.equal(a, b), name
+    eisnn_zoo.initialize(other, x, seed=int(caplog.text.split("with seed ")[1]))
+    assert same(weights(net), weights(other))
     after = net.head.ee.weight.clone()
     net(x)
     assert torch.equal(after, net.head.ee.weight)
+
+
+def test_networks_of_one_process_are_drawn_apart_and_all_again_by_the_same_seed():
+    found = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        nets = [SpikingMLP(2).train() for _ in range(2)]
+        for net in nets:
+            net(digits())
+        found.append([weights(net) for net in nets])
+    assert not same(*found[0]) and all(map(same, *found))
+
+
+@pytest.mark.parametrize("way", ["submodule", "vector", "functional"])
+def test_weights_that_come_by_another_way_are_not_drawn_again(way):
+    net, trained = SpikingMLP(2).train(), SpikingMLP(2)
+    eisnn_zoo.initialize(trained, digits(), 3)
+    expected = weights(trained)
+    if way == "submodule":
+        net.stages.load_state_dict(trained.stages.state_dict())
+        net.head.load_state_dict(trained.head.state_dict())
+    elif way == "vector":
+        torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(trained.parameters()), net.parameters())
+    if way == "functional":
+        torch.func.functional_call(net, dict(trained.named_parameters()), (digits(),))
+    else:
+        net(digits())
+    assert same(expected, weights(trained if way == "functional" else net))
+
+
+def test_copies_and_other_types_of_a_fresh_network_are_drawn():
+    for net in (copy.deepcopy(SpikingMLP(2)), SpikingMLP(2).double(), SpikingMLP(2).bfloat16()):
+        before = weights(net)
+        net.train()(digits().to(before[0].dtype))
+        assert net.initialised and not same(before, weights(net))
+
+
+def test_torch_func_asks_for_a_network_that_saw_data():
+    net = SpikingMLP(2).train()
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    gradient = torch.func.grad(lambda p: torch.func.functional_call(net, p, (digits(),)).sum())
+    with pytest.raises(RuntimeError, match=r"initialize.*before"):
+        gradient(parameters)
+    net.mark_initialised()
+    assert torch.isfinite(gradient(parameters)["head.ee.weight"]).all()
+
+
+def test_what_is_no_network_of_the_zoo_is_named():
+    with pytest.raises(TypeError, match="not wrapped, got Sequential"):
+        eisnn_zoo.initialize(torch.nn.Sequential(eisnn_zoo.EILinear(3, 4)), torch.rand(2, 3), 0)
+    with pytest.raises(TypeError, match="not wrapped, got Sequential"):
+        eisnn_zoo.fold(torch.nn.Sequential(eisnn_zoo.EILinear(3, 4)))
+
+
+def test_bytes_are_no_pixels():
+    net = SpikingMLP(2).train()
+    with pytest.raises(ValueError, match=r"as floats, got torch.uint8: x.float\(\) / 255"):
+        net(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))
+    assert not net.initialised
 
 
 def test_under_autocast_the_same_weights_are_drawn():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..compiling import compile_options, prepare_compiler
 from ..convolution import apply_dense, dense_matrix, patches
-from ..ei import EIConv2d, EILayer, EIReadout, EISynapses
+from ..ei import EIConv2d, EILayer, EILinear, EIReadout, EISynapses
 from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
 from ..networks.cells import BNConv2d, BNLinear, Conv2d
@@ -59,6 +60,11 @@ class FoldedEI(nn.Module):
         self.register_buffer("b_e", layer.b_e.detach().clone())
         self.stabilisation = layer.stabilisation
         self.sized = size is not None
+
+    def _load_from_state_dict(self, *args) -> None:
+        super()._load_from_state_dict(*args)
+        if hasattr(self, "matrix"):
+            self.matrix.copy_(dense_matrix(self.weight, *self.size))
 
     def synaptic(self, x: Tensor) -> Tensor:
         """g_E (I_EE - I_sub) and I_IE, channels last, ``[N, (H', W',) n_E + n_I]``."""
@@ -124,7 +130,7 @@ class FoldedLIF(LIF):
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
         if self.reset != "soft" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(current, time_steps)
-        held = current.shape[0] == 1
+        held = self.held(current, time_steps)
         decay = 1.0 - 1.0 / self.tau
         steps = [in_memory_order(c) for c in current]
         v = steps[0]
@@ -170,17 +176,26 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         compile: compile each stage with torch.compile, at the first forward of each shape.
         int8: round the weights of E-I convolutions to 8 bits, except those of the first, which sees pixels; on a CPU, and where
             size is given (ValueError otherwise). See :mod:`~eisnn_zoo.inference.integer`.
+
+    Layers and neurons of classes derived from ours stay as they are: what they changed is theirs.
+
+    Raises:
+        TypeError: model is no network of the zoo. ValueError: negative weights; a size that is no pair; int8 where it cannot be.
     """
+    if not isinstance(model, SpikingNet):
+        raise TypeError(f"only networks of the zoo are folded, not wrapped, got {type(model).__name__}")
+    if size is not None and len(tuple(size) if isinstance(size, Iterable) else ()) != 2:
+        raise ValueError(f"size is (height, width) of the images to come, got {size!r}")
     if any((p < 0).any() for layer in model.modules() if isinstance(layer, EISynapses) for p in layer.nonnegative()):
         raise ValueError("negative weights, which Dale's law forbids: call model.project_() after every step of the optimizer")
     folded = copy.deepcopy(model).eval()
     maps, bytes_of = _measure(folded, size) if size and next(model.parameters()).device.type == "cpu" else ({}, {})
-    later = {m for m in folded.modules() if isinstance(m, EIConv2d)} - {next(iter(maps), None)} if int8 else set()
-    if later - maps.keys() or (int8 and not (later and available())):
-        raise ValueError("8-bit weights are for E-I convolutions on a CPU, by oneDNN on x86, and for images of a known size")
+    later = {m for m in folded.modules() if type(m) is EIConv2d} - {next(iter(maps), None)} if int8 else set()
+    if later - maps.keys() or (int8 and not (later and available() and next(model.parameters()).dtype == torch.float32)):
+        raise ValueError("8-bit weights are for float32 E-I convolutions on a CPU, by oneDNN on x86, and for images of a known size")
     for module in list(folded.modules()):
         for name, child in module.named_children():
-            if isinstance(child, EILayer):
+            if type(child) in (EIConv2d, EILinear):
                 setattr(module, name, IntegerEI(child, maps[child]) if child in later else FoldedEI(child, maps.get(child)))
             elif isinstance(child, EIReadout):
                 readout = nn.Linear(child.ee.weight.shape[1], child.n_e, bias=False, device="meta")
@@ -194,7 +209,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
                 setattr(module, name, fuse_linear_bn_eval(child.linear, child.bn))
             elif isinstance(child, Conv2d) and size is None:
                 child.__class__ = nn.Conv2d  # what exporters like best
-            elif isinstance(child, LIF):
+            elif type(child) is LIF:
                 child.__class__ = FoldedLIF
     if compile:
         prepare_compiler()  # stages share their code

@@ -7,8 +7,6 @@ torch's on x86, uses the processor's 8-bit units: measured with those of AMX, 5 
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -42,12 +40,19 @@ class IntegerConv2d(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int64))
         self.stride, self.padding = [stride] * 2, [padding] * 2
-        self._packed = torch.ops.onednn.qconv_prepack(integers, scale, STEP, 0, self.stride, self.padding, [1, 1], 1, None)
+        self._pack()
+
+    def _pack(self) -> None:
+        self._packed = torch.ops.onednn.qconv_prepack(self.integers, self.scale, STEP, 0, self.stride, self.padding, [1, 1], 1, None)
 
     def forward(self, x: Tensor) -> Tensor:
         counts = torch.mul(x, 1 / STEP).to(torch.uint8)
         return torch.ops.onednn.qconv2d_pointwise(counts, STEP, 0, self._packed, self.scale, self.zero, None, self.stride, self.padding,
                                                   [1, 1], 1, 1.0, 0, torch.float32, "none", [], "")
 
-    def __deepcopy__(self, memo: dict) -> IntegerConv2d:  # the packed weights are opaque and cannot be copied
-        return IntegerConv2d(copy.deepcopy(self.integers, memo), copy.deepcopy(self.scale, memo), self.stride[0], self.padding[0])
+    def _load_from_state_dict(self, *args) -> None:
+        super()._load_from_state_dict(*args)
+        self._pack()
+
+    def __reduce__(self) -> tuple:  # the packed weights are opaque, and can be neither copied nor pickled
+        return IntegerConv2d, (self.integers, self.scale, self.stride[0], self.padding[0])

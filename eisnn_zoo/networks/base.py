@@ -36,6 +36,13 @@ def merge_time(x: Tensor, time_steps: int) -> tuple[Tensor, int]:
     return x.transpose(0, 1).flatten(0, 1), time_steps
 
 
+def at_depth(options: dict[int, Any], depth: int) -> Any:
+    """What an architecture has at this depth. Raises ValueError."""
+    if depth not in options:
+        raise ValueError(f"there is no depth {depth}; choose one of {', '.join(map(str, options))}")
+    return options[depth]
+
+
 def split_time(x: Tensor, steps: int) -> Tensor:
     """``[steps*B, C, H, W]`` (or ``[steps*B, C]``) as ``[steps, B, C, H, W]``."""
     x = x.unflatten(0, (steps, -1))
@@ -89,6 +96,7 @@ class SpikingNet(nn.Module):
         # Saved with the weights, so that a network that never saw data is known as such after loading too.
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool, device=device))
         self._fresh = self._unsure = kind == "ei"  # not loaded; not known to have been initialised or trained
+        self._drawn = {name: p.detach().flatten()[:4].clone() for name, p in self.stages.named_parameters()} if self._fresh else {}
         self._warned = False
         self._unseen = kind == "ei"  # no input was looked at yet
         self.register_load_state_dict_post_hook(_note_loaded)
@@ -105,7 +113,7 @@ class SpikingNet(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The options of a network that is like this one now."""
+        """The options of a network like this one, with the T, dropout, classes and pool that it has now."""
         return {**self._fixed, "num_classes": self.num_classes, "global_pool": self.global_pool, "time_steps": self.time_steps,
                 "drop_rate": self.drop_rate}
 
@@ -162,6 +170,8 @@ class SpikingNet(nn.Module):
     @torch.jit.ignore
     def _check_ready(self, x: Tensor) -> None:
         """Before every forward; does nothing once the weights are known to mean something, or under a tracer."""
+        if isinstance(x, Tensor) and not x.is_floating_point():
+            raise ValueError(f"expected pixels in [0, 1] as floats, got {x.dtype}: x.float() / 255 makes them of bytes")
         traced = not isinstance(x, Tensor) or x.device.type == "meta" or _exporting()
         if self._unsure and not traced and (self.training or not torch.compiler.is_compiling()):  # an evaluation is compiled whole
             self._make_sure(x)
@@ -181,23 +191,38 @@ class SpikingNet(nn.Module):
 
     @uncompiled
     def _make_sure(self, x: Tensor) -> None:
-        """In training, E-I Init on the first batch, of weights that were not loaded; in evaluation, one warning."""
-        if self.initialised:  # by hand, or copied from another network
+        """In training, E-I Init on the first batch, of weights that are those of the constructor; in evaluation, one warning."""
+        if torch._C._are_functorch_transforms_active():  # whose tensors may be written to and looked at by nobody
+            if self.training and self._fresh:
+                raise RuntimeError("a network that saw no data is not drawn inside torch.func: call eisnn_zoo.initialize(model, batch, "
+                                   "seed) before, or model.mark_initialised() where its weights are to be what they are")
+        elif self.initialised:  # by hand, or copied from another network
             self._unsure = False
         elif self.training and torch.is_grad_enabled():
-            if self._fresh:
+            if self._fresh and self._as_drawn():
                 try:
-                    initialize(self, x.detach(), seed=torch.initial_seed() % 2**32)
+                    seed = int(torch.randint(2**32, ()))
+                    initialize(self, x.detach(), seed)
+                    _logger.info("%s: E-I Init on the first batch in training, of %d, with seed %d", type(self).__name__, len(x), seed)
                 except InputError as error:
                     _logger.warning("E-I Init was skipped, the weights keep their assumed statistics: %s", error)
                 _share(self)
+            elif self._fresh:
+                _logger.info("%s: no E-I Init on the first batch: its weights were changed since it was made", type(self).__name__)
             self.mark_initialised()  # what is trained from here on means something
         elif not self._warned:
             self._warned = True
             _logger.warning("%s was neither loaded nor initialised on data: its output means nothing yet. Load weights, or "
                             "call eisnn_zoo.initialize(model, batch, seed).", type(self).__name__)
 
+    def _as_drawn(self) -> bool:
+        """Whether the weights are still those that the constructor drew, by some of each; others have come by a way that nobody notes."""
+        now = dict(self.stages.named_parameters())
+        return all(torch.equal(now[name].detach().flatten()[:4], drawn.to(now[name])) for name, drawn in self._drawn.items()
+                   if name in now and drawn.device.type != "meta")
+
     def mark_initialised(self) -> None:
+        """The weights mean something as they are: no E-I Init on the first batch."""
         self.initialised.fill_(True)
         self._fresh = self._unsure = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..shapes import MLP_WIDTHS
-from .base import SpikingNet, split_time
+from .base import SpikingNet, at_depth, split_time
 from .cells import Cells
 
 
@@ -14,10 +14,13 @@ class Hidden(nn.Module):
 
     def __init__(self, cells: Cells, n_in: int, width: int):
         super().__init__()
+        self.n_in = n_in
         self.layers = nn.ModuleList([cells.linear(n_in, width)])
 
     def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
         x = x.flatten(1)
+        if x.shape[1] != self.n_in:
+            raise ValueError(f"expected {self.n_in} numbers an image, channels times pixels, got {x.shape[1]}")
         for layer in self.layers:
             x = layer(x, time_steps, steps_in)
         return x
@@ -36,7 +39,7 @@ class SpikingMLP(SpikingNet):
         self._fixed["input_size"] = self.input_size
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
-        widths = MLP_WIDTHS[self.depth]
+        widths = at_depth(MLP_WIDTHS, self.depth)
         pixels = self.in_chans * self.input_size[0] * self.input_size[1]
         stages = nn.ModuleList(Hidden(cells, a, b) for a, b in zip((pixels, *widths), widths))
         # Levels: the image, the flattened image, then the hidden layers' rates.

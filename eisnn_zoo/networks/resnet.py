@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..shapes import RESNET_BLOCKS, RESNET_WIDTHS
-from .base import SpikingNet
+from .base import SpikingNet, at_depth
 from .cells import Cells
 
 
@@ -62,7 +62,7 @@ class SpikingResNet(SpikingNet):
         bottleneck = self.depth >= 50
         stages, n_in = nn.ModuleList([cells.conv(self.in_chans, 64, 3)]), 64
         info = [{"num_chs": 64, "reduction": 1, "module": "stages.0"}]
-        for i, (width, blocks) in enumerate(zip(RESNET_WIDTHS, RESNET_BLOCKS[self.depth])):
+        for i, (width, blocks) in enumerate(zip(RESNET_WIDTHS, at_depth(RESNET_BLOCKS, self.depth))):
             stages.append(SEWStage(cells, n_in, width, 1 if i == 0 else 2, blocks, bottleneck))
             n_in = width * 4 if bottleneck else width
             info.append({"num_chs": n_in, "reduction": 2**i, "module": f"stages.{i + 1}"})

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shapes import VGG_WIDTHS
-from .base import SpikingNet
+from .base import SpikingNet, at_depth
 from .cells import Cells
 
 
@@ -48,7 +48,7 @@ class SpikingVGG(SpikingNet):
         super().__init__(kind, **options)
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
-        widths = VGG_WIDTHS[self.depth]
+        widths = at_depth(VGG_WIDTHS, self.depth)
         inputs = (self.in_chans, *(w[-1] for w in widths))
         stages = nn.ModuleList(VGGStage(cells, n_in, w) for n_in, w in zip(inputs, widths))
         return stages, [{"num_chs": w[-1], "reduction": 2 ** (i + 1), "module": f"stages.{i}"} for i, w in enumerate(widths)]
