@@ -5,25 +5,18 @@ and its first layer is computed once, not T times; frames enter as ``[B, T, C, H
 """
 
 # No `from __future__ import annotations` here: fx writes the annotations of forward into the code it generates.
-import contextlib
-import logging
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from ..catalog import TIME_STEPS
-from ..compiling import uncompiled
-from ..ei import InputError, project
-from ..ei_init import initialize
+from ..ei import project
 from ..shapes import EI_RATIO
 from .cells import Cells
-
-_logger = logging.getLogger("eisnn_zoo")
-_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 cannot tell it from compiling: no
+from .readiness import Readiness
 
 
 def merge_time(x: Tensor, time_steps: int) -> tuple[Tensor, int]:
@@ -36,6 +29,12 @@ def merge_time(x: Tensor, time_steps: int) -> tuple[Tensor, int]:
     return x.transpose(0, 1).flatten(0, 1), time_steps
 
 
+def split_time(x: Tensor, steps: int) -> Tensor:
+    """``[steps*B, C, H, W]`` (or ``[steps*B, C]``) as ``[steps, B, C, H, W]``."""
+    x = x.unflatten(0, (steps, -1))
+    return x[:, :, :, None, None] if x.dim() == 3 else x
+
+
 def at_depth(options: dict[int, Any], depth: int) -> Any:
     """What an architecture has at this depth. Raises ValueError."""
     if depth not in options:
@@ -43,16 +42,10 @@ def at_depth(options: dict[int, Any], depth: int) -> Any:
     return options[depth]
 
 
-def split_time(x: Tensor, steps: int) -> Tensor:
-    """``[steps*B, C, H, W]`` (or ``[steps*B, C]``) as ``[steps, B, C, H, W]``."""
-    x = x.unflatten(0, (steps, -1))
-    return x[:, :, :, None, None] if x.dim() == 3 else x
-
-
 POOLS = ("avg", "")  # linear: the mean over time may be taken before the pool, and is
 
 
-class SpikingNet(nn.Module):
+class SpikingNet(Readiness):
     """Stages of spiking layers, a pool, and an output layer whose mean over time gives the logits.
 
     Args:
@@ -69,7 +62,6 @@ class SpikingNet(nn.Module):
     Shape: pixels in [0, 1] ``[B, C, H, W]`` (or frames) in, logits ``[B, num_classes]`` out.
     """
 
-    kind: str
     num_features: int
     __jit_unused_properties__ = ["config", "_model_args"]
 
@@ -93,13 +85,7 @@ class SpikingNet(nn.Module):
         self.stages, self.feature_info = self._build(cells)
         self.num_features = self.head_hidden_size = self.feature_info[-1]["num_chs"]
         self._set_head(num_classes, global_pool, cells)
-        # Saved with the weights, so that a network that never saw data is known as such after loading too.
-        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool, device=device))
-        self._fresh = self._unsure = kind == "ei"  # not loaded; not known to have been initialised or trained
-        self._drawn = {name: p.detach().flatten()[:4].clone() for name, p in self.stages.named_parameters()} if self._fresh else {}
-        self._warned = False
-        self._unseen = kind == "ei"  # no input was looked at yet
-        self.register_load_state_dict_post_hook(_note_loaded)
+        self._note_made(device)
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
         """The stages, each called as ``stage(x, time_steps, steps_in)``, and timm's description of their outputs."""
@@ -164,67 +150,6 @@ class SpikingNet(nn.Module):
         """Logits of every single step, ``[T, B, num_classes]``; their mean over T is ``forward(x)``."""
         steps = self.forward_steps(x)
         return self.forward_head(steps.flatten(0, 1)).unflatten(0, (steps.shape[0], -1))
-
-    # ---- initialised or not -------------------------------------------------------------------------------------
-
-    @torch.jit.ignore
-    def _check_ready(self, x: Tensor) -> None:
-        """Before every forward; does nothing once the weights are known to mean something, or under a tracer."""
-        if isinstance(x, Tensor) and not x.is_floating_point():
-            raise ValueError(f"expected pixels in [0, 1] as floats, got {x.dtype}: x.float() / 255 makes them of bytes")
-        traced = not isinstance(x, Tensor) or x.device.type == "meta" or _exporting()
-        if self._unsure and not traced and (self.training or not torch.compiler.is_compiling()):  # an evaluation is compiled whole
-            self._make_sure(x)
-        elif self._unseen and not (traced or torch.jit.is_tracing() or torch.compiler.is_compiling()):
-            self._look(x)
-
-    def _look(self, x: Tensor) -> None:
-        """At the first input: one warning of pixels that were normalised, as other networks want them."""
-        self._unseen = False
-        if x.is_cuda and torch.cuda.is_current_stream_capturing():
-            return
-        with contextlib.suppress(RuntimeError):  # a fake tensor has no values
-            if (x < 0).any():
-                how = "; timm.data.resolve_model_data_config(model) says so to timm's transforms" if hasattr(self, "pretrained_cfg") else ""
-                _logger.warning("%s was given values below 0: its input are pixels in [0, 1], without mean and standard deviation%s.",
-                                type(self).__name__, how)
-
-    @uncompiled
-    def _make_sure(self, x: Tensor) -> None:
-        """In training, E-I Init on the first batch, of weights that are those of the constructor; in evaluation, one warning."""
-        if torch._C._are_functorch_transforms_active():  # whose tensors may be written to and looked at by nobody
-            if self.training and self._fresh:
-                raise RuntimeError("a network that saw no data is not drawn inside torch.func: call eisnn_zoo.initialize(model, batch, "
-                                   "seed) before, or model.mark_initialised() where its weights are to be what they are")
-        elif self.initialised:  # by hand, or copied from another network
-            self._unsure = False
-        elif self.training and torch.is_grad_enabled():
-            if self._fresh and self._as_drawn():
-                try:
-                    seed = int(torch.randint(2**32, ()))
-                    initialize(self, x.detach(), seed)
-                    _logger.info("%s: E-I Init on the first batch in training, of %d, with seed %d", type(self).__name__, len(x), seed)
-                except InputError as error:
-                    _logger.warning("E-I Init was skipped, the weights keep their assumed statistics: %s", error)
-                _share(self)
-            elif self._fresh:
-                _logger.info("%s: no E-I Init on the first batch: its weights were changed since it was made", type(self).__name__)
-            self.mark_initialised()  # what is trained from here on means something
-        elif not self._warned:
-            self._warned = True
-            _logger.warning("%s was neither loaded nor initialised on data: its output means nothing yet. Load weights, or "
-                            "call eisnn_zoo.initialize(model, batch, seed).", type(self).__name__)
-
-    def _as_drawn(self) -> bool:
-        """Whether the weights are still those that the constructor drew, by some of each; others have come by a way that nobody notes."""
-        now = dict(self.stages.named_parameters())
-        return all(torch.equal(now[name].detach().flatten()[:4], drawn.to(now[name])) for name, drawn in self._drawn.items()
-                   if name in now and drawn.device.type != "meta")
-
-    def mark_initialised(self) -> None:
-        """The weights mean something as they are: no E-I Init on the first batch."""
-        self.initialised.fill_(True)
-        self._fresh = self._unsure = False
 
     # ---- timm's contract ----------------------------------------------------------------------------------------
 
@@ -303,17 +228,3 @@ class SpikingNet(nn.Module):
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
             self.reset_classifier(0)
         return chosen
-
-
-def _note_loaded(net: SpikingNet, _keys) -> None:
-    """Weights that were loaded are never drawn again, whatever is known of them."""
-    net._fresh = False
-    if net.kind == "ei" and net.initialised.device.type != "meta":
-        net._unsure = not net.initialised
-
-
-def _share(net: SpikingNet) -> None:
-    """Under DistributedDataParallel, which sent its weights around before there were these: all processes take those of the first."""
-    if torch.distributed.is_available() and getattr(DistributedDataParallel, "_active_ddp_module", None) is not None:
-        for parameter in net.parameters():
-            torch.distributed.broadcast(parameter.data, 0)
