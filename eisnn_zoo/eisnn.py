@@ -14,6 +14,7 @@ from .locating import config_with, locate_name
 from .networks import FAMILIES
 from .networks.base import merge_time, split_time
 from .networks.cells import LAYERS
+from .networks.mlp import numbers
 from .networks.vgg import halve
 from .table import Weights, weights_of
 from .weights import adapt_state
@@ -22,7 +23,7 @@ from .weights import adapt_state
 for module in (*LAYERS, neuron.LIF):
     register_notrace_module(module)
 for function in (ei.stabilise, ei.scale_gradient, convolution.conv2d, precision.matmul_full, precision.full_precision,
-                 merge_time, split_time, halve):
+                 merge_time, split_time, halve, numbers):
     register_notrace_function(function)
 
 SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename")

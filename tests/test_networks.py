@@ -123,6 +123,15 @@ def test_impossible_options(wrong, word):
         build("ei_vgg8", no_such_option=1)
 
 
+@pytest.mark.parametrize("wrong, words", [
+    (lambda: eisnn_zoo.SpikingVGG(9), "no depth 9; choose one of 8, 11, 16, 19"), (lambda: eisnn_zoo.SpikingResNet(8), "no depth 8"),
+    (lambda: ready("ei_mlp2")(torch.rand(1, 1, 32, 32)), "expected 784 numbers an image.* got 1024"),
+    (lambda: eisnn_zoo.stabilise(torch.ones(2, 2), "off"), "unknown stabilisation off")])
+def test_what_cannot_be_is_named(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        wrong()
+
+
 def test_all_trainable_parameters_get_a_gradient():
     for name in SMALL:
         net = ready(name).train()

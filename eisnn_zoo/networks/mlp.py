@@ -9,6 +9,14 @@ from .base import SpikingNet, at_depth, split_time
 from .cells import Cells
 
 
+def numbers(x: Tensor, n: int) -> Tensor:
+    """``[N, ...]`` as ``[N, n]``."""
+    x = x.flatten(1)
+    if x.shape[1] != n:
+        raise ValueError(f"expected {n} numbers an image, channels times pixels, got {x.shape[1]}")
+    return x
+
+
 class Hidden(nn.Module):
     """One hidden layer. Shape: ``[steps*B, ...]`` in, flattened; spikes ``[T*B, width]`` out."""
 
@@ -18,9 +26,7 @@ class Hidden(nn.Module):
         self.layers = nn.ModuleList([cells.linear(n_in, width)])
 
     def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
-        x = x.flatten(1)
-        if x.shape[1] != self.n_in:
-            raise ValueError(f"expected {self.n_in} numbers an image, channels times pixels, got {x.shape[1]}")
+        x = numbers(x, self.n_in)
         for layer in self.layers:
             x = layer(x, time_steps, steps_in)
         return x
