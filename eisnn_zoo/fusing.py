@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as modules
 
 from .ei import EIConv2d, EILinear, excitatory_current
 from .neuron import LIF
@@ -36,7 +36,8 @@ def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tenso
         return None
     if current.g_e.dtype != torch.float32 or not (x.dtype == torch.float32 or autocasts(x.device.type)):
         return None
-    if _has_any_global_hook() or any(getattr(module, f"_{kind}_hooks") for kind in HOOKS for module in (current, lif)):
+    if any(getattr(modules, f"_global_{kind}_hooks") or getattr(current, f"_{kind}_hooks") or getattr(lif, f"_{kind}_hooks")
+           for kind in HOOKS):
         return None
     return _tried(x.device, lif.surrogate, lif.reset)
 
