@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 import urllib.error
 import urllib.parse
@@ -216,15 +217,15 @@ def test_another_host_is_said(cli, monkeypatch):
         def close(self, verbose):
             launched["closed"] = True
 
-    wait = threading.Event.wait
+    sleep = time.sleep
 
-    def interrupted(event, timeout=None):
+    def interrupted(seconds):
         if threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
-        return wait(event, timeout)
+        sleep(seconds)
 
     monkeypatch.setattr(demo, "build", lambda first: Page())
-    monkeypatch.setattr("threading.Event.wait", interrupted)
+    monkeypatch.setattr(time, "sleep", interrupted)
     code, out, err = cli("demo", "--host", "0.0.0.0", "--port", free_port())
     assert (code, out) == (0, "http://localhost/\n") and "0.0.0.0: whoever can reach this machine" in err
     assert launched["server_name"] == "0.0.0.0" and launched["closed"] and launched["share"] is False
