@@ -271,6 +271,10 @@ class EILinear(EILayer):
         super().__init__(n_in, n_e, (), ei_ratio, stabilisation, device, dtype)
 
 
+PLAIN = (EIConv2d, EILinear)
+"""The layers that compute as the formula stands: these are fused and folded, classes that somebody derived from them are not."""
+
+
 class EIReadout(EISynapses):
     """Output layer: I = I_EE - I_sub, no division, no gain, no bias. Shape: ``[N, d]`` in, ``[N, classes]`` out."""
 

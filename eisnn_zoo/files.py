@@ -1,4 +1,4 @@
-"""Files appear complete or not at all; and tables as text."""
+"""Files appear complete or not at all; tables as text; paths as they are pasted."""
 
 from __future__ import annotations
 

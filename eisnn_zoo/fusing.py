@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
-from .ei import EIConv2d, EILinear, excitatory_current
+from .ei import PLAIN, excitatory_current
 from .neuron import LIF
 from .precision import autocasts
 
@@ -32,7 +32,7 @@ def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tenso
     """
     if torch.compiler.is_compiling() or not _possible(x.device.type) or torch._C._are_functorch_transforms_active() or not len(x):
         return None
-    if type(current) not in (EIConv2d, EILinear) or type(lif) is not LIF or current.stabilisation != "adaptive":
+    if type(current) not in PLAIN or type(lif) is not LIF or current.stabilisation != "adaptive":
         return None
     if current.g_e.dtype != torch.float32 or not (x.dtype == torch.float32 or autocasts(x.device.type)):
         return None

@@ -200,6 +200,11 @@ def test_names_that_are_no_text_and_lists_that_are_none(cli, tmp_path):
     assert cli("predict", tmp_path, "--output", out)[0] == 0 and b"caf\xe9.png" in out.read_bytes()
     (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbf" + os.fsencode(FILES[0]) + b"\n")  # as Windows writes lists
     assert cli("predict", "--from-file", tmp_path / "bom.txt")[0] == 0
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[os.fsencode(FILES[0]) + b"\n"])
+    writer.start()
+    assert cli("predict", "--from-file", tmp_path / "pipe")[0] == 0  # as <(find ...) in a shell is
+    writer.join()
     (tmp_path / "empty.txt").write_text("\n")
     code, _, err = cli("predict", "--from-file", tmp_path / "empty.txt")
     assert code == 2 and "empty.txt names no input" in err

@@ -103,11 +103,11 @@ def _open_onnx(contender: Contender) -> Runner:
 def _open_torch(contender: Contender) -> Runner:
     import torch
 
-    from ..inference.torch_runtime import fold_for, torch_device
+    from ..inference.torch_runtime import KINDS, fold_for, torch_device
     from ..locating import locate
     from ..weights import load_network
 
-    device = torch_device(contender.device, ("cpu", "cuda"))
+    device = torch_device(contender.device, KINDS)
     if contender.threads:
         torch.set_num_threads(contender.threads)
     located = locate(contender.source)

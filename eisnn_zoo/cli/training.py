@@ -228,14 +228,14 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
          save_every: float = 300, record_at: str | None = None):
     """Trains, and returns the finished training."""
     from ..catalog import MODELS
-    from ..inference.torch_runtime import torch_device
+    from ..inference.torch_runtime import KINDS, torch_device
     from ..locating import from_anywhere
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
 
     check_folder(run)
     recipe = recipe.model_copy(update={key: from_anywhere(spec) for key in ("weights", "teacher") if (spec := getattr(recipe, key))})
-    device = str(torch_device(device, ("cpu", "cuda")))  # others have no float64, which sums need
+    device = str(torch_device(device, KINDS))  # others have no float64, which sums need
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
     if moments and not MODELS[recipe.model].spiking:
         raise UsageError(f"--record keeps what neurons do, and {recipe.model} has no spikes: leave it out")

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..compiling import compile_options, prepare_compiler
 from ..convolution import apply_dense, dense_matrix, patches
-from ..ei import EIConv2d, EILayer, EILinear, EIReadout, EISynapses
+from ..ei import PLAIN, EIConv2d, EILayer, EIReadout, EISynapses
 from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
 from ..networks.cells import BNConv2d, BNLinear, Conv2d
@@ -195,7 +195,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         raise ValueError("8-bit weights are for float32 E-I convolutions on a CPU, by oneDNN on x86, and for images of a known size")
     for module in list(folded.modules()):
         for name, child in module.named_children():
-            if type(child) in (EIConv2d, EILinear):
+            if type(child) in PLAIN:
                 setattr(module, name, IntegerEI(child, maps[child]) if child in later else FoldedEI(child, maps.get(child)))
             elif isinstance(child, EIReadout):
                 readout = nn.Linear(child.ee.weight.shape[1], child.n_e, bias=False, device="meta")

@@ -6,6 +6,7 @@ import glob
 import sys
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 
@@ -93,9 +94,9 @@ def _lines(path: str) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         return
     try:
-        with Path(path).open("rb") as head:
-            wide = head.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE)  # what PowerShell writes
-        with Path(path).open(encoding="utf-16" if wide else "utf-8-sig", errors="surrogateescape") as lines:
+        with Path(path).open("rb") as file:  # once: it may be a pipe
+            wide = file.peek(2)[:2] in (BOM_UTF16_LE, BOM_UTF16_BE)  # what PowerShell writes
+            lines = TextIOWrapper(file, "utf-16" if wide else "utf-8-sig", "surrogateescape")
             yield from (line.rstrip("\r\n") for line in lines if line.strip())
     except OSError as error:
         raise UsageError(f"cannot read the list {path}: {error.strerror}") from error

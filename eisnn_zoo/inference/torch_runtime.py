@@ -19,6 +19,7 @@ from .folding import fold
 from .stepping import NetworkSteps, stepwise
 
 PRECISIONS = ("fp32", "int8")
+KINDS = ("cpu", "cuda")  # of devices on which all that the zoo does was written to run
 
 
 def torch_device(name: str = "auto", kinds: Sequence[str] = ()) -> torch.device:

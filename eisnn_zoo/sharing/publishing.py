@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import hub_client
 from ..config import read_config
 from ..errors import UsageError, ZooError
+from ..files import quoted
 from ..locating import Located, is_name
 from ..table import TABLE, WEIGHTS, Weights, hub_folder, list_weights, read_table, table_path, weights_of
 from . import card
@@ -38,9 +39,9 @@ def find(spec: str) -> tuple[Path, Weights]:
 
             if Run.existing(folder).recipe.dataset == FOLDER:
                 raise UsageError(f"{folder} was trained on one's own pictures, and cards are for the zoo's datasets: share it as it is, "
-                                 f"with `hf upload ORG/NAME {folder}/best`; then --model hf-hub:ORG/NAME takes it")
-            raise UsageError(f"{folder} is a run: make a model of it first, with `eisnn-zoo pack {folder} --tag TAG --data FOLDER`, or "
-                             "publish it with --data FOLDER, the test images that it is measured on")
+                                 f"with `hf upload ORG/NAME {quoted(folder / 'best')}`; then --model hf-hub:ORG/NAME takes it")
+            raise UsageError(f"{folder} is a run: make a model of it first, with `eisnn-zoo pack {quoted(folder)} --tag TAG --data "
+                             "FOLDER`, or publish it with --data FOLDER, the test images that it is measured on")
         raise UsageError(f"{folder} is in no table of weights: only models that `eisnn-zoo pack` made can be published")
     name, _, tag = spec.partition(".")
     rows = [row for row in list_weights() if row.model.name == name and row.folder and tag in ("", row.tag)]
