@@ -39,7 +39,7 @@ from eisnn_zoo.compiling import compile_options
 from eisnn_zoo.count import count
 from eisnn_zoo.ei import EISynapses
 from eisnn_zoo.files import add_rows, read_rows
-from eisnn_zoo.machine import machine, peak_memory, processor
+from eisnn_zoo.machine import device_name, machine, peak_memory
 from eisnn_zoo.networks import SpikingNet, build
 from eisnn_zoo.precision import strict_arithmetic
 from eisnn_zoo.training.graphs import WARM, Graphs, Plain
@@ -201,10 +201,6 @@ def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, wi
             "memory_of_literal": round(held[way] / held["literal"], 2) if "literal" in held else None})
         print("  ".join(f"{k}={v}" for k, v in rows[-1].items() if v is not None), flush=True)
     return rows
-
-
-def device_name(device: str) -> str:
-    return processor() if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def key(row: dict) -> tuple:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from eisnn_zoo.analysis.parameters import ei_parameters
+from eisnn_zoo.analysis.parameters import SYNAPSES, ei_parameters
 from eisnn_zoo.locating import locate
 from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.data import load_data
@@ -35,7 +35,7 @@ def main() -> None:
         print(folder.name)
         for layer, weights in after.items():
             ratios = {name: (weights[name].square().mean() / before[layer][name].square().mean()).sqrt().item()
-                      for name in ("W_EE", "W_IE", "W_EI")}
+                      for name in SYNAPSES}
             print(f"  {layer:24}" + "".join(f"  {name} x {ratio:5.2f}" for name, ratio in ratios.items()), flush=True)
 
 

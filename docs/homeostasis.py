@@ -14,6 +14,7 @@ import torch
 from generated import titled, write_between
 
 from eisnn_zoo.ei import EILayer
+from eisnn_zoo.evaluating import together
 from eisnn_zoo.figures import EXCITATION, GREY, INHIBITION, INK, label, layer_axis, legend, new, percent, to_png
 from eisnn_zoo.files import add_rows, read_rows, write_atomic
 from eisnn_zoo.locating import locate
@@ -54,11 +55,8 @@ def cells(title: str, model: SpikingNet, x: torch.Tensor) -> list[dict]:
                      "silent": (rate < SILENT).float().mean(), "slope": slope / steepest, "least_inhibition": least})
 
     model.eval().time_steps = 1
-    hooks = [lif.register_forward_hook(look) for lif in model.modules() if isinstance(lif, LIF)]
-    with torch.no_grad():
+    with torch.no_grad(), together(lif.register_forward_hook(look) for lif in model.modules() if isinstance(lif, LIF)):
         model(x)
-    for hook in hooks:
-        hook.remove()
     return [{key: round(float(value), 4) if isinstance(value, torch.Tensor) else value for key, value in row.items()} for row in rows]
 
 

@@ -33,7 +33,7 @@ def _known(model: Model) -> tuple[str, str]:
 
 
 def _measured(weights: Weights) -> tuple[str, ...]:
-    facts = read_config(hub_folder() / weights.folder / "config.json").facts or {}
+    facts = read_config(hub_folder() / weights.folder / "config.json").facts
     dataset, tested = weights.model.dataset, facts.get("test_images")
     few = f" (of {tested} test images)" if dataset and tested not in (None, dataset.test_images) else ""
     steps = f", T = {weights.time_steps}" if weights.time_steps else ""

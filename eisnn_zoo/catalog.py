@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from .shapes import MLP_WIDTHS, RESNET_BLOCKS, VGG_WIDTHS
+
 PAPER = "Training Deep Normalization-Free Spiking Neural Networks with Lateral Inhibition"
 ARXIV = "2509.23253"
 LICENSE = "Apache-2.0"  # of weights, where nothing else is asked for
@@ -21,10 +23,8 @@ class Dataset:
         title: as people write it, and as the results table shows it.
         num_classes, channels, size: classes, input channels, and pixels a side.
         time_steps: T of the paper's networks on it.
-        event: frames of events instead of static images.
         test_images: in the whole test set, by which a figure on fewer is told.
-        release: the release's name for it.
-        sensor: of events, pixels a side of the camera, from which those of size are made.
+        sensor: of events, pixels a side of the camera, from which those of size are made; 0 for static images.
     """
 
     name: str
@@ -33,10 +33,18 @@ class Dataset:
     channels: int
     size: int
     time_steps: int
-    event: bool
     test_images: int
-    release: str
     sensor: int = 0
+
+    @property
+    def event(self) -> bool:
+        """Whether it holds frames of events instead of static images."""
+        return self.sensor > 0
+
+    @property
+    def release(self) -> str:
+        """The release's name for it."""
+        return self.title.replace("-", "")
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -50,16 +58,17 @@ def _labels(name: str) -> tuple[str, ...]:
 
 
 DATASETS = {d.name: d for d in (
-    Dataset("cifar10", "CIFAR-10", 10, 3, 32, 4, False, 10_000, "CIFAR10"),
-    Dataset("cifar100", "CIFAR-100", 100, 3, 32, 4, False, 10_000, "CIFAR100"),
-    Dataset("tinyimagenet200", "TinyImageNet-200", 200, 3, 32, 4, False, 10_000, "TinyImageNet200"),
-    Dataset("mnist", "MNIST", 10, 1, 28, 4, False, 10_000, "MNIST"),
-    Dataset("cifar10dvs", "CIFAR10-DVS", 10, 2, 48, 10, True, 1_000, "CIFAR10DVS", 128),
-    Dataset("dvsgesture", "DVS-Gesture", 11, 2, 48, 16, True, 288, "DVSGesture", 128),
-    Dataset("nmnist", "N-MNIST", 10, 2, 34, 10, True, 10_000, "NMNIST", 34),
+    Dataset("cifar10", "CIFAR-10", 10, 3, 32, 4, 10_000),
+    Dataset("cifar100", "CIFAR-100", 100, 3, 32, 4, 10_000),
+    Dataset("tinyimagenet200", "TinyImageNet-200", 200, 3, 32, 4, 10_000),
+    Dataset("mnist", "MNIST", 10, 1, 28, 4, 10_000),
+    Dataset("cifar10dvs", "CIFAR10-DVS", 10, 2, 48, 10, 1_000, 128),
+    Dataset("dvsgesture", "DVS-Gesture", 11, 2, 48, 16, 288, 128),
+    Dataset("nmnist", "N-MNIST", 10, 2, 34, 10, 10_000, 34),
 )}
 
-DEPTHS = {"vgg": (8, 11, 16, 19), "resnet": (18, 34, 50, 101, 152), "mlp": (2, 4, 6, 8, 12, 16)}
+ARCHITECTURES = {f"{family}{depth}": (family, depth)
+                 for family, shapes in (("vgg", VGG_WIDTHS), ("resnet", RESNET_BLOCKS), ("mlp", MLP_WIDTHS)) for depth in shapes}
 TITLES = {"vgg": "VGG", "resnet": "ResNet", "mlp": "MLP"}
 KINDS = {"ei": "E-I", "bn": "BN", "ann": "ANN"}
 SPIKING = ("ei", "bn")  # the others have no spikes, and T = 1
@@ -74,7 +83,7 @@ RELEASED = {
     "vgg11_cifar10dvs": 78.40, "vgg8_dvsgesture": 95.83, "resnet18_tinyimagenet200": 50.29,
 }
 # Pairs beside those: the BN baseline on CIFAR-100, event MNIST, and the MLPs.
-_PAIRS = (*RELEASED, "resnet18_cifar100", "vgg8_nmnist", *(f"mlp{d}_mnist" for d in DEPTHS["mlp"]))
+_PAIRS = (*RELEASED, "resnet18_cifar100", "vgg8_nmnist", *(f"mlp{depth}_mnist" for depth in MLP_WIDTHS))
 ANN_DATASET = "cifar10"  # alone has networks without spikes: what spikes cost, and teachers
 
 
@@ -134,17 +143,14 @@ class Model:
 
 
 def _all() -> dict[str, Model]:
-    models = {}
+    names = [name for arch in ARCHITECTURES for name in (arch, *(pair for pair in _PAIRS if pair.startswith(f"{arch}_")))]
+    models = []
     for kind in KINDS:
-        for family, depths in DEPTHS.items():
-            for depth in depths:
-                arch = f"{family}{depth}"
-                pairs = [p for p in _PAIRS if p.startswith(arch + "_")]
-                for name, dataset in [(arch, None), *((p, DATASETS[p.partition("_")[2]]) for p in pairs)]:
-                    if kind not in SPIKING and dataset != DATASETS[ANN_DATASET]:
-                        continue
-                    models[f"{kind}_{name}"] = Model(f"{kind}_{name}", kind, family, depth, dataset)
-    return models
+        for name in names:
+            arch, _, dataset = name.partition("_")
+            if kind in SPIKING or dataset == ANN_DATASET:
+                models.append(Model(f"{kind}_{name}", kind, *ARCHITECTURES[arch], DATASETS.get(dataset)))
+    return {model.name: model for model in models}
 
 
 MODELS = _all()

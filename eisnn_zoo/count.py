@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .catalog import Model
-from .shapes import EI_RATIO, MLP_WIDTHS, RESNET_BLOCKS, RESNET_WIDTHS, VGG_WIDTHS
+from .shapes import EI_RATIO, MLP_WIDTHS, STEM, VGG_WIDTHS, resnet_blocks
 
 
 @dataclass
@@ -82,24 +82,15 @@ def _vgg(total: Count, depth: int, channels: int, side: int) -> int:
 
 
 def _resnet(total: Count, depth: int, channels: int, side: int) -> int:
-    total.layer(channels, 64, 3, side * side)
-    channels, bottleneck = 64, depth >= 50
-    for i, (width, blocks) in enumerate(zip(RESNET_WIDTHS, RESNET_BLOCKS[depth])):
-        out = width * 4 if bottleneck else width
-        for j in range(blocks):
-            stride = 2 if i and not j else 1
-            small = -(-side // stride)
-            if bottleneck:
-                total.layer(channels, width, 1, side * side)
-                total.layer(width, width, 3, small * small)
-                total.layer(width, out, 1, small * small)
-            else:
-                total.layer(channels, width, 3, small * small)
-                total.layer(width, width, 3, small * small)
-            if stride != 1 or channels != out:
-                total.layer(channels, out, 1, small * small)
-            channels, side = out, small
-    return channels
+    total.layer(channels, STEM, 3, side * side)
+    width = STEM
+    for layers, shortcut in (block for stage in resnet_blocks(depth) for block in stage):
+        for n_in, width, kernel, stride in layers:
+            side = -(-side // stride)
+            total.layer(n_in, width, kernel, side * side)
+        if shortcut:
+            total.layer(shortcut.n_in, shortcut.n_out, 1, side * side)
+    return width
 
 
 def _mlp(total: Count, depth: int, channels: int, side: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .ei import EILayer, EISynapses
-from .evaluating import evaluating
+from .evaluating import evaluating, together
 from .precision import full_types
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
             layer.standardise_(args[0])
         return layer.currents(args[0])["I"]  # as the formula stands, not folded: the release's rounding
 
-    hooks = [layer.register_forward_hook(draw_and_run) for layer in model.stages.modules() if isinstance(layer, EILayer)]
+    drawing = together(layer.register_forward_hook(draw_and_run) for layer in model.stages.modules() if isinstance(layer, EILayer))
     try:
         like = next(model.parameters())
-        with evaluating(model), full_types(like.device.type):
+        with drawing, evaluating(model), full_types(like.device.type):
             steps = model.forward_steps(batch.to(like.device, like.dtype))
             if isinstance(model.head, EISynapses):
                 model.head.initialize(model.pool(steps.flatten(0, 1)), rng)
@@ -63,7 +63,4 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
         model.load_state_dict(before)
         model._fresh, model._unsure = fresh, unsure
         raise
-    finally:
-        for hook in hooks:
-            hook.remove()
     model.mark_initialised()

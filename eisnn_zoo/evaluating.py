@@ -1,9 +1,9 @@
-"""Evaluation mode for as long as a ``with`` block: BatchNorm by its running statistics, no dropout."""
+"""What lasts as long as a ``with`` block: evaluation mode (BatchNorm by its running statistics, no dropout), and hooks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from torch import nn
 
@@ -19,3 +19,12 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:  # one by one: a frozen part may have been in evaluation mode all along
             module.training = training
+
+
+@contextmanager
+def together(contexts: Iterable[AbstractContextManager]) -> Iterator[None]:
+    """All of these, entered in turn: torch's handles of hooks, say, which are removed at the end, also after an error."""
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -21,9 +20,7 @@ LONGEST = 24  # letters of a class's name
 
 
 def blank(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def new(rows: int = 1, columns: int = 1, width: float = 9.0, height: float = 3.2) -> tuple[Figure, np.ndarray]:
@@ -56,9 +53,9 @@ def legend(ax: Axes, **options) -> None:
 def layer_legend(ax: Axes, **options) -> None:
     """Of what was drawn for each layer in turn; of a deep network the first, the middle and the last."""
     handles, labels = ax.get_legend_handles_labels()
-    n = len(labels)
-    shown = range(n) if n <= NAMED else (0, n // 2, n - 1)
-    legend(ax, handles=[handles[i] for i in shown], labels=[labels[i] for i in shown], **options)
+    if len(labels) > NAMED:
+        handles, labels = three(handles), three(labels)
+    legend(ax, handles=handles, labels=labels, **options)
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
@@ -67,6 +64,12 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # letters that matplotlib's own typeface has not are drawn as boxes
         figure.savefig(out, format="png", dpi=dpi, facecolor="white")
     return out.getvalue()
+
+
+def three(items: Sequence) -> list:
+    """The first, the middle and the last; fewer where there are not so many."""
+    n = len(items)
+    return [items[i] for i in sorted({0, n // 2, n - 1})]
 
 
 def shades(n: int) -> list:

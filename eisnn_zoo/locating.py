@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from .config import Config, base_config, parse_config, read_config, read_json, w
 from .errors import UsageError, ZooError
 from .shapes import EI_RATIO
 from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, sha256, taken
-
-MAX_HEADER = 2**24  # bytes: real ones have 50 KB
 
 
 @dataclass(frozen=True)
@@ -175,28 +172,24 @@ def released_config(model: Model, path: Path) -> Config:
     return replace(base, options={**base.options, "time_steps": steps, "ei_ratio": ratio, "tau": tau})
 
 
-def read_header(path: Path) -> dict:
+def read_header(path: Path) -> dict[str, str]:
     """The metadata in a safetensors file's header, without its tensors. Raises ZooError where it has no sound header."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with path.open("rb") as f:
-            (length,) = struct.unpack("<Q", f.read(8))
-            if length > MAX_HEADER:
-                raise ValueError(f"a header of {length} bytes")
-            return json.loads(f.read(length)).get("__metadata__") or {}
+        with safe_open(path, "np") as file:
+            return file.metadata() or {}
     except OSError as error:
-        raise ZooError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, struct.error, AttributeError, RecursionError) as error:
+        raise ZooError(f"cannot read {path}: {error}") from error
+    except SafetensorError as error:
         raise ZooError(f"{path} is no safetensors file: {error}") from error
 
 
 def header_config(path: Path) -> object | None:
     """The configuration in a weight file's header, as JSON holds it; None where there is none. Raises ZooError."""
-    header = read_header(path)
-    text = header.get("config") if isinstance(header, dict) else None
-    if not isinstance(text, str):
-        return None
+    text = read_header(path).get("config")
     try:
-        return json.loads(text)
+        return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return None
 

@@ -41,6 +41,15 @@ def machine(packages: Iterable[str] = ("torch", "onnxruntime", "numpy")) -> dict
             **{package: of(package) for package in packages}}
 
 
+def device_name(device: str) -> str:
+    """The name of what a torch device stands for: of the GPU, or of the processor."""
+    if not device.startswith("cuda"):
+        return processor()
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def processor() -> str:
     """Its name, as well as the operating system tells it, without trademarks: "Intel Xeon @ 2.50GHz"."""
     name = platform.processor() or platform.machine()

@@ -16,8 +16,8 @@ pytest.importorskip("matplotlib")
 
 from eisnn_zoo.analysis.batches import Batches
 from eisnn_zoo.analysis.explain import explain, occlusion
-from eisnn_zoo.analysis.prose import PROSE
-from eisnn_zoo.analysis.report import plain_section, render
+from eisnn_zoo.analysis.prose import PROSE, Prose
+from eisnn_zoo.analysis.report import render, section, still
 from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES
 from eisnn_zoo.analysis.subject import Subject, decimals, microjoules
 from eisnn_zoo.cli import analyze as command
@@ -272,8 +272,8 @@ def test_occlusion_finds_the_part_that_counts():
 
 def test_the_page_escapes_names():
     figure, _ = new()
-    picture = plain_section("T", "Q?", ["5 < 6"], figure, b"png", "<b>bold</b>")
-    page = render("<script>", "a & b", {"<i>": "1 < 2"}, [picture], "end")
+    picture = section("key", Prose("T", "Q?", "", "<b>bold</b>"), ["5 < 6"], still(b"png", figure))
+    page = render("<script>", "a & b", {"<i>": "1 < 2"}, [picture])
     assert "<script>" not in page and "5 &lt; 6" in page and "1 &lt; 2" in page and "<b>bold</b>" in page
 
 

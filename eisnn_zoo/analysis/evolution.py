@@ -11,10 +11,9 @@ import numpy as np
 from ..errors import ZooError
 from ..files import read_numbers
 from .histograms import NOT_FINITE
+from .parameters import SYNAPSES
 from .snapshot import Snapshot, load_snapshots
 
-SYNAPSES = ("W_EE", "W_IE", "W_EI")
-PARAMETERS = (*SYNAPSES, "g_I", "g_E", "b_E")
 SILENCE = 1e-3  # spikes per neuron and step; a layer below it has fallen silent
 
 

@@ -29,11 +29,12 @@ from ..figures import (
     percent,
     shades,
     symbol,
+    three,
     to_png,
 )
-from .evolution import PARAMETERS, Evolution, coefficient, zeros
+from .evolution import Evolution, coefficient, zeros
 from .histograms import quantiles, shares
-from .parameters import UNIFORM
+from .parameters import PARAMETERS, UNIFORM
 from .ridges import bins, name_ridges, ridges, value_axis
 
 ACTIVITY = ("I_EE", "I_sub", "D", "I", "membrane", "rate")
@@ -51,7 +52,7 @@ def course(e: Evolution) -> Figure:
 
 def distributions(e: Evolution, names: tuple[str, ...]) -> Figure:
     """A column for each name, a row for the first, the middle and the last layer."""
-    rows = len(_some_layers(e))
+    rows = len(three(e.layers))
     figure = blank(12, 0.5 + 2.4 * rows)
     _draw_ridges(figure, e, names)
     return figure
@@ -65,7 +66,7 @@ def bimodality(e: Evolution) -> Figure:
 
 def whole(e: Evolution) -> Figure:
     """All of it in one picture."""
-    rows = len(_some_layers(e))
+    rows = len(three(e.layers))
     heights = {"course": 3.2, "parameters": 0.7 + 2.3 * rows, "bimodality": 2.9, "currents": 0.7 + 2.3 * rows}
     if not e.first.parameters:
         del heights["parameters"], heights["bimodality"]
@@ -114,7 +115,7 @@ def _draw_course(figure: FigureBase, e: Evolution) -> None:
 
 
 def _draw_ridges(figure: FigureBase, e: Evolution, names: tuple[str, ...], title: str = "") -> None:
-    layers = _some_layers(e)
+    layers = three(e.layers)
     names = tuple(name for name in names if any((layer, name) in e.first.histograms for layer in layers))
     axes = figure.subplots(len(layers), len(names), squeeze=False)
     if title:
@@ -182,11 +183,6 @@ def epoch_axis(ax: Axes, e: Evolution) -> None:
 
 def epoch_shades(n: int) -> list:
     return [colormaps["magma_r"](0.18 + 0.67 * i / max(1, n - 1)) for i in range(n)]
-
-
-def _some_layers(e: Evolution) -> list[str]:
-    n = len(e.layers)
-    return [e.layers[i] for i in sorted({0, n // 2, n - 1})]
 
 
 def _of(rows: list[dict], layer: str) -> dict:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from . import evolution_figures as figures
-from .evolution import PARAMETERS, SYNAPSES, Evolution, coefficient, mean_of, not_finite, silent_layers, zeros
+from .evolution import Evolution, coefficient, mean_of, not_finite, silent_layers, zeros
 from .histograms import CURRENTS, NOT_FINITE, quantiles
-from .parameters import UNIFORM
+from .parameters import PARAMETERS, SYNAPSES, UNIFORM
 from .snapshot import Snapshot
 from .subject import Study, decimals, layers, percent
 

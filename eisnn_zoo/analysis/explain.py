@@ -8,12 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..evaluating import evaluating
-from ..figures import EXCITATION, FONT, GREEN, GREY, INHIBITION, INK, label, legend
+from ..figures import EXCITATION, FONT, GREEN, GREY, INHIBITION, INK, blank, label, legend, three
 from ..networks.base import SpikingNet
 from .probes import Activity
 from .response import Response, draw_evidence, draw_raster, draw_rates, raster_neurons, respond, step_axis
@@ -64,8 +63,7 @@ def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, .
     probabilities = response.probabilities
     order = probabilities.argsort(descending=True, stable=True)  # as argmax below has ties
     best = int(order[0])
-    chosen = [cells[i] for i in sorted({0, len(cells) // 2, len(cells) - 1})]
-    figure = _draw(x, occlusion(model, x, best), response, label_names, chosen)
+    figure = _draw(x, occlusion(model, x, best), response, label_names, three(cells))
 
     spikes = response.spikes.values()
     steps, total = len(response.evidence), sum(s.sum().item() for s in spikes)
@@ -133,8 +131,7 @@ def _example(activity: Activity, number: int) -> Cell:
 
 def _draw(x: Tensor, map_: Tensor, response: Response, label_names: tuple[str, ...], cells: list[Cell]) -> Figure:
     inhibited = cells[0].i_ee is not None
-    figure = Figure(figsize=(11, 10.5 if inhibited else 9.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(11, 10.5 if inhibited else 9.2)
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1, 1.15 if inhibited else 0.75))
     a, b, c = top.subplots(1, 3, width_ratios=(1, 1.15, 1.9))
     picture = _picture(x)

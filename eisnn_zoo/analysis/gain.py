@@ -7,6 +7,7 @@ the same current, as numerator and divisor both grow by c.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 
 import torch
@@ -99,5 +100,4 @@ def exponent(rows: list[dict], layer: str, column: str) -> float | None:
     points = [(math.log(r["contrast"]), math.log(r[column])) for r in rows if r["layer"] == layer and r[column]]
     if len(points) < 2:
         return None
-    mean_x, mean_y = (sum(v) / len(points) for v in zip(*points))
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
+    return statistics.linear_regression(*zip(*points)).slope

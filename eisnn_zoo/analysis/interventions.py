@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ei import EILayer, EISynapses
-from ..evaluating import evaluating
+from ..evaluating import evaluating, together
 from ..inference.folding import FoldedEI
 from .gain import at_contrast, thin
 from .parameters import inhibitory_strength
@@ -46,15 +46,6 @@ def _changed(parameters: Iterable[nn.Parameter], change: Callable[[nn.Parameter]
         with torch.no_grad():
             for p, value in saved:
                 p.copy_(value)
-
-
-@contextmanager
-def _hooked(handles: list) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _share(fraction: float, what: str) -> None:
@@ -103,7 +94,7 @@ def scale_subtraction(model: nn.Module, factor: float) -> AbstractContextManager
         g_e = layer.g_e[:, None, None] if current.dim() == 4 else layer.g_e
         return current + g_e * (1 - factor) * c["I_sub"] / c["D"]
 
-    return _hooked([layer.register_forward_hook(hook) for layer in ei_layers(model).values()])
+    return together(layer.register_forward_hook(hook) for layer in ei_layers(model).values())
 
 
 def mean_divisors(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
@@ -138,7 +129,7 @@ def fixed_division(model: nn.Module, divisors: dict[str, Tensor]) -> AbstractCon
         return hook
 
     layers = ei_layers(model)
-    return _hooked([layers[name].register_forward_hook(hook_of(d)) for name, d in divisors.items()])
+    return together(layers[name].register_forward_hook(hook_of(d)) for name, d in divisors.items())
 
 
 # ---- weights, inputs, spikes -----------------------------------------------------------------------------------------
@@ -159,8 +150,8 @@ def weight_noise(model: nn.Module, std: float, seed: int = 0) -> AbstractContext
     """
     rng = torch.Generator().manual_seed(seed)
     bounded = {s.weight for m in model.modules() if isinstance(m, EISynapses) for s in (m.ee, m.ie, m.ei)}
-    weights = [*bounded, *(m.weight for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))]
-    order = [p for p in model.parameters() if any(p is w for w in weights)]  # the same draws every time
+    weights = bounded | {m.weight for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    order = [p for p in model.parameters() if p in weights]  # the same draws every time
 
     def noisy(w: nn.Parameter) -> Tensor:
         noise = torch.randn(w.shape, generator=rng).to(w)
@@ -179,19 +170,19 @@ def input_noise(model: nn.Module, std: float, seed: int = 0) -> AbstractContextM
         noisy = (x + std * torch.randn(x.shape, generator=rng).to(x)).clamp(min=0)
         return (noisy.clamp(max=1) if x.max() <= 1 else noisy, *rest)
 
-    return _hooked([model.register_forward_pre_hook(hook)])
+    return together([model.register_forward_pre_hook(hook)])
 
 
 def input_contrast(model: nn.Module, level: float, about: str = "black") -> AbstractContextManager[None]:
     """Shows the images at a share of their contrast, see :func:`~eisnn_zoo.analysis.gain.at_contrast`."""
-    return _hooked([model.register_forward_pre_hook(lambda _module, args: (at_contrast(args[0], level, about), *args[1:]))])
+    return together([model.register_forward_pre_hook(lambda _module, args: (at_contrast(args[0], level, about), *args[1:]))])
 
 
 def drop_events(model: nn.Module, fraction: float, seed: int = 0) -> AbstractContextManager[None]:
     """Each event of the input is lost with this probability, as by a less sensitive event camera."""
     _share(fraction, "the part of events to drop")
     rng = torch.Generator().manual_seed(seed)
-    return _hooked([model.register_forward_pre_hook(lambda _module, args: (thin(args[0], 1 - fraction, rng), *args[1:]))])
+    return together([model.register_forward_pre_hook(lambda _module, args: (thin(args[0], 1 - fraction, rng), *args[1:]))])
 
 
 def drop_spikes(model: nn.Module, fraction: float, seed: int = 0) -> AbstractContextManager[None]:
@@ -202,7 +193,7 @@ def drop_spikes(model: nn.Module, fraction: float, seed: int = 0) -> AbstractCon
     def hook(_module, _args, spikes: Tensor) -> Tensor:
         return spikes * (torch.rand(spikes.shape, generator=rng) >= fraction).to(spikes)
 
-    return _hooked([layer.register_forward_hook(hook) for layer in spiking_layers(model).values()])
+    return together(layer.register_forward_hook(hook) for layer in spiking_layers(model).values())
 
 
 # ---- accuracy --------------------------------------------------------------------------------------------------------

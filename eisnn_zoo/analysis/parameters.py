@@ -8,6 +8,8 @@ from ..ei import EILayer, EISynapses
 
 NAMES = {"ee.weight": "W_EE", "ie.weight": "W_IE", "ei.weight": "W_EI", "g_i": "g_I", "g_e": "g_E", "b_e": "b_E"}
 """Names in the state of a layer, and in the paper."""
+PARAMETERS = tuple(NAMES.values())
+SYNAPSES = PARAMETERS[:3]
 NEGLIGIBLE = 1e-4  # of the mean; an optimizer can leave 1e-40 where nothing is left to say
 UNIFORM = 5 / 9  # bimodality coefficient of a uniform distribution (and of an exponential one, where E-I Init starts)
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ei import EILayer, stabilise
-from ..evaluating import evaluating
+from ..evaluating import evaluating, together
 from ..inference.folding import FoldedEI, FoldedLIF
 from ..networks.base import SpikingNet
 from ..networks.cells import Spiking
@@ -146,15 +146,10 @@ def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[st
 
         return layer.current.register_forward_hook(keep_current), layer.register_forward_hook(hand_over)
 
-    handles = [handle for name in chosen for handle in hooks_of(name, present[name])]
     compiled = any(hasattr(m, "_orig_mod") for m in model.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    try:
-        with eager:
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with together(handle for name in chosen for handle in hooks_of(name, present[name])), eager:
+        yield
 
 
 @torch.no_grad()

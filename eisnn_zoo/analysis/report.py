@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from .. import __version__
 from ..figures import to_png
 from ..files import to_csv, write_atomic
-from .prose import EVOLUTION, PROSE
+from .prose import EVOLUTION, PROSE, Prose
 from .subject import Study
 
 PAGE = "report.html"
@@ -23,36 +25,31 @@ def write_study(folder: Path, study: Study) -> tuple[dict, tuple[Path, Path]]:
     png = to_png(study.figure)
     write_atomic(table, to_csv(study.rows))
     write_atomic(picture, png)
-    return _section(study, png), (table, picture)
+    return section(study.key, (PROSE | EVOLUTION)[study.key], study.seen, still(png, study.figure), study.rows), (table, picture)
 
 
-def _section(study: Study, png: bytes) -> dict:
-    prose = (PROSE | EVOLUTION)[study.key]
-    columns = list(dict.fromkeys(key for row in study.rows for key in row))
-    return {"key": study.key, "title": prose.title, "question": prose.question, "formula": prose.formula,
-            "reading": prose.reading, "seen": study.seen, "file": f"{study.key}.csv", "columns": columns,
-            "rows": [[_cell(row.get(key)) for key in columns] for row in study.rows],
-            **_picture(png, study.figure)}
+def section(key: str, prose: Prose, seen: list[str], picture: dict, rows: Sequence[dict] = ()) -> dict:
+    """What the page needs of a section.
+
+    Args:
+        key: its anchor, and the name of the CSV file that holds its rows.
+        picture: :func:`still` or :func:`moving`.
+    """
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return {"key": key, **vars(prose), "seen": seen, **picture, "columns": columns,
+            "rows": [[_cell(row.get(column)) for column in columns] for row in rows]}
 
 
-def _picture(png: bytes, figure: Figure) -> dict:
+def still(png: bytes, figure: Figure) -> dict:
+    """A figure as a picture of the page."""
     width, height = figure.get_size_inches()
     return {"kind": "png", "data": base64.b64encode(png).decode(), "width": round(width * 96), "height": round(height * 96)}
 
 
-def moving_section(gif: bytes, seen: list[str]) -> dict:
-    """The animation of a training run."""
-    prose = EVOLUTION["animation"]
+def moving(gif: bytes) -> dict:
+    """An animation as a picture of the page."""
     width, height = struct.unpack("<HH", gif[6:10])
-    return {"key": "animation", "title": prose.title, "question": prose.question, "formula": "", "reading": prose.reading,
-            "seen": seen, "file": "", "columns": [], "rows": [], "kind": "gif", "data": base64.b64encode(gif).decode(),
-            "width": width, "height": height}
-
-
-def plain_section(title: str, question: str, seen: list[str], figure: Figure, png: bytes, reading: str = "") -> dict:
-    """A section that is no study: a picture and words; reading is HTML."""
-    return {"key": "picture", "title": title, "question": question, "formula": "", "reading": reading, "seen": seen, "file": "",
-            "columns": [], "rows": [], **_picture(png, figure)}
+    return {"kind": "gif", "data": base64.b64encode(gif).decode(), "width": width, "height": height}
 
 
 def _cell(value) -> dict:
@@ -63,12 +60,13 @@ def _cell(value) -> dict:
     return {"text": str(value), "number": isinstance(value, int)}
 
 
-def render(title: str, subtitle: str, facts: dict[str, str], sections: list[dict], footer: str) -> str:
-    """The page. facts: shown on top, name to value."""
+def render(title: str, subtitle: str, facts: dict[str, str], sections: list[dict], remark: str = "") -> str:
+    """The page. facts: shown on top, name to value; remark: a sentence that ends with a space, shown below."""
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=False)
     template = environment.from_string(resources.files(__package__).joinpath(PAGE).read_text("utf-8"))
+    footer = f"eisnn-zoo {__version__}. {remark}Layers are numbered in the order in which they run."
     return template.render(title=title, subtitle=subtitle, facts=facts, sections=sections, footer=footer)
 
 

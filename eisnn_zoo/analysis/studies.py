@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..evaluating import together
 from . import energy as cost
 from . import interventions as iv
 from . import study_figures as figures
 from .gain import exponent, gain_rows
 from .histograms import CurrentHistograms, count
 from .measures import Balance, FiringRates, SpikeTrains, ZeroDivisors
-from .parameters import UNIFORM, ei_parameters, parameter_rows
+from .parameters import PARAMETERS, SYNAPSES, UNIFORM, ei_parameters, parameter_rows
 from .probes import Activity, spiking_layers, stream
 from .similarity import cka
 from .subject import Study, Subject, decimals, layers, microjoules, percent
@@ -24,6 +24,7 @@ from .subject import Study, Subject, decimals, layers, microjoules, percent
 GAIN_IMAGES = 30  # gain control runs the network at every contrast, and needs no more images than this
 GAIN_LEVELS = (0.1, 0.2, 0.35, 0.5, 0.75)
 DIVISOR_IMAGES = 50
+ENTRIES = 20_000  # of a layer's currents, as points of a picture
 LESIONS = (0.02, 0.05, 0.1, 0.25)
 
 
@@ -56,7 +57,7 @@ def balance(s: Subject) -> Study:
         tightest = min(driven, key=lambda r: r["residual"])
         seen.append(f"The balance is tightest in layer {_number(s, tightest)}: {percent(tightest['residual'])} of the excitation is "
                     f"left, and the two correlate at {tightest['correlation']:.2f}.")
-    return Study("balance", seen, rows, figures.balance(rows, sample.of("I_EE", "I_sub")))
+    return Study("balance", seen, rows, figures.balance(rows, sample.pairs))
 
 
 def gain(s: Subject) -> Study:
@@ -99,10 +100,9 @@ def parameters(s: Subject) -> Study:
     iv.ei_layers(s.model)
     rows = parameter_rows(s.model)
     found = ei_parameters(s.model)
-    names = ("W_EE", "W_IE", "W_EI", "g_I", "g_E", "b_E")
     none = torch.empty(0)  # the output layer has no gains: its place stays empty, so that each layer has one height throughout
-    counts = {n: [count(_in_means(p.get(n, none), n)).numpy() for p in found.values()] for n in names}
-    weights = torch.cat([p[n].flatten() for p in found.values() for n in ("W_EE", "W_IE", "W_EI")])
+    counts = {n: [count(_in_means(p.get(n, none), n)).numpy() for p in found.values()] for n in PARAMETERS}
+    weights = torch.cat([p[n].flatten() for p in found.values() for n in SYNAPSES])
     zeros = (weights == 0).double().mean().item()
     two = [r for r in rows if r["bimodality"] is not None and r["bimodality"] > UNIFORM]
     excitatory = [r["bimodality"] for r in rows if r["parameter"] == "W_EE" and r["bimodality"] is not None]
@@ -172,7 +172,7 @@ def interventions(s: Subject) -> Study:
         "subtractive: I_sub × factor": ("Strength of inhibition", "factor", 1.0, iv.scale_subtraction, (0.0, 0.9, 1.05, 1.2)),
         "as it is": (*dimmed, 1.0, iv.input_contrast, (0.1, 0.25, 0.5)),
         "divisors held constant": (*dimmed, 1.0,
-                                   lambda m, level: _both(iv.fixed_division(m, constants), iv.input_contrast(m, level)),
+                                   lambda m, level: together((iv.fixed_division(m, constants), iv.input_contrast(m, level))),
                                    (0.1, 0.25, 0.5, 1.0)),
         "weights": ("Noise on weights", "noise, standard deviations / weight", 0.0, partial(iv.weight_noise, **seed),
                     (0.05, 0.1, 0.2, 0.4)),
@@ -240,34 +240,25 @@ EI_ONLY = ("balance", "divisors", "parameters", "interventions")
 
 
 class _Sample:
-    """A few thousand entries of some currents, from the first batch."""
+    """Some entries of I_EE and I_sub of each layer, from the first batch: {layer: two arrays}."""
 
-    def __init__(self, n: int = 20_000):
-        self.n, self._kept = n, {}
+    def __init__(self) -> None:
+        self.pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def see(self, activity: Activity) -> None:
-        if activity.name not in self._kept:
-            self._kept[activity.name] = {q: self._some(activity[q]) for q in ("I_EE", "I_sub")}
+        if activity.name not in self.pairs:
+            self.pairs[activity.name] = _some(activity["I_EE"]), _some(activity["I_sub"])
 
-    def _some(self, value: Tensor) -> Tensor:
-        flat = value.reshape(-1)
-        rows = torch.randint(len(flat), (self.n,), generator=torch.Generator().manual_seed(0))
-        return flat[rows.to(flat.device)].cpu()
 
-    def of(self, *quantities: str) -> dict:
-        return {name: tuple(kept[q].numpy() for q in quantities) for name, kept in self._kept.items()}
+def _some(value: Tensor) -> np.ndarray:
+    flat = value.reshape(-1)
+    rows = torch.randint(len(flat), (ENTRIES,), generator=torch.Generator().manual_seed(0))
+    return flat[rows.to(flat.device)].cpu().numpy()
 
 
 def _in_means(p: Tensor, name: str) -> Tensor:
     """In parts of its mean, but for the bias, which has either sign."""
     return p if name == "b_E" or not p.any() else p / p.mean()
-
-
-def _both(*contexts: AbstractContextManager) -> ExitStack:
-    stack = ExitStack()
-    for context in contexts:
-        stack.enter_context(context)
-    return stack
 
 
 def _extremes(rows: list[dict], key: str) -> tuple[dict, dict]:

@@ -27,6 +27,7 @@ from ..figures import (
     percent,
     shades,
     symbol,
+    three,
 )
 from .energy import PICOJOULES
 from .parameters import UNIFORM
@@ -66,7 +67,7 @@ def rates(rows: list[dict], neuron_rates: dict) -> Figure:
 def balance(rows: list[dict], samples: dict) -> Figure:
     """samples: {layer: (I_EE, I_sub) arrays} of some entries."""
     names = list(samples)
-    shown = [names[i] for i in sorted({0, len(names) // 2, len(names) - 1})]
+    shown = three(names)
     figure, axes = new(1, len(shown) + 1, 3.4 * (len(shown) + 1), 3.3)
     for ax, name in zip(axes[0], shown):
         e, s = samples[name]

@@ -105,15 +105,17 @@ def _open_torch(contender: Contender) -> Runner:
 
     from ..inference.torch_runtime import KINDS, fold_for, torch_device
     from ..locating import locate
+    from ..precision import strict_arithmetic
     from ..weights import load_network
 
     device = torch_device(contender.device, KINDS)
+    strict_arithmetic()
     if contender.threads:
         torch.set_num_threads(contender.threads)
     located = locate(contender.source)
     size = located.config.input_size
     network: torch.nn.Module
-    if contender.way in ("spikingjelly", "snntorch"):
+    if contender.way in PEERS[1:]:
         from .peers import NETWORKS
 
         steps = contender.time_steps or located.config.options["time_steps"]

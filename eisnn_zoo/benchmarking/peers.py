@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..shapes import MLP_WIDTHS, RESNET_BLOCKS, RESNET_WIDTHS, VGG_WIDTHS
+from ..shapes import MLP_WIDTHS, STEM, VGG_WIDTHS, resnet_blocks
 
 Layer = Callable[[int, int, int, int], nn.Module]
 """Makes synapses and neurons: (inputs, outputs, kernel, stride); a kernel of 0 is a fully connected layer."""
@@ -48,15 +48,10 @@ def body(config: Config, layer: Layer, pool: Callable[[], nn.Module]) -> tuple[n
                 n = width
             parts.append(pool())
     else:
-        parts.append(layer(n, 64, 3, 1))
-        n = 64
-        for i, (width, blocks) in enumerate(zip(RESNET_WIDTHS, RESNET_BLOCKS[model.depth])):
-            for j in range(blocks):
-                stride, out = (2 if i and not j else 1), width * (4 if model.depth >= 50 else 1)
-                deep = ([layer(n, width, 1, 1), layer(width, width, 3, stride), layer(width, out, 1, 1)] if model.depth >= 50
-                        else [layer(n, width, 3, stride), layer(width, width, 3, 1)])
-                parts.append(Block(nn.Sequential(*deep), layer(n, out, 1, stride) if stride > 1 or n != out else nn.Identity()))
-                n = out
+        parts.append(layer(n, STEM, 3, 1))
+        for layers, shortcut in (block for stage in resnet_blocks(model.depth) for block in stage):
+            parts.append(Block(nn.Sequential(*(layer(*conv) for conv in layers)), layer(*shortcut) if shortcut else nn.Identity()))
+            n = layers[-1].n_out
     return nn.Sequential(*parts), n
 
 

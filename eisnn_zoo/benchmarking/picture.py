@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..figures import plain, to_png
+from ..figures import blank, plain, to_png
 from ..files import write_atomic
 from .contenders import PEERS
 
@@ -19,7 +18,7 @@ def speed(rows: list[dict], path: Path) -> None:
     one = len({model for model, _ in names}) == 1
     titles = [backend if one else plain(f"{model} {backend}") for model, backend in names]
     room = max(2.5, 0.5 + 0.07 * max(map(len, titles)))  # inches
-    figure = Figure(figsize=(room + 3 * len(batches), 1.6 + 0.32 * len(names)), layout="constrained")
+    figure = blank(room + 3 * len(batches), 1.6 + 0.32 * len(names))
     for axes, batch in zip(figure.subplots(1, len(batches), sharey=True, squeeze=False)[0], batches):
         here = {(row["model"], row["backend"]): row for row in rows if row["batch"] == batch}
         middle = [here[name]["images_per_s"] for name in names]

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from .options import Dataset, Steps
 from .output import check_folder, need, note
 
 STUDIES = ("rates", "balance", "gain", "divisors", "parameters", "trains", "similarity", "interventions", "energy")
-Steps = Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")]
 
 ANALYZE = """[bold]Examples[/bold]
 
@@ -43,7 +43,7 @@ def analyze(
     what: Annotated[str, typer.Option("--what", "-w", help=f"Studies, by commas: all, or some of {', '.join(STUDIES)}.")] = "all",
     images: Annotated[int, typer.Option("--images", "-n", min=4, help="So many test images, drawn at random.")] = 200,
     twin: Annotated[str | None, typer.Option("--twin", help="A second network to compare with: the BN baseline, say.")] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Default: the model's own. folder: one's own pictures.")] = None,
+    dataset: Dataset = None,
     evolution: Annotated[Path | None, typer.Option(
         "--evolution", metavar="RUN", help="Instead of a network: a run trained with --record, how it came about.")] = None,
     output: Annotated[Path | None, typer.Option(
@@ -68,7 +68,6 @@ def analyze(
                          "eisnn-zoo analyze --evolution RUN")
     import torch
 
-    from .. import __version__
     from ..analysis.batches import Batches
     from ..analysis.interventions import accuracy
     from ..analysis.report import write_page, write_study
@@ -120,8 +119,8 @@ def analyze(
     for key in chosen:
         start = time.perf_counter()
         study = RUN[key](subject)
-        section, paths = write_study(folder, study)
-        sections.append(section)
+        seen, paths = write_study(folder, study)
+        sections.append(seen)
         note(f"{key}: {' '.join(study.seen)} ({time.perf_counter() - start:.0f} s)")
         print(*paths, sep="\n")
     facts = {f"{subject.thing}s": str(len(batches)), "top-1 accuracy on them": f"{accuracy(network, batches):.1f} %",
@@ -129,7 +128,7 @@ def analyze(
              "parameters": f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M"}
     subtitle = f"An {'excitatory-inhibitory' if network.kind == 'ei' else 'ordinary'} spiking network, studied on {title}"
     print(write_page(folder, located.config.name, subtitle + (f", beside {twin}" if twin else ""), facts, sections,
-                     f"eisnn-zoo {__version__}, images drawn with seed {seed}. Layers are numbered in the order in which they run."))
+                     f"Images drawn with seed {seed}. "))
 
 
 def explain(
@@ -143,9 +142,9 @@ def explain(
     check_folder(output)
     if not image:
         raise UsageError("the picture's name is empty: name a file, an address, or - for stdin")
-    from .. import __version__
     from ..analysis.explain import explain as explanation
-    from ..analysis.report import plain_section, write_page
+    from ..analysis.prose import Prose
+    from ..analysis.report import section, still, write_page
     from ..figures import to_png
     from ..files import write_atomic
     from ..inference.classify import read_input
@@ -166,10 +165,10 @@ def explain(
     folder.mkdir(parents=True, exist_ok=True)
     png = to_png(result.figure)
     write_atomic(folder / "explain.png", png)
-    seen = plain_section("How the answer came about", "What happened, from the pixels to the class?", result.seen, result.figure, png,
-                         result.reading)
+    prose = Prose("How the answer came about", "What happened, from the pixels to the class?", "", result.reading)
+    seen = section("picture", prose, result.seen, still(png, result.figure))
     page = write_page(folder, f"{result.label}: {100 * result.probability:.1f} %", f"{Path(image).name} as {located.config.name} sees it",
-                      result.facts, [seen], f"eisnn-zoo {__version__}. Layers are numbered in the order in which they run.")
+                      result.facts, [seen])
     note(" ".join(result.seen))
     print(folder / "explain.png", page, sep="\n")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
+from .options import Device, Steps
 from .output import Format, check_folder, note, render
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ def benchmark(
         "--backend", help="Some of torch, compile, int8, int8-compile (8-bit weights, by torch on a CPU), onnx, onnx-int8. Default: torch; "
                           "of an .onnx file onnx.", show_default=False)] = None,
     batch: Annotated[str, typer.Option("--batch", "--batch-size", "-b", help="Batch sizes.")] = "1,32",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda; for ONNX files tensorrt too.")] = "auto",
+    device: Device = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU. Default: the backends' own choice.")] = None,
     peers: Annotated[bool, typer.Option(
         "--peers", help="Beside them: the paper's formulas written down plainly (literal), and networks of this shape in "
                         "spikingjelly and snnTorch.")] = False,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Each takes every network and backend in turn.")] = 5,
-    time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Default: as trained.")] = None,
+    time_steps: Steps = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for benchmark.csv and benchmark.png.")] = None,
     format: Annotated[Format, typer.Option("--format", "-f")] = Format.table,
 ) -> None:
@@ -216,12 +217,13 @@ def _peers(kind: str) -> list[str]:
 
 def _machine(contenders: list[Contender], device: str, threads: int | None, clock) -> tuple[float | None, dict]:
     """(the best rate of this device in operations a second, what the times depend on)."""
+    from ..benchmarking.contenders import PEERS
     from ..benchmarking.timing import convolution_peak, product_peak
     from ..locating import is_onnx
-    from ..machine import machine
+    from ..machine import device_name, machine
 
     kinds, peak = {c.way for c in contenders}, None
-    packages = ["onnxruntime", "numpy", *(name for name in ("spikingjelly", "snntorch") if name in kinds)]
+    packages = ["onnxruntime", "numpy", *(name for name in PEERS[1:] if name in kinds)]
     if any(not is_onnx(c.source) for c in contenders):
         import torch
 
@@ -232,8 +234,8 @@ def _machine(contenders: list[Contender], device: str, threads: int | None, cloc
         count, unit = threads or os.cpu_count() or 1, "product_peak_gflops"
         peak = product_peak(clock) if device == "cpu" else None
     about = {**machine(packages), "threads": count}
-    if device.startswith("cuda") and "torch" in packages:
-        about["processor"] = torch.cuda.get_device_name(device)
+    if "torch" in packages:
+        about["processor"] = device_name(device)
     return peak, {**about, unit: round(peak / 1e9)} if peak else about
 
 

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import UsageError
 from .anytime import check_confidence, parse_steps, report
+from .options import Compile, Data, Dataset, Device, Precision
 from .output import Whole, check_folder, need, note, table, to_json
 
 EPILOG = """[bold]Examples[/bold]
@@ -32,14 +33,13 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Name, name.tag, hf-hub:org/name, folder, .safetensors or .onnx file.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder of the data; what must lie in it is said where it does not.")],
-    dataset: Annotated[str | None, typer.Option(
-        "--dataset", "-d", help="Default: the model's own. folder: one's own pictures.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda; for ONNX files tensorrt too.")] = "auto",
+    data: Data,
+    dataset: Dataset = None,
+    device: Device = "auto",
     backend: Annotated[str | None, typer.Option(
         "--backend", help="torch or onnx, which needs no torch. Default: torch, for an .onnx file onnx.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network: a minute, then faster.")] = False,
-    precision: Annotated[str, typer.Option("--precision", help="fp32; int8: weights of 8 bits, faster on a CPU, for torch.")] = "fp32",
+    compile: Compile = False,
+    precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 250,
     time_steps: Annotated[str | None, typer.Option(
         "--time-steps", "-T", help="Default: as trained. Several, as in 1,2,4,8: accuracy by T.")] = None,
@@ -93,6 +93,6 @@ def evaluate(
         print(to_json({**facts, "per_class": per_class}, indent=2))
         return
     shown = [{"key": HEADINGS.get(k, k.replace("_", " ")), "value": v} for k, v in facts.items() if v is not None]
-    print(table(shown, {"key": "", "value": ""}).lstrip("\n "))
+    print(table(shown, {"key": "", "value": ""}))
     print()
     print(table(per_class, {"class": "class", "images": "images", "top1": "top-1 (%)"}))

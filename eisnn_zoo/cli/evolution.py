@@ -9,11 +9,11 @@ from .output import note
 
 def draw(run: Path, output: Path | None) -> None:
     """Writes everything into output, by default where the run keeps its record. Raises ZooError."""
-    from .. import __version__
     from ..analysis.evolution import read_evolution
     from ..analysis.evolution_figures import animation, whole
     from ..analysis.evolution_studies import evolution_studies
-    from ..analysis.report import moving_section, write_page, write_study
+    from ..analysis.prose import EVOLUTION
+    from ..analysis.report import moving, section, write_page, write_study
     from ..analysis.snapshot import FOLDER
     from ..figures import to_png
     from ..files import write_atomic
@@ -23,8 +23,8 @@ def draw(run: Path, output: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sections = []
     for study in evolution_studies(evolution):
-        section, paths = write_study(folder, study)
-        sections.append(section)
+        seen, paths = write_study(folder, study)
+        sections.append(seen)
         print(*paths, sep="\n")
         note(f"{study.key}: {' '.join(study.seen)}")
     write_atomic(folder / "evolution.png", to_png(whole(evolution), dpi=120))
@@ -34,14 +34,13 @@ def draw(run: Path, output: Path | None) -> None:
         write_atomic(folder / "evolution.gif", gif)
         print(folder / "evolution.gif")
         last = evolution.metrics[-1] if evolution.metrics else None
-        sections.insert(0, moving_section(gif, [f"{len(evolution.snapshots)} moments from epoch {evolution.first.epoch} to "
-                                                f"{evolution.last.epoch}" + (f"; {last['valid_top1']:.1f} % right after epoch "
-                                                                            f"{last['epoch']:.0f}." if last else ".")]))
+        said = f"{len(evolution.snapshots)} moments from epoch {evolution.first.epoch} to {evolution.last.epoch}" + (
+            f"; {last['valid_top1']:.1f} % right after epoch {last['epoch']:.0f}." if last else ".")
+        sections.insert(0, section("animation", EVOLUTION["animation"], [said], moving(gif)))
     facts = {"recorded epochs": str(len(evolution.snapshots)), "the last": str(evolution.last.epoch),
              "images": str(evolution.last.images), "time steps T": str(evolution.last.time_steps),
              "layers of neurons": str(len(evolution.layers))}
     if evolution.metrics:
         facts["validation top-1 in the end"] = f"{evolution.metrics[-1]['valid_top1']:.1f} %"
     print(write_page(folder, evolution.name, "A training run, seen from inside", facts, sections,
-                     f"eisnn-zoo {__version__}. Currents and rates on the same training images in every epoch. Layers are numbered "
-                     "in the order in which they run."))
+                     "Currents and rates on the same training images in every epoch. "))

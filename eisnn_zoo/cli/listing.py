@@ -121,7 +121,7 @@ def info(
         return
     shown = {**facts, "parameters": f"{counted.params:,}", "macs_per_inference": f"{counted.macs(steps) / 1e6:,.0f} million"}
     lines = [{"key": k.replace("_", " "), "value": v} for k, v in shown.items() if v is not None]
-    print(table(lines, {"key": "", "value": ""}).lstrip("\n "))
+    print(table(lines, {"key": "", "value": ""}))
     if not rows:
         print("\nno trained weights yet")
     for row in rows:

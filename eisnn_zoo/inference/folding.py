@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from ..compiling import compile_options, prepare_compiler
 from ..convolution import apply_dense, dense_matrix, patches
 from ..ei import PLAIN, EIConv2d, EILayer, EIReadout, EISynapses
+from ..evaluating import together
 from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
 from ..networks.cells import BNConv2d, BNLinear, Conv2d
@@ -225,23 +226,21 @@ def _measure(model: SpikingNet, size: tuple[int, int]) -> tuple[dict[nn.Module, 
     """From a forward of one blank image: the map each E-I convolution sees, and the most bytes of currents of each stage."""
     maps: dict[nn.Module, tuple[int, int]] = {}
     most: dict[nn.Module, int] = {}
+    stage_of = {layer: stage for stage in model.stages for layer in stage.modules()}
 
-    def note_map(layer: nn.Module, args: tuple[Tensor], _out: Tensor) -> None:
-        maps[layer] = (args[0].shape[2], args[0].shape[3])
-
-    hooks = [m.register_forward_hook(note_map) for m in model.stages.modules() if isinstance(m, EIConv2d)]
-    for stage in model.stages:
-        def note_bytes(_layer, _args, out: Tensor, stage: nn.Module = stage) -> None:
+    def note(layer: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+        if isinstance(layer, LIF):
+            stage = stage_of[layer]
             most[stage] = max(most.get(stage, 0), out.numel() * out.element_size())
+        else:
+            maps[layer] = (args[0].shape[2], args[0].shape[3])
 
-        hooks += [m.register_forward_hook(note_bytes) for m in stage.modules() if isinstance(m, LIF)]
     before = model._unsure, model._unseen
     model._unsure = model._unseen = False  # a blank image says nothing of those to come
     try:
         like = next(model.parameters())
-        model.forward_steps(torch.zeros(1, model.in_chans, *size, dtype=like.dtype, device=like.device))
+        with together(layer.register_forward_hook(note) for layer in stage_of if isinstance(layer, (EIConv2d, LIF))):
+            model.forward_steps(torch.zeros(1, model.in_chans, *size, dtype=like.dtype, device=like.device))
     finally:
         model._unsure, model._unseen = before
-        for hook in hooks:
-            hook.remove()
     return maps, most

@@ -7,27 +7,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..shapes import RESNET_BLOCKS, RESNET_WIDTHS
+from ..shapes import RESNET_BLOCKS, STEM, Block, resnet_blocks
 from .base import SpikingNet, at_depth
 from .cells import Cells
 
 
 class SEWBlock(nn.Module):
-    """Two 3x3 layers, or a bottleneck of 1x1, 3x3 and 1x1 to 4 times the width, and the shortcut.
+    """Two layers, or a bottleneck of three, and the shortcut.
 
     The layers run in this order, and E-I Init draws in it too: first, second, (third,) shortcut.
     """
 
-    def __init__(self, cells: Cells, n_in: int, width: int, stride: int, bottleneck: bool):
+    def __init__(self, cells: Cells, block: Block):
         super().__init__()
-        n_out = width * 4 if bottleneck else width
-        if bottleneck:
-            layers = [cells.conv(n_in, width, 1), cells.conv(width, width, 3, stride), cells.conv(width, n_out, 1)]
-        else:
-            layers = [cells.conv(n_in, width, 3, stride), cells.conv(width, width, 3)]
-        self.layers = nn.ModuleList(layers)
-        changes = stride != 1 or n_in != n_out
-        self.shortcut = nn.ModuleList([cells.conv(n_in, n_out, 1, stride)] if changes else [])
+        self.layers = nn.ModuleList(cells.conv(*layer) for layer in block.layers)
+        self.shortcut = nn.ModuleList([cells.conv(*block.shortcut)] if block.shortcut else [])
 
     def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
         out = x
@@ -39,11 +33,9 @@ class SEWBlock(nn.Module):
 
 
 class SEWStage(nn.Module):
-    def __init__(self, cells: Cells, n_in: int, width: int, stride: int, blocks: int, bottleneck: bool):
+    def __init__(self, cells: Cells, blocks: list[Block]):
         super().__init__()
-        n_out = width * 4 if bottleneck else width
-        self.blocks = nn.ModuleList(
-            SEWBlock(cells, n_in if i == 0 else n_out, width, stride if i == 0 else 1, bottleneck) for i in range(blocks))
+        self.blocks = nn.ModuleList(SEWBlock(cells, block) for block in blocks)
 
     def forward(self, x: Tensor, time_steps: int, steps_in: int) -> Tensor:
         for block in self.blocks:
@@ -59,11 +51,10 @@ class SpikingResNet(SpikingNet):
         super().__init__(kind, **options)
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
-        bottleneck = self.depth >= 50
-        stages, n_in = nn.ModuleList([cells.conv(self.in_chans, 64, 3)]), 64
-        info = [{"num_chs": 64, "reduction": 1, "module": "stages.0"}]
-        for i, (width, blocks) in enumerate(zip(RESNET_WIDTHS, at_depth(RESNET_BLOCKS, self.depth))):
-            stages.append(SEWStage(cells, n_in, width, 1 if i == 0 else 2, blocks, bottleneck))
-            n_in = width * 4 if bottleneck else width
-            info.append({"num_chs": n_in, "reduction": 2**i, "module": f"stages.{i + 1}"})
+        at_depth(RESNET_BLOCKS, self.depth)
+        stages = nn.ModuleList([cells.conv(self.in_chans, STEM, 3)])
+        info = [{"num_chs": STEM, "reduction": 1, "module": "stages.0"}]
+        for i, blocks in enumerate(resnet_blocks(self.depth)):
+            stages.append(SEWStage(cells, blocks))
+            info.append({"num_chs": blocks[-1].layers[-1].n_out, "reduction": 2**i, "module": f"stages.{i + 1}"})
         return stages, info

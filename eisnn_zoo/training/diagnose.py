@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..evaluating import together
 from ..networks import SpikingNet
 from ..networks.cells import LAYERS
 
@@ -17,14 +18,9 @@ def first_overflow(model: SpikingNet, x: Tensor) -> str:
     def look(name: str):
         return lambda module, args, out: None if torch.isfinite(out).all() else broken.append(name)
 
-    hooks = [module.current.register_forward_hook(look(name)) for name, module in model.named_modules()
-             if isinstance(module, LAYERS)]
-    hooks.append(model.head.register_forward_hook(look("head")))
-    try:
+    currents = {name: module.current for name, module in model.named_modules() if isinstance(module, LAYERS)}
+    with together(part.register_forward_hook(look(name)) for name, part in {**currents, "head": model.head}.items()):
         model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
     if broken:
         return f"the current of layer {broken[0]} overflowed first"
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

@@ -32,7 +32,7 @@ class Teacher:
         config, family = located.config, located.config.model.family
         if classes_are_others(data, located):
             raise UsageError(f"teacher = {recipe.teacher}: its classes are others than those of the data: choose weights trained on these")
-        for side in sorted({recipe.at("resolution", epoch) or data.size for epoch in range(recipe.epochs)}):
+        for side in sorted({recipe.side(epoch, data.size) for epoch in range(recipe.epochs)}):
             size = (data.train.x.shape[-3], side, side)
             takes = size == config.input_size if family == "mlp" else size[0] == config.input_size[0] and side >= SMALLEST[family]
             if not takes:

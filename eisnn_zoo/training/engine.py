@@ -81,7 +81,7 @@ class Training:
         setup.check_parts(recipe, len(self.data.train), self.world.size)
         self.schedule = Schedule(recipe, len(self.data.train))
         rows = next(batches(len(self.data.train), INIT_BATCH, recipe.seed, 0))
-        self.side = self.size = recipe.at("resolution", recipe.epochs - 1) or self.data.size
+        self.side = self.size = recipe.side(recipe.epochs - 1, self.data.size)
         first = pixels(self.data.train[rows].x.cpu(), self.size)
         self.doubts = setup.doubts(recipe, self.data, trained)
         self.model = setup.make_model(recipe, self.data, first, self.world.first, trained.get("weights")).to(self.device)
@@ -174,7 +174,7 @@ class Training:
     def _epoch(self, epoch: int, bar: report.Bar, save_every: float) -> None:
         recipe, self.epoch = self.recipe, epoch
         self.model.time_steps = self.judged.time_steps = recipe.at("time_steps", epoch)
-        self.side = recipe.at("resolution", epoch) or self.data.size
+        self.side = recipe.side(epoch, self.data.size)
         setup.set_slope(self.model, recipe.at("alpha", epoch))
         self.model.train()
         if recipe.freeze:

@@ -33,7 +33,7 @@ class Feeding:
     def batch(self, images: Images, epoch: int, step: int) -> Batch:
         """This process's part of the batch of an iteration."""
         recipe = self.recipe
-        side = recipe.at("resolution", epoch) or self.data.size
+        side = recipe.side(epoch, self.data.size)
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         torch.manual_seed(recipe.seed * 1_000_033 + step)  # mixtures, dropout
         x, y = images.x.to(self.world.device), images.y.to(self.world.device)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from ..figures import EXCITATION, GREY, INHIBITION, short, to_png
+from ..figures import EXCITATION, GREY, INHIBITION, blank, short, to_png
 from ..files import write_atomic
 
 
 def curves(history: list[dict], path: Path, paper: float | None = None) -> None:
     """Loss and accuracy by epoch; paper: the figure to reproduce, as a line."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = blank(9, 3.6)
     epochs = [row["epoch"] for row in history]
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("loss (validation: plain cross-entropy)", "top-1 accuracy, %")):
         for which, label, color in (("train", "training", "#8c9fb1"), ("valid", "validation", "#b5303a")):
@@ -32,7 +31,7 @@ def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
     """Share of each true class (row) that was given each class (column); ``[K, K]`` counts."""
     k = len(label_names)
     side = min(4 + 0.28 * k, 16)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    figure = blank(side + 1, side)
     axes = figure.subplots()
     share = matrix / matrix.sum(1, keepdims=True).clip(min=1)
     image = axes.imshow(share, cmap="magma_r", vmin=0, vmax=1)
@@ -54,7 +53,7 @@ def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
 def calibration(bins, path: Path) -> None:
     """Accuracy against confidence, and below it how many images there are: a bar each bin of images, their summed confidence, right ones
     (``[bins, 3]``)."""
-    figure = Figure(figsize=(4.2, 5), layout="constrained")
+    figure = blank(4.2, 5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     places = (bins[:, 0].nonzero()[0] + 0.5) / len(bins)
     images, confidence, right = bins[bins[:, 0] > 0].T
@@ -72,7 +71,7 @@ def calibration(bins, path: Path) -> None:
 
 def accuracy_by_steps(by_time: list[dict], early: list[dict], path: Path) -> None:
     """Accuracy after each number of time steps, and where early exit lies among them."""
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    figure = blank(5, 3.6)
     axes = figure.subplots()
     axes.plot([row["time_steps"] for row in by_time], [row["top1"] for row in by_time], marker="o", color=INHIBITION,
               label="all take T steps")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ZooError
-from ..files import to_csv, write_atomic
+from ..files import add_rows
 from ..inference.folding import fold
 from ..locating import locate
 from ..table import WEIGHTS, sha256
@@ -22,6 +22,7 @@ from .validation import validate
 COLUMNS = ("model", "recipe", "weights_sha256", "dataset", "test_rows", "test_sha256", "train_rows", "validation", "time_steps",
            "precision", "top1_last", "top1_best", "top5_last", "paper_top1", "paper_source", "seed", "epochs", "recipe_sha256",
            "commit", "eisnn_zoo", "torch", "device", "threads", "training_seconds", "images_per_s", "peak_memory_mb")
+KEY = ("weights_sha256", "test_sha256")  # of which there is one row
 
 
 def measure(run: Run, name: str, test: Images, device: torch.device, memory: int | None = None) -> dict:
@@ -75,11 +76,7 @@ def append(row: dict, path: Path) -> None:
     Raises:
         ZooError: the file is another table.
     """
-    rows = read_table(path)
-    key = ("weights_sha256", "test_sha256")
-    same = [r for r in rows if tuple(r[k] for k in key) == tuple(row[k] for k in key)]
-    rows = [r for r in rows if r not in same]
-    if same and row["peak_memory_mb"] is None:
-        row = {**row, "peak_memory_mb": same[0]["peak_memory_mb"]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, to_csv([*rows, row], COLUMNS))
+    before = next((r for r in read_table(path) if all(r[key] == row[key] for key in KEY)), None)
+    if before and row["peak_memory_mb"] is None:
+        row = {**row, "peak_memory_mb": before["peak_memory_mb"]}
+    add_rows(path, KEY, [row])
