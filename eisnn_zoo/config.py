@@ -6,13 +6,15 @@ import difflib
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .catalog import ARXIV, MODELS, PAPER, Model
 from .errors import UsageError, ZooError
 from .shapes import MLP_WIDTHS, RESNET_WIDTHS, SMALLEST, VGG_WIDTHS
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # what moves a terminal's cursor, and halves of letters
+MAX_SIDE, MAX_STEPS = 4096, 10_000
 MAX_BYTES = 2**20  # of a config.json: real ones have 10 KB
 MEASURED = ("top1", "top5", "measured_on", "top1_best", "top1_last", "test_images", "test_sha256", "operations", "operations_images")
 """The facts that hold for the T of the weights alone."""
@@ -80,7 +82,7 @@ class Config:
     options: dict
     label_names: tuple[str, ...]
     tag: str = ""
-    facts: dict | None = None
+    facts: dict = field(default_factory=dict)
     size: int | None = None
 
     @property
@@ -107,7 +109,7 @@ class Config:
         """The same with another T, and then without what was measured with its own."""
         if time_steps == self.options["time_steps"]:
             return self
-        facts = {key: value for key, value in (self.facts or {}).items() if key not in MEASURED}
+        facts = {key: value for key, value in self.facts.items() if key not in MEASURED}
         return replace(self, options={**self.options, "time_steps": time_steps}, facts=facts)
 
     def to_json(self) -> dict:
@@ -118,7 +120,7 @@ class Config:
         return json.loads(json.dumps({
             "architecture": self.model.name, "num_classes": len(self.label_names), "label_names": list(self.label_names),
             "global_pool": self.options.get("global_pool", "avg"), "model_args": self.options, "pretrained_cfg": cfg,
-            "eisnn_zoo": self.facts or {},
+            "eisnn_zoo": self.facts,
         }))
 
     @property
@@ -149,6 +151,8 @@ def parse_config(raw: object, where: str) -> Config:
     facts = raw.get("eisnn_zoo") or {}
     if not all(isinstance(part, dict) for part in (args, cfg, facts)):
         raise ZooError(f"{where}: model_args, pretrained_cfg and eisnn_zoo must be objects")
+    if placed := next((key for key in ("device", "dtype") if key in args), None):
+        raise ZooError(f"{where}: model_args names a {placed}, which is for whoever loads the network to choose: take it out")
     options = {**model.options, **args}
     classes, channels, steps = options["num_classes"], options["in_chans"], options["time_steps"]
     labels = raw.get("label_names") or cfg.get("label_names") or None
@@ -162,13 +166,13 @@ def parse_config(raw: object, where: str) -> Config:
                        f"{len(labels) if isinstance(labels, (list, tuple)) else 'no'} label names do not agree")
     if not whole_number(channels, 1, 1024):
         raise ZooError(f"{where}: in_chans {channels!r} is no number of input channels")
-    if not whole_number(steps, 1):
+    if not whole_number(steps, 1, MAX_STEPS):
         raise ZooError(f"{where}: time_steps {steps!r} is no number of time steps")
     size = cfg.get("input_size") or (channels, *model.input_size[1:])
     built = args.get("input_size")  # of an MLP; timm writes the name's own into pretrained_cfg
     if model.family == "mlp" and isinstance(built, (list, tuple)):
         size = (channels, *built)
-    if not (isinstance(size, (list, tuple)) and len(size) == 3 and whole_number(size[1], 1, 4096)
+    if not (isinstance(size, (list, tuple)) and len(size) == 3 and whole_number(size[1], 1, MAX_SIDE)
             and list(size) == [channels, size[1], size[1]]):
         raise ZooError(f"{where}: input_size {size!r} is not ({channels}, side, side), what the network takes")
     side, own = size[1], model.input_size[1]
@@ -182,7 +186,8 @@ def parse_config(raw: object, where: str) -> Config:
     if tag != as_tag(tag):
         raise ZooError(f"{where}: tag {tag!r} is none: letters, digits, - and _ make one")
     # What timm saves bears the tag of the weights its name stands for, whatever the network holds; our own files say more.
-    return Config(model, options, tuple(map(str, labels)), tag if facts else "", facts, side)
+    return Config(model, options, tuple(CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(label)) for label in labels), tag if facts else "",
+                  facts, side)
 
 
 def as_tag(name: str) -> str:
@@ -202,9 +207,11 @@ def read_config(path: Path) -> Config:
 def read_json(path: Path) -> object:
     """What a config.json file holds. Raises ZooError where it is missing, too large or not JSON."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ZooError(f"{path} has {path.stat().st_size} bytes: no configuration is that large")
-        return json.loads(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ZooError(f"{path} has more than {MAX_BYTES} bytes: no configuration is that large")
+        return json.loads(text)
     except OSError as error:
         raise ZooError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

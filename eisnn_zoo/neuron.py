@@ -84,12 +84,12 @@ class LIF(nn.Module):
         super().__init__()
         if not tau > 1:
             raise ValueError(f"tau must be above 1, got {tau}")
-        if not threshold > 0:
-            raise ValueError(f"threshold must be above 0, got {threshold}")
+        if not 0 < threshold < math.inf:
+            raise ValueError(f"threshold must be above 0 and finite, got {threshold}")
         if surrogate not in SURROGATES:
             raise ValueError(f"unknown surrogate {surrogate!r}; choose one of {', '.join(SURROGATES)}")
-        if not alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {alpha}")
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha must be above 0 and finite, got {alpha}")
         if reset not in ("soft", "hard"):
             raise ValueError(f"reset must be 'soft' or 'hard', got {reset!r}")
         self.tau, self.threshold, self.alpha = float(tau), float(threshold), float(alpha)

@@ -13,7 +13,7 @@ from . import hub_client
 from .catalog import MODELS, RELEASE_REPO, Model
 from .config import find_model
 from .errors import UsageError, ZooError
-from .files import write_atomic
+from .files import alone, write_atomic
 from .shipped import PACKAGE, shipped
 
 WEIGHTS = "model.safetensors"
@@ -96,19 +96,15 @@ def read_table(path: Path) -> list[Weights]:
 
 def put_row(row: Weights, path: Path) -> None:
     """Adds a row to the table, or replaces the one of the same name. Raises ZooError where path is no table of weights."""
-    rows = read_table(path) if path.exists() else []
-    names = [old.name for old in rows]
-    if row.name in names:
-        rows[names.index(row.name)] = row
-    else:
-        rows.append(row)
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    text = "".join(f"{line}\n" for line in lines if line.startswith("#"))
-    for each in rows:
-        values = {**{f.name: getattr(each, f.name) for f in fields(each) if getattr(each, f.name) != f.default}, "model": each.model.name}
-        # JSON's texts and numbers are TOML's.
-        text += "\n[[weights]]\n" + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in values.items())
-    write_atomic(path, text)
+    with alone(path.parent):
+        rows = {old.name: old for old in (read_table(path) if path.exists() else [])} | {row.name: row}
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        text = "".join(f"{line}\n" for line in lines if line.startswith("#"))
+        for each in rows.values():
+            said = {f.name: getattr(each, f.name) for f in fields(each) if getattr(each, f.name) != f.default} | {"model": each.model.name}
+            # JSON's texts and numbers are TOML's.
+            text += "\n[[weights]]\n" + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in said.items())
+        write_atomic(path, text)
     list_weights.cache_clear()
 
 
@@ -139,11 +135,16 @@ def taken(rows: list[Weights]) -> Weights | None:
     return next((w for w in rows if w.local), rows[0] if rows else None)
 
 
+def picture_classifiers() -> list[Weights]:
+    """The E-I classifiers of pictures that are here, ready without a network: those of colour first, the most accurate first."""
+    here = [w for w in list_weights() if w.local and w.model.kind == "ei" and w.model.dataset and not w.model.dataset.event]
+    return sorted(here, key=lambda w: w.model.input_size[0] != 3)
+
+
 def default_weights() -> Weights:
-    """The most accurate E-I classifier of colour pictures that is here, ready without a network."""
-    here = [w for w in list_weights() if w.local and w.model.kind == "ei" and w.model.dataset and not w.model.dataset.event
-            and w.model.input_size[0] == 3]
-    if not here:
+    """What is taken where nothing is named: the first of :func:`picture_classifiers`, which must be one of colour pictures."""
+    here = picture_classifiers()
+    if not here or here[0].model.input_size[0] != 3:
         raise ZooError("no weights are here: name a model, as in --model ei_resnet18_cifar10 (`eisnn-zoo list --pretrained`)")
     return here[0]
 

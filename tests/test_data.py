@@ -27,10 +27,10 @@ RNG = np.random.default_rng(0)
 # ---- official files ----------------------------------------------------------------------------------------------------
 
 
-def cifar_batch(path, n, labels):
+def cifar_batch(path, n, key, **changed):
     rows = RNG.integers(0, 256, (n, 3072)).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps({b"data": rows, labels: list(range(n))}, protocol=2))
+    path.write_bytes(pickle.dumps({b"data": changed.get("data", rows), key: changed.get("labels", list(range(n)))}, protocol=2))
     return rows.reshape(n, 3, 32, 32)
 
 
@@ -54,6 +54,16 @@ def test_cifar100_and_a_pickle_that_would_run_code(tmp_path):
 
     (tmp_path / "test").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(DataError, match=r"test is missing or damaged .*print has no place in a data file"):
+        load(DATASETS["cifar100"], tmp_path, "test")
+    (tmp_path / "test").write_bytes(b"cnumpy.f2py.__main__\nndarray\n.")  # to import that module is to run it
+    with pytest.raises(DataError, match=r"numpy\.f2py\.__main__\.ndarray has no place"):
+        load(DATASETS["cifar100"], tmp_path, "test")
+
+
+@pytest.mark.parametrize("changed, word", [({"labels": [0.5, 1, 2]}, "labels float64"), ({"data": np.full((3, 3072), 300.7)}, "pixels are float64")])
+def test_official_files_of_other_numbers_are_not_rounded(tmp_path, changed, word):
+    cifar_batch(tmp_path / "test", 3, b"fine_labels", **changed)
+    with pytest.raises(DataError, match=f"test is missing or damaged .*{word}"):
         load(DATASETS["cifar100"], tmp_path, "test")
 
 

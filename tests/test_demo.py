@@ -145,6 +145,18 @@ def test_what_is_no_picture_is_one_sentence_in_the_page(tmp_path, content, word)
     assert word in html and str(tmp_path) not in html
 
 
+def test_only_pictures_given_to_the_page_are_opened(tmp_path):
+    cache, secret = tmp_path / "cache", tmp_path / "secret.png"
+    cache.mkdir()
+    for path in (given := cache / "given.png", secret):
+        path.write_bytes(SHIP.read_bytes())
+    (cache / "link.png").symlink_to(secret)
+    assert page._kept({"path": str(given)}, cache) == str(given)
+    for path in (secret, cache / ".." / "secret.png", cache / "link.png", ""):
+        assert page._kept({"path": str(path)}, cache) is None, path
+    assert page._kept(None, cache) is None and page._kept({}, cache) is None
+
+
 def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MAX_PIXELS", 1000)
     page._pixels.cache_clear()

@@ -118,7 +118,7 @@ def test_weights_that_know_held_out_images_are_doubted(data, tmp_path, key):
             assert doubt.startswith(f"{key} = {tmp_path / name / 'last'}: ") and "2025, 40)" in doubt
     assert Training(recipe(**{key: str(tmp_path / "all" / "last")}), data, tmp_path / "on test", compile=False).doubts == []
     located = locate(str(tmp_path / "more" / "last"))
-    for facts in (None, {"seed": 2025, "held_out": "some"}):  # the authors' weights say nothing, other people's anything
+    for facts in ({}, {"seed": 2025, "held_out": "some"}):  # the authors' weights say nothing, other people's anything
         unknown = replace(located, config=replace(located.config, facts=facts))
         assert len(doubts(recipe(holdout=40), training.data, {key: unknown})) == 1
 

@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,13 @@ def test_what_is_measured_again_keeps_its_place_in_a_table(tmp_path):
     rows = add_rows(table, ["model", "batch"], [{"model": "a", "batch": 32, "ms": 7}, {"model": "c", "batch": 1, "ms": 5, "note": "new"}])
     assert [(row["model"], int(row["batch"]), int(row["ms"])) for row in rows] == [("a", 1, 10), ("a", 32, 7), ("b", 1, 10), ("b", 32, 10), ("c", 1, 5)]
     assert read_rows(table)[1] == {"model": "a", "batch": "32", "ms": "7", "note": ""} and read_rows(tmp_path / "none.csv") == []
+
+
+def test_two_processes_lose_no_rows_of_a_table(tmp_path):
+    code = ("import sys; from pathlib import Path; from eisnn_zoo.files import add_rows\n"
+            "for i in range(30): add_rows(Path(sys.argv[1]), ['who', 'i'], [{'who': sys.argv[2], 'i': i}])")
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "table.csv"), who]) for who in "ab"]
+    assert [writer.wait(120) for writer in writers] == [0, 0] and len(read_rows(tmp_path / "table.csv")) == 60
 
 
 @each_page

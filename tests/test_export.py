@@ -223,6 +223,45 @@ def test_bad_files_are_named(tmp_path, fp32):
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change", ["two outputs", "another width", "a fixed batch", "whole numbers", "T", "precision", "deep"])
+def test_files_that_are_no_export_are_refused(tmp_path, fp32, change):
+    model = onnx.load(fp32)
+    graph, said = model.graph, {entry.key: entry for entry in model.metadata_props}
+    if change == "two outputs":
+        graph.output.add().CopyFrom(graph.output[0])
+        graph.node.add(op_type="Identity", input=["logits"], output=["again"])
+        graph.output[1].name = "again"
+    elif change == "another width":
+        said["config"].value = said["config"].value.replace('"num_classes": 10', '"num_classes": 5')
+    elif change == "a fixed batch":
+        graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    elif change == "whole numbers":
+        graph.output[0].name = "many"
+        graph.node.add(op_type="Cast", input=["logits"], output=["many"], attribute=[onnx.helper.make_attribute("to", onnx.TensorProto.INT64)])
+        graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    elif change == "T":
+        said["time_steps"].value = "-5"
+    elif change == "precision":
+        said["precision"].value = "\x1b[2J"
+    else:
+        said["config"].value = "[" * 100_000
+    onnx.save(model, tmp_path / "strange.onnx")
+    with pytest.raises(ZooError, match=r"strange\.onnx .*eisnn-zoo export") as caught:
+        OnnxModel(tmp_path / "strange.onnx")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_answers_that_are_no_numbers_are_not_taken_for_classes(tmp_path, fp32):
+    model = onnx.load(fp32)
+    model.graph.output[0].name = "none"
+    model.graph.node.add(op_type="Log", input=["minus"], output=["none"])
+    model.graph.node.insert(len(model.graph.node) - 1, onnx.helper.make_node("Neg", ["positive"], ["minus"]))
+    model.graph.node.insert(len(model.graph.node) - 2, onnx.helper.make_node("Exp", ["logits"], ["positive"]))
+    onnx.save(model, tmp_path / "none.onnx")
+    with pytest.raises(ZooError, match=r"none\.onnx answers with what are no logits"):
+        OnnxModel(tmp_path / "none.onnx")(np.zeros((1, 3, 32, 32), np.float32))
+
+
 def test_other_shapes_are_refused(fp32):
     run = OnnxModel(fp32)
     for shape in ((1, 3, 28, 28), (1, 1, 32, 32), (3, 32, 32), (0, 3, 32, 32)):
@@ -250,7 +289,7 @@ def test_missing_packages_are_named(vgg8, fp32, tmp_path, monkeypatch):
     with pytest.raises(ZooError, match=r"eisnn-zoo\[onnx\]"):
         export(vgg8, tmp_path / "x.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ZooError, match=r"eisnn-zoo\[onnx\]"):
+    with pytest.raises(ZooError, match="pip install onnxruntime"):
         OnnxModel(fp32)
 
 

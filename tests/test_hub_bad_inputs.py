@@ -28,6 +28,19 @@ def file(header, data: bytes, length: int | None = None) -> bytes:
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
+def test_labels_move_no_cursor_and_options_place_no_network(good):
+    folder, *_ = good
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "model.safetensors").write_bytes(file({k: v for k, v in good[1].items() if k != "__metadata__"}, good[2]))
+    config["label_names"] = ["\x1b[2J", "\ud800", "a\nb", "caf\xe9 \u200d", *map(str, range(6))]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert locate(str(folder)).config.label_names[:4] == ("\ufffd[2J", "\ufffd", "a\ufffdb", "caf\xe9 \u200d")
+    config["model_args"]["device"] = "meta"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ZooError, match=r"config\.json: model_args names a device"):
+        locate(str(folder))
+
+
 def refused(folder, kind: str) -> None:
     """Loading this folder is one error in one line, soon, and leaves nothing behind."""
     before, start = sorted(p.name for p in folder.parent.rglob("*")), time.process_time()

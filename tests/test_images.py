@@ -60,8 +60,9 @@ def test_every_mode():
     overexposed = np.where(unit == unit.max(), 1.5, unit).astype(np.float32)  # one highlight changes nothing else
     assert np.abs(opened(Image.fromarray(overexposed), "TIFF").astype(int) - as_rgb)[unit < unit.max()].max() <= 1
     assert opened(Image.fromarray(np.full((4, 4), 200, np.uint16))).max() <= 1  # 16 bits, nearly black
-    for values in (np.full((4, 4), 1e7, np.int32), np.full((4, 4), 1e3, np.float32), np.full((4, 4), np.nan, np.float32)):
-        with pytest.raises(ImageError, match=r"the picture: values up to .*: save it with 8 or 16 bits"):
+    for values in (np.full((4, 4), 1e7, np.int32), np.full((4, 4), 1e3, np.float32), np.full((4, 4), np.nan, np.float32),
+                   np.full((4, 4), -3, np.int32), np.full((4, 4), -np.inf, np.float32)):
+        with pytest.raises(ImageError, match=r"the picture: values from .* up to .*: save it with 8 or 16 bits"):
             opened(Image.fromarray(values), "TIFF")
 
 

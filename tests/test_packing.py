@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from eisnn_zoo import files
 from eisnn_zoo import table as weight_table
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import read_config
@@ -134,7 +135,10 @@ def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp
     hub = tmp_path / "hub"
     other = packing.pack(run, "other", data, hub=hub)
     (hub / f".{NAME}.zoo.killed").mkdir()
-    first = packing.pack(run, "zoo", data, hub=hub)
+    (going := hub / f".{NAME}.zoo.going").mkdir()
+    with files.alone(going):  # as another process that packs the same does
+        first = packing.pack(run, "zoo", data, hub=hub)
+        assert going.is_dir() and not (hub / f".{NAME}.zoo.killed").exists()
     second = packing.pack(run, "zoo", data, which="last", hub=hub)
     assert first.sha256 != second.sha256 and "last epoch" in second.obtained
     table = (hub / "weights.toml").read_text()

@@ -205,6 +205,9 @@ def test_names_that_are_no_text_and_lists_that_are_none(cli, tmp_path):
     writer.start()
     assert cli("predict", "--from-file", tmp_path / "pipe")[0] == 0  # as <(find ...) in a shell is
     writer.join()
+    (tmp_path / "cut.txt").write_bytes("a.png\n".encode("utf-16")[:-1])
+    code, _, err = cli("predict", "--from-file", tmp_path / "cut.txt")
+    assert code == 2 and "cut.txt is damaged" in err
     (tmp_path / "empty.txt").write_text("\n")
     code, _, err = cli("predict", "--from-file", tmp_path / "empty.txt")
     assert code == 2 and "empty.txt names no input" in err
@@ -506,3 +509,36 @@ def test_what_cannot_be_had_together(arguments, words, cli):
 def test_wrong_backends(arguments, words, cli):
     code, out, err = cli("predict", FILES[0], *arguments)
     assert code == 2 and out == "" and all(w in err for w in words), err
+
+
+def test_a_folder_with_a_pipe_and_a_giant_file(cli, tmp_path):
+    (tmp_path / "a.png").write_bytes(FILES[0].read_bytes())
+    os.mkfifo(tmp_path / "pipe.png")  # which would be waited for
+    with open(tmp_path / "z.png", "wb") as file:
+        file.truncate(2**40)  # no byte of it is on the disk
+    code, out, err = cli("predict", tmp_path, "-f", "csv")
+    assert code == 1 and "a.png,airplane" in out and "pipe.png" not in out + err and "larger than the 512 MB" in out + err
+
+
+def test_a_postscript_program_is_not_run(cli, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    code, out, err = cli("predict", tmp_path / "x.png")
+    assert code == 1 and "a PostScript program" in out + err
+
+
+def test_recordings_with_impossible_names_cost_themselves_alone(cli, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{'x' * 300}.bin\n")
+    code, out, err = cli("predict", "--from-file", tmp_path / "list.txt", "-m", "ei_vgg8_nmnist")
+    assert code == 1 and "no such file" in out + err
+
+
+def test_too_little_memory_is_one_sentence(cli, monkeypatch):
+    from eisnn_zoo.inference import classify
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(classify, "read_input", full)
+    code, _, err = cli("predict", FILES[0])
+    assert code == 1 and "not enough memory" in err and "should not happen" not in err

@@ -13,6 +13,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from training_helpers import digits
 
 from eisnn_zoo.locating import from_anywhere, locate
@@ -92,6 +94,34 @@ def test_resume_takes_device_and_trackers_from_the_run_and_says_where_threads_ar
         (trained / "environment.json").write_text(json.dumps({**begun, **changed}))
         got, _, err = cli("train", "--resume", trained)
         assert got == code and said in err, err
+
+
+@pytest.mark.parametrize("changed", [{"data": 5}, {"device": 5}, {"report_to": 5}, {"report_to": [[]]}, "[" * 100_000])
+def test_a_run_folder_edited_by_hand_is_one_sentence(cli, trained, changed):
+    path = trained / "environment.json"
+    path.write_text(changed if isinstance(changed, str) else json.dumps({**json.loads(path.read_text()), **changed}))
+    code, _, err = cli("train", "--resume", trained)
+    assert code in (1, 2) and err.count("Error: ") == err.count("\n") == 1 and "should not happen" not in err, err
+
+
+def test_a_checkpoint_without_sound_progress_is_one_sentence(cli, trained):
+    path = trained / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    progress = json.loads(metadata["progress"])
+    save_file(tensors, path, {**metadata, "progress": json.dumps({**progress, "step": "x"})})
+    code, _, err = cli("train", "--resume", trained)
+    assert code == 1 and "checkpoint.safetensors does not fit this run, or is damaged" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "abc"}, {"WORLD_SIZE": "2"}])
+def test_processes_that_torchrun_did_not_start(cli, data, tmp_path, monkeypatch, environment):
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    code, _, err = cli("train", "ei_mlp2_mnist", "--data", data, "--output", tmp_path / "run", *QUICK)
+    assert code == 2 and "start them by torchrun, or unset WORLD_SIZE" in err
 
 
 def test_another_ratio_of_cells_trains_and_loads(cli, data, tmp_path):

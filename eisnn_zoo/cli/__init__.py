@@ -11,6 +11,7 @@ import typer
 
 from ..errors import ZooError
 from . import analyze, benchmark, demo, evaluate, export, hub, listing, predict, training
+from .output import note
 
 app = typer.Typer(
     name="eisnn-zoo",
@@ -53,8 +54,16 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("EISNN_ZOO_DEBUG"):
             raise
+        if _is_memory(error):
+            _fail("there is not enough memory for this: lower --batch-size or --time-steps, where the command has them", 1)
         _fail(f"this should not happen ({type(error).__name__}: {error}); run again with EISNN_ZOO_DEBUG=1 for the details "
               "and report them", 1)
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether numpy, torch on a CPU, or torch on a GPU got no memory."""
+    return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+            or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)))
 
 
 def _any_name(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -66,5 +75,5 @@ def _any_name(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _fail(sentence: str, code: int) -> None:
-    print(f"Error: {sentence}", file=sys.stderr)
+    note(f"Error: {sentence}")
     sys.exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -14,6 +15,7 @@ from typing import TextIO
 from ..errors import UsageError, ZooError
 from ..files import to_csv
 
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters, but for the ends of lines and tabs
 FILES = (".png", ".jpg", ".svg", ".pdf", ".html", ".json", ".csv", ".yaml", ".safetensors", ".onnx")  # that nobody calls a folder
 
 
@@ -32,8 +34,8 @@ class Whole(str, Enum):
 
 
 def note(text: str) -> None:
-    """A line for the person, not for the pipe."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the person, not for the pipe; what would move a terminal's cursor, from a file of somebody else's, is replaced."""
+    print(UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text), file=sys.stderr, flush=True)
 
 
 def check_folder(output: Path | None, option: str = "--output") -> None:
@@ -107,7 +109,8 @@ def _missing(extra: str) -> Iterator[str]:
 
 
 def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
-    """Aligned text. columns: key to heading, in order; numbers go to the right, all of a column with as many decimals."""
+    """Aligned text. columns: key to heading, in order, no line of headings where all are empty; numbers go to the right, all of a column
+    with as many decimals."""
     if not rows:
         return ""
     columns = columns or {key: key for key in rows[0]}
@@ -119,7 +122,8 @@ def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
     def line(values) -> str:
         return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right)).rstrip()
 
-    return "\n".join([line(columns.values()), *(line(r) for r in cells)])
+    head = [line(columns.values())] if any(columns.values()) else []
+    return "\n".join([*head, *(line(r) for r in cells)])
 
 
 def _cells(values: list, numbers: bool) -> list[str]:
@@ -146,6 +150,6 @@ def render(rows: list[dict], format: Format, columns: dict[str, str] | None = No
     return table(rows, columns)
 
 
-def plain() -> bool:
-    """No colour, no bars: piped, or NO_COLOR."""
-    return not is_terminal(sys.stdout) or "NO_COLOR" in os.environ
+def plain(stream: TextIO) -> bool:
+    """Whether nothing but text is to be written: into a pipe or a file, or where NO_COLOR asks for it."""
+    return not is_terminal(stream) or "NO_COLOR" in os.environ

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ import typer
 
 from ..errors import UsageError, ZooError
 from ..files import to_csv
-from .output import Format, check_file, is_terminal, note, plain, to_json
+from .options import Compile, Device, Precision, Steps
+from .output import Format, check_file, note, plain, to_json
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -44,12 +44,12 @@ def predict(
     format: Annotated[Format | None, typer.Option("--format", "-f", help="Default: table, or what --output ends in.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this file.")] = None,
     from_file: Annotated[str | None, typer.Option("--from-file", help="A file with one input a line; - for stdin.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda; for ONNX files tensorrt too.")] = "auto",
+    device: Device = "auto",
     backend: Annotated[str, typer.Option("--backend", help="auto, torch or onnx. auto needs no torch where it can do without.")] = "auto",
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network: a minute, then faster. For many images.")] = False,
-    precision: Annotated[str, typer.Option("--precision", help="fp32; int8: weights of 8 bits, faster on a CPU, for torch.")] = "fp32",
+    compile: Compile = False,
+    precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 32,
-    time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Time steps. Default: as trained.")] = None,
+    time_steps: Steps = None,
     early_exit: Annotated[float | None, typer.Option(
         "--early-exit", metavar="CONFIDENCE", help="Stop an image's steps once the network is so sure, in (0, 1]; needs torch.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
@@ -119,7 +119,7 @@ def _preprocessing(config) -> str:
     channels, height, width = config.input_size
     if config.options.get("event_input"):
         return f"{channels} x {height} x {width} event frames"
-    return f"shorter side to {min(height, width)}, centre {height} x {width}, pixels in [0, 1]"
+    return f"shorter side to {height}, centre {height} x {width}, pixels in [0, 1]"
 
 
 def _format_of(output: Path | None) -> Format:
@@ -182,7 +182,7 @@ def _steps(prediction) -> str:
 def _bars(prediction) -> str:
     """A small bar chart of one image's classes."""
     wide = max(len(label) for label, _ in prediction.top)
-    full, block = 30, "#" if plain() else "█"
+    full, block = 30, "#" if plain(sys.stdout) else "█"
     lines = [prediction.name]
     for label, p in prediction.top:
         lines.append(f"  {label.ljust(wide)} {100 * p:5.1f} %  {block * round(full * p)}".rstrip())
@@ -206,7 +206,7 @@ class _Bar:
     """A count on stderr once it takes long; nothing where stderr is no terminal."""
 
     def __init__(self, quiet: bool):
-        self.on = not quiet and is_terminal(sys.stderr) and "NO_COLOR" not in os.environ
+        self.on = not quiet and not plain(sys.stderr)
         self.start = self.last = time.monotonic()
         self.shown = False
 

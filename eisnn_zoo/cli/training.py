@@ -9,9 +9,9 @@ import typer
 
 from ..errors import UsageError, ZooError
 from ..files import quoted
+from .options import Data
 from .output import Format, check_folder, need, note, render, table
 
-Data = Annotated[Path, typer.Option("--data", help="Folder of the data; what must lie in it is said where it does not.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder. Default: runs/NAME.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")]
@@ -103,7 +103,7 @@ def train(
 
 
 def reproduce(
-    model: Annotated[str, typer.Argument(help="Name of a recipe: ei_vgg8_cifar10, zoo_vgg8_cifar10 ...")],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe: ei_vgg8_cifar10, zoo_vgg8_cifar10 ...")],
     data: Data,
     output: Output = None,
     device: Device = "auto",
@@ -126,13 +126,13 @@ def reproduce(
     from ..training.setup import flush_denormals
 
     flush_denormals()  # before threads read the test images
-    name = Path(model).stem
-    recipe = load_recipe(model, _settings(set_))
-    if recipe.dataset == FOLDER:
+    name = Path(recipe).stem
+    loaded = load_recipe(recipe, _settings(set_))
+    if loaded.dataset == FOLDER:
         raise UsageError(f"the recipe {name} trains on one's own pictures: use `eisnn-zoo train`")
-    test = load(DATASETS[recipe.dataset], data, "test", recipe.final_steps)  # missing data is said before hours of training,
+    test = load(DATASETS[loaded.dataset], data, "test", loaded.final_steps)  # missing data is said before hours of training,
     read_table(results)  # and a file that is no table
-    training = _fit(recipe, data, output or Path("runs") / name, device, compile, report_to)
+    training = _fit(loaded, data, output or Path("runs") / name, device, compile, report_to)
     if not training.world.first:
         return
     said = name + (f" with {', '.join(set_)}" if set_ else "")
@@ -270,10 +270,12 @@ def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, 
     begun = Run.existing(folder).environment
     try:
         where = data or Path(begun["data"])
-        device = begun["device"] if device == "auto" else device
-        compiled, report_to = begun["compile"], begun["report_to"]
+        device = str(begun["device"]) if device == "auto" else device
+        compiled, report_to = begun["compile"], list(map(str, begun["report_to"]))
     except KeyError as error:
         raise ZooError(f"{folder / 'environment.json'} lacks {error}: this run cannot be gone on with") from error
+    except TypeError as error:
+        raise ZooError(f"{folder / 'environment.json'} is damaged ({error}): this run cannot be gone on with") from error
     if begun.get("threads") not in (None, torch.get_num_threads()):
         note(f"this run began with {begun['threads']} threads and goes on with {torch.get_num_threads()}: sums are rounded in "
              f"another order (OMP_NUM_THREADS={begun['threads']} keeps it exact)")

@@ -21,7 +21,7 @@ from ..examples import examples_folder
 from ..inference.images import ImageError, open_image, preprocess
 from ..locating import Located, locate
 from ..networks import SpikingNet
-from ..table import list_weights
+from ..table import default_weights, picture_classifiers
 from ..weights import load_network
 from . import result
 
@@ -56,24 +56,20 @@ def models(first: str | None = None) -> list[tuple[str, str]]:
     """(title, name) of every network to choose from: E-I, for pictures, its weights on this machine; the most accurate first.
 
     Args:
-        first: a name, address or folder to head the list.
+        first: a name, address or folder to head the list, in place of the most accurate.
     Raises:
         UsageError: first has no inhibitory cells, or takes no pictures. ZooError: it cannot be had, or no weights are here.
     """
-    here = [w for w in list_weights() if w.local and w.model.kind == "ei" and w.model.dataset and not w.model.dataset.event]
-    here.sort(key=lambda w: (w.model.input_size[0] == 3, w.top1), reverse=True)  # colour first
-    titles = {w.name: f"{w.model.title}, {w.model.dataset.title} ({w.top1:.1f} %)" for w in here}
-    if first is not None:
-        located = locate(first)
-        config = located.config
-        if config.model.kind != "ei":
-            raise UsageError(f"{config.name} has no inhibitory cells to turn up and down: choose an ei_ network")
-        if config.options.get("event_input"):
-            raise UsageError(f"{config.name} takes recordings of events, and the demo shows pictures: choose another network")
-        name = located.table.name if located.table else first
-        titles = {name: titles.get(name, f"{config.model.title}, {name}"), **titles}
-    elif not titles:
-        raise ZooError("no weights are here: name a network, as in --model ei_resnet18_cifar10 (`eisnn-zoo list --pretrained`)")
+    titles = {w.name: f"{w.model.title}, {w.model.dataset.title} ({w.top1:.1f} %)" for w in picture_classifiers()}
+    first = default_weights().name if first is None else first
+    located = locate(first)
+    config = located.config
+    if config.model.kind != "ei":
+        raise UsageError(f"{config.name} has no inhibitory cells to turn up and down: choose an ei_ network")
+    if config.options.get("event_input"):
+        raise UsageError(f"{config.name} takes recordings of events, and the demo shows pictures: choose another network")
+    name = located.table.name if located.table else first
+    titles = {name: titles.get(name, f"{config.model.title}, {name}"), **titles}
     return [(title, name) for name, title in titles.items()]
 
 
@@ -151,7 +147,7 @@ def build(first: str | None = None) -> gr.Blocks:
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         # The file as it came, not gradio's reading of it: one place says what is a picture and how large it may be.
-        picture.change(lambda upload: upload and upload["path"], picture, file, preprocess=False, **quiet)
+        picture.change(lambda upload: _kept(upload, Path(picture.GRADIO_CACHE)), picture, file, preprocess=False, **quiet)
         gallery.click(lambda sample: sample[0], gallery, picture, **quiet)
         model.change(choose, [model, file], [gallery, picture, steps], **quiet)
         for label, levels in TRIALS.items():
@@ -160,6 +156,12 @@ def build(first: str | None = None) -> gr.Blocks:
         gr.on([page.load, file.change, model.change, steps.change, subtraction.change, division.change], answer,
               [model, file, steps, subtraction, division], shown, trigger_mode="always_last", concurrency_limit=1, **quiet)
     return page
+
+
+def _kept(upload: dict | None, cache: Path) -> str | None:
+    """The file of a picture that was given to the page; None of any other file, whose path whoever talks to the page may name."""
+    path = upload and upload.get("path")
+    return path if path and Path(path).resolve().is_relative_to(cache.resolve()) else None
 
 
 def _steps(name: str) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def read_recording(name: str, config: Config, time_steps: int) -> np.ndarray:
     if suffix not in RECORDINGS:
         raise Damaged(f"{name}: {config.model.name} takes recordings of events: a .bin file of N-MNIST, an .npz with x, y and p, or "
                       f"event frames, a .npy [{time_steps}, {channels}, {side}, {side}]")
-    if not path.is_file():
+    if not os.path.isfile(name):  # Path's own raises on a name that is too long
         raise Damaged(f"{name}: there is no such file")
     if suffix == ".npy":
         made = read_frames(path, channels)
@@ -79,6 +80,8 @@ def read_recording(name: str, config: Config, time_steps: int) -> np.ndarray:
     else:
         x, y, p, offset = npz_arrays(path, "x", "y", "p", optional="offset")
         events = x, y, p
+        if not x.size:
+            raise Damaged(f"{name} holds no events")
         if offset.size > 2:  # a whole split
             raise Damaged(f"{name} holds {offset.size - 1} recordings: give one, or use eisnn-zoo eval with its folder as --data")
     size = (config.model.dataset and config.model.dataset.sensor) or side

@@ -29,14 +29,13 @@ from ..files import write_atomic
 from ..locating import Located
 from ..table import sha256
 from ..weights import load_network
-from .onnx_runtime import OnnxModel, import_onnxruntime
+from .onnx_runtime import PRECISIONS, OnnxModel
 
 if TYPE_CHECKING:
     import onnx
 
     from ..networks import SpikingNet
 
-PRECISIONS = ("fp32", "fp16", "int8")
 BATCHES = (1, 2, 7)  # one, the size that was traced, and another
 LEAST_TORCH = "2.7"
 LEAST_AGREEMENT = 0.9  # of top-1 answers; another order of summation may flip single spikes of unsure samples
@@ -183,7 +182,6 @@ def verify(path: str | Path, located: Located, inputs: np.ndarray | None = None)
     """
     import torch
 
-    import_onnxruntime()
     run = OnnxModel(path, "cpu")
     network = load_network(located, time_steps=run.time_steps)
     inputs = (drawn_inputs(run.input_shape, max(BATCHES)) if inputs is None else inputs)[: max(BATCHES)].copy()

@@ -7,6 +7,7 @@ evaluation transform for our configurations.
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 2**27  # 134 million: more is taken for a decompression bomb
+MAX_BYTES = 2**29  # of a file; MAX_PIXELS in RGB have less
 MAX_RESIZED = 2**25  # pixels of a whole picture, resized before its centre is cut out
 
 
@@ -40,7 +42,7 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
 
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else _read(Path(source))
     except OSError as error:
         raise ImageError(f"{name}: {reason(error)}") from error
     except ValueError as error:  # no file can have that name
@@ -52,6 +54,8 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
+                if image.format == "EPS":  # Pillow would have Ghostscript run it
+                    raise ImageError("a PostScript program: save it as a picture, PNG say")
                 if image.width * image.height > max_pixels:
                     raise ImageError(f"{image.width} x {image.height} pixels are more than {limit}")
                 image.load()
@@ -64,6 +68,16 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
         raise ImageError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise all kinds on damaged data
         raise ImageError(f"{name}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def _read(path: Path) -> bytes:
+    """Raises OSError, ValueError; ImageError of a file that is too large to be a picture."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size  # 0 of a pipe
+        data = b"" if size > MAX_BYTES else file.read() if size else file.read(MAX_BYTES + 1)
+    if max(size, len(data)) > MAX_BYTES:
+        raise ImageError(f"{path}: larger than the {MAX_BYTES // 2**20} MB that a picture can have")
+    return data
 
 
 def reason(error: OSError) -> str:
@@ -80,10 +94,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, np.float64)
-        most = values.max(initial=0)
-        if not most <= (limit := 255 if image.mode == "F" else 65535):  # NaN too
-            raise ImageError(f"values up to {most:.4g}, where {limit} is white: save it with 8 or 16 bits")
+        values = np.asarray(image, np.float32)
+        least, most, limit = values.min(initial=0), values.max(initial=0), 255 if image.mode == "F" else 65535
+        if not (least >= 0 and most <= limit):  # NaN too
+            raise ImageError(f"values from {least:.4g} up to {most:.4g}, where {limit} is white: save it with 8 or 16 bits")
         if image.mode == "F":
             scale = 255.0 if most <= 2 else 1.0  # from 0 to 1, some overexposed, or from 0 to 255
         else:  # 16 bits; 32 hold 8 or 16
@@ -100,33 +114,27 @@ def preprocess(image: Image.Image, input_size: tuple[int, int, int], name: str =
     """float32 ``[C, H, W]`` in [0, 1].
 
     Args:
-        input_size: (channels, height, width); 1 channel is luminance.
+        input_size: (channels, side, side); 1 channel is luminance.
         name: what to call it in errors.
     Raises:
         ImageError: so long and thin that it would not fit into memory, or for a network of other channels.
     """
     from PIL import Image
 
-    channels, height, width = input_size
+    channels, side, _ = input_size
     if channels not in (1, 3):
         raise ImageError(f"{name}: a picture has 1 or 3 channels, the network takes {channels}")
     if channels == 1:
         image = image.convert("L")
     w, h = image.size
-    short = min(height, width)
-    if min(w, h) != short:
+    if min(w, h) != side:
         # The longer side is truncated, not rounded: torchvision's rule, which timm's transform follows.
-        size = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
+        size = (side, int(side * h / w)) if w <= h else (int(side * w / h), side)
         if size[0] * size[1] > MAX_RESIZED:
             raise ImageError(f"{name}: {w} x {h} pixels are too long and thin to be resized: cut a part out of it")
         image = image.resize(size, Image.Resampling.BILINEAR)
-    w, h = image.size
-    if w < width or h < height:  # a non-square network and a narrow picture
-        canvas = Image.new(image.mode, (max(w, width), max(h, height)))
-        canvas.paste(image, ((canvas.width - w) // 2, (canvas.height - h) // 2))
-        image, (w, h) = canvas, canvas.size
-    left, top = round((w - width) / 2), round((h - height) / 2)
-    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / np.float32(255)
+    left, top = (round((length - side) / 2) for length in image.size)
+    pixels = np.asarray(image.crop((left, top, left + side, top + side)), np.float32) / np.float32(255)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

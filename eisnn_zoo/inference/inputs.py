@@ -62,7 +62,7 @@ def walk(folder: Path, suffixes: set[str], above: tuple[Path, ...] = ()) -> Iter
             continue
         if entry.is_dir():
             yield from walk(entry, suffixes, (*above, here))
-        elif entry.suffix.lower() in suffixes:
+        elif entry.suffix.lower() in suffixes and (entry.is_file() or not entry.exists()):  # no pipe; a dead link is an error of its own
             yield str(entry)
 
 
@@ -100,6 +100,8 @@ def _lines(path: str) -> Iterator[str]:
             yield from (line.rstrip("\r\n") for line in lines if line.strip())
     except OSError as error:
         raise UsageError(f"cannot read the list {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the list {path} is damaged: it begins as UTF-16 and does not go on as such") from error
 
 
 def is_url(name: str) -> bool:

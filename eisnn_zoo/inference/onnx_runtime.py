@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..config import MAX_STEPS
 from ..errors import UsageError, ZooError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 INSTALL = {"cuda": "pip install onnxruntime-gpu, with CUDA and cuDNN as it wants them",
            "tensorrt": "pip install onnxruntime-gpu, with CUDA and TensorRT as it wants them"}
+PRECISIONS = ("fp32", "fp16", "int8")
 STRICT = {"cuda": {"use_tf32": "0"}}  # a rounding moved is a spike flipped
 
 
@@ -20,7 +22,7 @@ def import_onnxruntime():
     try:
         import onnxruntime
     except ImportError as error:
-        raise ZooError(f'running .onnx files needs onnxruntime ({error}): pip install "eisnn-zoo[onnx]"') from error
+        raise ZooError(f'running .onnx files needs onnxruntime ({error}): pip install onnxruntime') from error
     return onnxruntime
 
 
@@ -72,9 +74,8 @@ class OnnxModel:
         self.device = next(w for w in (*wanted, "cpu") if PROVIDERS[w] in got)
         if device not in ("auto", self.device):
             raise ZooError(f"onnxruntime cannot use {device} here and would have run on the CPU: {INSTALL[device]}, or --device cpu")
-        self._input = self._session.get_inputs()[0]
-        self.input_shape = tuple(self._input.shape[1:])
         self._read(path, self._session.get_modelmeta().custom_metadata_map)
+        self.input_shape = self._shape(path)
 
     @staticmethod
     def _wanted(available: list[str], device: str) -> list[str]:
@@ -88,10 +89,23 @@ class OnnxModel:
         try:
             self.config: dict = json.loads(metadata["config"])
             self.time_steps, self.precision = int(metadata["time_steps"]), metadata["precision"]
-        except (KeyError, ValueError) as error:
+            if not isinstance(self.config, dict) or not 1 <= self.time_steps <= MAX_STEPS or self.precision not in PRECISIONS:
+                raise ValueError("none of ours")
+        except (KeyError, ValueError, RecursionError) as error:
             raise ZooError(f"{path} carries no configuration of an E-I network: without one its preprocessing and classes would "
                            "be a guess; make it with `eisnn-zoo export`") from error
         self.metadata = metadata
+
+    def _shape(self, path: str | Path) -> tuple[int, ...]:
+        """Of one input. Raises ZooError where images of any number do not go in, or one logit a class does not come out."""
+        ins, outs = self._session.get_inputs(), self._session.get_outputs()
+        classes = self.config.get("num_classes")
+        if len(ins) == len(outs) == 1 and ins[0].type == outs[0].type == "tensor(float)" and len(ins[0].shape) in (4, 5):
+            batch, *shape = ins[0].shape
+            if not isinstance(batch, int) and all(isinstance(n, int) for n in shape) and outs[0].shape[1:] == [classes]:
+                return tuple(shape)
+        raise ZooError(f"{path} does not take batches of images and give {classes} logits for each, as its configuration has it; make it "
+                       "with `eisnn-zoo export`")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Logits, float32 ``[B, classes]``, of float32 ``[B, C, H, W]`` in [0, 1] (event frames ``[B, T, C, H, W]``).
@@ -101,7 +115,9 @@ class OnnxModel:
         """
         if x.shape[1:] != self.input_shape or not len(x):
             raise ZooError(f"this network takes a batch of {list(self.input_shape)}, got {list(x.shape)}")
-        (logits,) = self._session.run(None, {self._input.name: np.ascontiguousarray(x, np.float32)})
+        (logits,) = self._session.run(None, {self._session.get_inputs()[0].name: np.ascontiguousarray(x, np.float32)})
+        if logits.shape[:1] != x.shape[:1] or not np.isfinite(logits).all():
+            raise ZooError(f"{self.path} answers with what are no logits: make it anew with `eisnn-zoo export`")
         return logits
 
 

@@ -38,7 +38,7 @@ VARIANTS = {"ei": "as the formula stands", "folded": "folded (what runs)", "bn":
 
 def body(config: Config, row: Weights, files: set[str], repo: str) -> str:
     """The card below its metadata; see :func:`~eisnn_zoo.sharing.card.render` for the arguments."""
-    facts = config.facts or {}
+    facts = config.facts
     return "\n\n".join([_about(config, row, facts), _use(config, row, files, repo), _preprocessing(config), _accuracy(config, row, facts),
                         _training(config, facts, files), _cost(config, facts), _limits(config), _licence(config, row)])
 
@@ -147,7 +147,7 @@ def _preprocessing(config: Config) -> str:
         text = (f"{config.options['time_steps']} frames of {channels} x {height} x {width}: each holds an equal number of events, "
                 "summed by pixel and polarity. Counts go in as they are.")
     else:
-        text = (f"Shorter side resized to {min(height, width)} pixels (bilinear), centre crop of {height} x {width}, "
+        text = (f"Shorter side resized to {height} pixels (bilinear), centre crop of {height} x {width}, "
                 f"{'grey' if channels == 1 else 'RGB'}, pixels scaled to [0, 1]. **No mean is subtracted and nothing divided by a "
                 f"standard deviation**{': excitatory input is never negative' if config.model.kind == 'ei' else ''}.")
     labels = ", ".join(config.label_names[:20]) + (" ..." if len(config.label_names) > 20 else "")

@@ -100,7 +100,7 @@ def _release_config(source: Path, name: str | None) -> Config:
     config = config_with(source)
     if config is None:
         raise UsageError(f"{source} does not say whose weights it holds: put the release's config.json beside it, or give --model")
-    return replace(config, facts=None)  # those of another file
+    return replace(config, facts={})  # those of another file
 
 
 def _write(out: Path, state: dict, metadata: dict[str, str]) -> None:

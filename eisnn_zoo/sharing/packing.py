@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..catalog import DATASETS, LICENSE, MODELS, Model
 from ..config import Config, base_config, find_model, read_config
 from ..errors import UsageError, ZooError
-from ..files import read_numbers, write_atomic
+from ..files import alone, read_numbers, write_atomic
 from ..locating import Located
 from ..table import WEIGHTS, Weights, place, put_row, read_table, sha256
 from ..weights import adapt_state, read_tensors, save_network
@@ -23,6 +23,7 @@ from . import card, card_text
 
 if TYPE_CHECKING:
     from ..training.data import Images
+    from ..training.reading import Labelled
     from ..training.recipe import Recipe
 
 COUNTED = 100  # test images on whose activity operations are counted
@@ -58,9 +59,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     Raises:
         UsageError: no such run, tag, model or weights. ZooError: a run that cannot be published.
     """
-    from ..inference.torch_runtime import TorchModel
     from ..training.data import Images
-    from ..training.evaluation import evaluate
     from ..training.reading import read
     from ..training.run import Run
 
@@ -80,43 +79,62 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     hub.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{model.name}.{tag}.", dir=hub))
     try:
-        config = _config(model, tag, run, time_steps)
-        scores: dict[str, dict[str, float]] = {}
-        measured: dict[str, dict[str, float]] = {}
-        for key in sorted(files, key=lambda key: key == which):  # the weights to publish come last, and stay
-            state = _half(files[key], config)
+        with alone(beside):
+            config = _config(model, tag, run, time_steps)
+            state, scores = _measured(files, which, beside, config, labelled, say)
+            _records(run, beside, environment, history, recipe)
+            number = started.epoch_of(which)
+            epoch = next((row for row in history if row["epoch"] == number), None)
+            facts = {**_facts(recipe, environment, history, which, epoch, scores), "recipe_sha256": sha256(beside / "recipe.yaml"),
+                     "test_images": len(images), "test_sha256": images.sha256,
+                     "operations": _operations(Located(beside / WEIGHTS, config), images), "operations_images": min(COUNTED, len(images))}
+            if remark:
+                facts["remark"] = remark
+            if copies := COPIES.get(facts["test_sha256"]):
+                facts["data_note"] = copies
+            config = replace(config, facts=facts)
             save_network(beside, state, config)
-            digest = sha256(beside / WEIGHTS)
-            if digest not in measured:  # the best epoch may be the last
-                say(f"measuring the {key} weights on {len(images):,} test images")
-                scored = evaluate(TorchModel(Located(beside / WEIGHTS, config)), labelled, config.input_size[1])
-                measured[digest] = {"top1": round(scored.top1, 2), "top5": round(scored.top5, 2)}
-            scores[key] = measured[digest]
-            say(f"{key}: {scores[key]['top1']} %")
-        _records(run, beside, environment, history, recipe)
-        number = started.epoch_of(which)
-        epoch = next((row for row in history if row["epoch"] == number), None)
-        facts = {**_facts(recipe, environment, history, which, epoch, scores), "recipe_sha256": sha256(beside / "recipe.yaml"),
-                 "test_images": len(images), "test_sha256": images.sha256,
-                 "operations": _operations(Located(beside / WEIGHTS, config), images), "operations_images": min(COUNTED, len(images))}
-        if remark:
-            facts["remark"] = remark
-        if images.sha256 in COPIES:
-            facts["data_note"] = COPIES[images.sha256]
-        config = replace(config, facts=facts)
-        save_network(beside, state, config)
-        row = Weights(model, tag, facts["top1"], _obtained(facts, model), license, folder=config.name, sha256=sha256(beside / WEIGHTS),
-                      size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts),
-                      time_steps=steps if (steps := config.options["time_steps"]) != model.options["time_steps"] else 0)
-        card.write(beside, config, row)
-        beside.chmod(0o755)
-        _put(beside, hub / config.name)
-        for leftover in hub.glob(f".{config.name}.*"):  # of a process that was killed while packing
-            shutil.rmtree(leftover, ignore_errors=True)
+            row = Weights(model, tag, facts["top1"], _obtained(facts, model), license, folder=config.name, sha256=sha256(beside / WEIGHTS),
+                          size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts),
+                          time_steps=steps if (steps := config.options["time_steps"]) != model.options["time_steps"] else 0)
+            card.write(beside, config, row)
+            beside.chmod(0o755)
+            _put(beside, hub / config.name)
+        _clear(hub, config)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     put_row(row, table)
     return row
+
+
+def _measured(files: dict[str, Path], which: str, beside: Path, config: Config, labelled: Labelled,
+              say: Callable[[str], object]) -> tuple[dict, dict[str, dict[str, float]]]:
+    """(the chosen weights in half precision, {weights: their accuracies in %}); the folder then holds the chosen ones."""
+    from ..inference.torch_runtime import TorchModel
+    from ..training.evaluation import evaluate
+
+    scores: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
+    state: dict = {}
+    for key in sorted(files, key=lambda key: key == which):  # the weights to publish come last, and stay
+        state = _half(files[key], config)
+        save_network(beside, state, config)
+        digest = sha256(beside / WEIGHTS)
+        if digest not in measured:  # the best epoch may be the last
+            say(f"measuring the {key} weights on {len(labelled.y):,} test images")
+            scored = evaluate(TorchModel(Located(beside / WEIGHTS, config)), labelled, config.input_size[1])
+            measured[digest] = {"top1": round(scored.top1, 2), "top5": round(scored.top5, 2)}
+        scores[key] = measured[digest]
+        say(f"{key}: {scores[key]['top1']} %")
+    return state, scores
+
+
+def _clear(hub: Path, config: Config) -> None:
+    """Of processes that were killed while they packed this model; those that are at work are left alone."""
+    for leftover in hub.glob(f".{config.name}.*"):
+        with alone(leftover, wait=False) as free:
+            if free:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def read_history(run: Path) -> list[dict]:

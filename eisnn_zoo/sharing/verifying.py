@@ -35,7 +35,7 @@ def _content(located: Located) -> Finding:
         digest = sha256(path)
     except OSError as error:
         return Finding("sha256", "-", f"{path} cannot be read: {error.strerror}")
-    recorded = (located.config.facts or {}).get("source_sha256")
+    recorded = located.config.facts.get("source_sha256")
     if row is not None and row.sha256:
         if digest != row.sha256:
             return Finding("sha256", digest, f"{path} is not the file of the table of weights: its sha256 is {digest}, not {row.sha256}")
@@ -59,10 +59,11 @@ def _loads(located: Located) -> Finding:
 
 def _accuracy(located: Located) -> Finding:
     """The table's figure is the one in the file's own configuration."""
-    row, facts = located.table, located.config.facts or {}
+    row, facts = located.table, located.config.facts
     if row is None or not row.folder:
-        said = f"{row.top1} % by its authors" if row else f"{facts['top1']} % by its own record" if "top1" in facts else "no figure"
-        return Finding("accuracy", said)
+        own = facts.get("top1")
+        said = f"{own} % by its own record" if isinstance(own, (int, float)) else "no figure"
+        return Finding("accuracy", f"{row.top1} % by its authors" if row else said)
     if facts.get("top1") != row.top1:
         return Finding("accuracy", f"{row.top1} %", f"{located.path.parent / 'config.json'} says {facts.get('top1')} % top-1, the table "
                                                     f"of weights {row.top1} %: pack the run again")

@@ -93,7 +93,7 @@ class Data:
     """What a run trains on and is judged by.
 
     Attributes:
-        size: pixels a side as the network sees them.
+        size: pixels a side that the network sees where the recipe names none.
         validation: what valid is, in words.
         held_out: training images that valid was made of; 0: it is a split of its own.
     """
@@ -126,7 +126,7 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
     if recipe.dataset == FOLDER:
         if model.options.get("event_input"):
             raise DataError(f"{model.name} takes frames of events, not pictures: choose another model")
-        channels, size = model.input_size[0], recipe.at("resolution", recipe.epochs - 1) or model.input_size[1]
+        channels, size = model.input_size[0], recipe.side(recipe.epochs - 1, model.input_size[1])
         train, valid = load_folder(root, channels, size)
         n = recipe.holdout or (0 if valid is not None else max(1, len(train) // 10))
         said = "its own validation split"

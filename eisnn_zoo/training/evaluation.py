@@ -150,7 +150,7 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
     train, valid = read_folder(root, *config.input_size[:2])
     images = train if valid is None else valid
     title = f"{root}" if valid is None else f"{root}, its validation split"
-    if valid is None and "held out" in str((config.facts or {}).get("measured_on")):
+    if valid is None and "held out" in str(config.facts.get("measured_on")):
         title += " (all of it: too high a figure, if the network was trained on most of it)"
     return matched(images, config.label_names, str(root), config.name), title
 
@@ -162,7 +162,7 @@ def compare(config: Config, row: Weights | None, title: str, scores: Scores, tim
         row: of the table of weights, where they have one.
         title: of the images, from :func:`test_images`.
     """
-    facts = config.facts or {}
+    facts = config.facts
     expected, source, steps = (row.top1, row.obtained, row.steps) if row else (
         facts.get("top1"), facts.get("measured_on"), config.options["time_steps"])
     own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)

@@ -155,14 +155,15 @@ def _npz(path: Path, optional: str = "") -> list[np.ndarray]:
     return [np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y, *more]
 
 
-_ARRAYS = {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+_ARRAYS = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"),
+           ("_codecs", "encode")}
 
 
 class _PlainUnpickler(pickle.Unpickler):
     """The official CIFAR files are pickles of arrays: nothing else is let in."""
 
     def find_class(self, module: str, name: str):
-        if (module.split(".")[0], name) in _ARRAYS:
+        if (module, name) in _ARRAYS:  # the module as a whole: to import another is to run it
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a data file")
 
@@ -177,8 +178,11 @@ def _cifar(root: Path, split: str, folder: str, files: dict[str, list[str]], lab
         try:
             with path.open("rb") as f:
                 batch = _PlainUnpickler(f, encoding="bytes").load()
-            xs.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
-            ys.append(np.asarray(batch[label], np.int64).reshape(len(xs[-1])))
+            x, y = np.asarray(batch[b"data"]), np.asarray(batch[label])
+            if x.dtype != np.uint8 or y.dtype.kind not in "iu":
+                raise ValueError(f"pixels are {x.dtype} and labels {y.dtype}")
+            xs.append(x.reshape(-1, 3, 32, 32))
+            ys.append(y.astype(np.int64).reshape(len(x)))
         except Exception as error:  # pickle raises all kinds on damaged files
             raise DataError(f"{path} is missing or damaged ({error}): unpack the official archive again") from error
     return np.concatenate(xs), np.concatenate(ys)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..catalog import DATASETS, MODELS
+from ..config import MAX_SIDE, MAX_STEPS
 from ..shapes import EI_RATIO, SMALLEST
 from .reading import FOLDER
 
 Augmentation = Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-# keys that take {first epoch: value}
-OVER_EPOCHS = ("augment", "time_steps", "resolution", "batch_size", "accumulate", "lr", "least_inhibition", "homeostasis", "alpha")
 SAYS = ("about", "paper_top1", "paper_source", "stop_at")  # keys that change no weight
 FOR_EVENTS = ("cifar10dvs", "dvsgesture")
 
@@ -45,7 +44,7 @@ class Recipe(BaseModel):
 
     weights: str = Field("", description="start from these weights, with a new output layer where the classes are others")
     freeze: bool = Field(False, description="train the output layer alone")
-    epochs: int = Field(300, ge=1, description="times that every training image is seen")
+    epochs: int = Field(300, ge=1, le=10**6, description="times that every training image is seen")
     batch_size: Count | dict[int, Count] = Field(128, description="images of one optimizer step, whatever the number of processes")
     accumulate: Count | dict[int, Count] = Field(1, description="parts in which a batch is computed, to save memory")
     seed: int = Field(2025, ge=0, lt=2**31, description="of the initial weights, the order of images and their augmentation")
@@ -105,6 +104,10 @@ class Recipe(BaseModel):
                 raise AtKey(key, "{epoch: value} begins with epoch 0")
         if min(_values(self.time_steps)) < 1:
             raise AtKey("time_steps", "a number of steps from 1, or {epoch: steps}")
+        if max(_values(self.time_steps)) > MAX_STEPS:
+            raise AtKey("time_steps", f"more than {MAX_STEPS:,} steps fit into no memory")
+        if max(_values(self.resolution)) > MAX_SIDE:
+            raise AtKey("resolution", f"images have {MAX_SIDE:,} pixels a side at most")
         if min(_values(self.alpha)) < 0:
             raise AtKey("alpha", "a slope above 0, or {epoch: slope}")
         model, dataset = MODELS[self.model], DATASETS.get(self.dataset)
@@ -185,6 +188,10 @@ class Recipe(BaseModel):
         value = getattr(self, key)
         return value[max(first for first in value if first <= epoch)] if isinstance(value, dict) else value
 
+    def side(self, epoch: int, own: int) -> int:
+        """Pixels a side of the images in this epoch; own where the recipe names none."""
+        return self.at("resolution", epoch) or own
+
     def part_size(self, epoch: int, processes: int) -> int:
         """Images that each process computes at a time, of a whole batch."""
         return math.ceil(self.at("batch_size", epoch) / self.at("accumulate", epoch) / processes)
@@ -258,6 +265,10 @@ class Recipe(BaseModel):
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.dump().encode()).hexdigest()
+
+
+OVER_EPOCHS = tuple(key for key, field in Recipe.model_fields.items() if dict in map(get_origin, get_args(field.annotation)))
+"""Keys that take {first epoch: value}."""
 
 
 def _values(value) -> list:

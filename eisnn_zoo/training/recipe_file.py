@@ -19,7 +19,14 @@ class RecipeError(UsageError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-3 as a text, where people mean the number, and takes the last of two equal keys without a word."""
+    """YAML 1.1 reads 2e-3 as a text, where people mean the number, and takes the last of two equal keys without a word. Aliases, by which
+    a few lines can stand for billions, have no place in a flat recipe."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise RecipeError(f"line {event.start_mark.line + 1}: *{event.anchor} refers to another value: write the value itself")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()

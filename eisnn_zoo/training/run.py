@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ..config import Config, read_config
 from ..errors import UsageError, ZooError
 from ..files import lock, quoted, to_csv, write_atomic
-from ..machine import processor
+from ..machine import device_name
 from ..table import WEIGHTS, installed
 from ..weights import save_network
 from .recipe import Recipe
@@ -105,7 +105,7 @@ class Run:
     def environment(self) -> dict:
         try:
             return dict(json.loads((self.folder / "environment.json").read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ZooError(f"{self.folder / 'environment.json'} is missing or damaged: {error}") from error
 
     @property
@@ -170,13 +170,15 @@ class Run:
             for p, kept in optimizer.state.items():  # torch does not look
                 if any(v.dim() == p.dim() and v.shape != p.shape for v in kept.values()):
                     raise ValueError("its optimizer counts the parameters in another order")
+            if type(progress["step"]) is not int or not isinstance(progress["history"], list):
+                raise TypeError("its progress is none")
         self.history = progress.pop("history")
         return progress
 
     def epoch_of(self, name: str) -> int:
         """The epoch that the weights in ``name/`` are of; 0 where there are none."""
         path = self.folder / name / "config.json"
-        return (read_config(path).facts or {}).get("epoch", 0) if path.is_file() else 0
+        return read_config(path).facts.get("epoch", 0) if path.is_file() else 0
 
     def record(self, row: dict) -> None:
         self.history.append(row)
@@ -217,6 +219,6 @@ def environment(device: torch.device) -> dict:
         commit = ""
     versions = {name: version(name) for name in ("torchvision", "timm", "numpy")}
     return {"eisnn_zoo": __version__, "torch": torch.__version__, **versions, "python": platform.python_version(),
-            "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+            "device_name": device_name(str(device)),
             "threads": torch.get_num_threads(), "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32, "commit": commit}

@@ -84,7 +84,7 @@ def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]
     """
     said = [recipe.doubt] if recipe.doubt else []
     for key, located in trained.items():
-        facts = located.config.facts or {}
+        facts = located.config.facts
         held_out = facts.get("held_out", "none")
         without = facts.get("seed") == recipe.seed and isinstance(held_out, int) and held_out >= data.held_out
         foreign = recipe.dataset == FOLDER and located.table is not None  # published weights were trained on the zoo's datasets
@@ -168,7 +168,7 @@ def _pretrained(recipe: Recipe, data: Data, located: Located) -> SpikingNet:
     channels = data.train.x.shape[-3]
     if located.config.input_size[0] != channels:
         raise UsageError(f"weights = {recipe.weights}: they take {located.config.input_size[0]} channels, and the images have {channels}")
-    side = recipe.at("resolution", recipe.epochs - 1) or data.size
+    side = recipe.side(recipe.epochs - 1, data.size)
     if theirs.family == "mlp" and located.config.input_size[1:] != (side, side):
         raise UsageError(f"weights = {recipe.weights}: they take images of {located.config.input_size[1]} x {located.config.input_size[2]} "
                          f"pixels, and these have {side} x {side}")

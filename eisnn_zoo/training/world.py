@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import UsageError
+
 
 @dataclass(frozen=True)
 class World:
@@ -21,16 +23,21 @@ class World:
 
     @classmethod
     def join(cls, device: str) -> World:
-        """With torchrun's environment variables set, waits for the others: NCCL on GPUs, gloo on CPUs."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
-            return cls(0, 1, torch.device(device))
+        """With torchrun's environment variables set, waits for the others: NCCL on GPUs, gloo on CPUs. Raises UsageError where they are
+        not as torchrun sets them."""
         chosen = torch.device(device)
-        if chosen.type == "cuda":
-            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            torch.cuda.set_device(chosen)
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        try:
+            size = int(os.environ.get("WORLD_SIZE", "1"))
+            if size == 1:
+                return cls(0, 1, chosen)
+            if chosen.type == "cuda":
+                chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+                torch.cuda.set_device(chosen)
+            if not dist.is_initialized():
+                dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        except ValueError as error:
+            raise UsageError(f"the environment names other processes, and not as torchrun does ({error}): start them by torchrun, or "
+                             "unset WORLD_SIZE") from error
         return cls(dist.get_rank(), size, chosen)
 
     @property
