@@ -66,6 +66,7 @@ DATASETS = {d.name: d for d in (
     Dataset("dvsgesture", "DVS-Gesture", 11, 2, 48, 16, 288, 128),
     Dataset("nmnist", "N-MNIST", 10, 2, 34, 10, 10_000, 34),
 )}
+"""Every dataset by name."""
 
 ARCHITECTURES = {f"{family}{depth}": (family, depth)
                  for family, shapes in (("vgg", VGG_WIDTHS), ("resnet", RESNET_BLOCKS), ("mlp", MLP_WIDTHS)) for depth in shapes}
@@ -154,3 +155,4 @@ def _all() -> dict[str, Model]:
 
 
 MODELS = _all()
+"""Every registered model by name."""

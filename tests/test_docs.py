@@ -86,6 +86,12 @@ def test_what_is_measured_again_keeps_its_place_in_a_table(tmp_path):
     assert read_rows(table)[1] == {"model": "a", "batch": "32", "ms": "7", "note": ""} and read_rows(tmp_path / "none.csv") == []
 
 
+def test_what_is_said_of_the_python_interface_is_what_the_code_says(script):
+    assert script("api").page() == (ROOT / "docs" / "api.md").read_text("utf-8"), "run python docs/api.py"
+    said = {name for _, names in script("api").PARTS.values() for name in names}
+    assert said >= {*eisnn_zoo.__all__} - {"__version__"}, "every public name is described"
+
+
 def test_two_processes_lose_no_rows_of_a_table(tmp_path):
     code = ("import sys; from pathlib import Path; from eisnn_zoo.files import add_rows\n"
             "for i in range(30): add_rows(Path(sys.argv[1]), ['who', 'i'], [{'who': sys.argv[2], 'i': i}])")
