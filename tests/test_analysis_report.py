@@ -270,6 +270,11 @@ def test_occlusion_finds_the_part_that_counts():
     assert worth.max() == worth[:4, :4].max()
 
 
+def test_a_twin_of_other_inputs_is_refused(cli, model_folder, mnist):
+    code, _, err = cli("analyze", model_folder("ei_mlp2_mnist"), "--data", mnist, "--twin", model_folder("bn_vgg8"))
+    assert code == 2 and "takes other inputs than" in err
+
+
 def test_the_page_escapes_names():
     figure, _ = new()
     picture = section("key", Prose("T", "Q?", "", "<b>bold</b>"), ["5 < 6"], still(b"png", figure))

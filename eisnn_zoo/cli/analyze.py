@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError
 from .options import Dataset, Steps
 from .output import check_folder, need, note
+
+if TYPE_CHECKING:
+    from ..analysis.batches import Batches
+    from ..config import Config
+    from ..training.data import Images
 
 STUDIES = ("rates", "balance", "gain", "divisors", "parameters", "trains", "similarity", "interventions", "energy")
 
@@ -66,9 +71,6 @@ def analyze(
     if model is None or data is None:
         raise UsageError("name a network and its data, or a recorded run: eisnn-zoo analyze ei_vgg8_cifar10 --data FOLDER, or "
                          "eisnn-zoo analyze --evolution RUN")
-    import torch
-
-    from ..analysis.batches import Batches
     from ..analysis.interventions import accuracy
     from ..analysis.report import write_page, write_study
     from ..analysis.studies import EI_ONLY
@@ -76,7 +78,6 @@ def analyze(
     from ..analysis.subject import Subject
     from ..locating import locate
     from ..precision import strict_arithmetic
-    from ..training.augment import pixels
     from ..training.data import Images
     from ..training.evaluation import test_images
     from ..weights import load_network
@@ -84,15 +85,14 @@ def analyze(
     located, beside = locate(model), locate(twin) if twin else None
     for each in filter(None, (located, beside)):
         each.config.check_spiking()
+    if beside and _inputs(beside.config) != _inputs(located.config):
+        raise UsageError(f"--twin {twin} takes other inputs than {located.config.name}: name one that was trained on the same data")
     steps = time_steps or located.config.options["time_steps"]
     labelled, title = test_images(located.config, data, dataset, steps)
-    found = Images.of(labelled)
     strict_arithmetic()
     located.config.check_classes()
     network = load_network(located, time_steps=steps)
     other = load_network(beside, time_steps=steps) if beside else None
-    if beside and other and (beside.config.input_size, other.event_input) != (located.config.input_size, network.event_input):
-        raise UsageError(f"--twin {twin} takes other inputs than {located.config.name}: name one that was trained on the same data")
     if network.kind != "ei":
         left_out = [key for key in chosen if key in EI_ONLY]
         if left_out:
@@ -100,15 +100,9 @@ def analyze(
         chosen = [key for key in chosen if key not in EI_ONLY]
         if not chosen:
             raise UsageError(f"--what {what} asks of inhibition, and {located.config.name} has none")
-
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images].sort().values
-    part, side, rest = found[order], located.config.input_size[1], len(order) % batch_size
-    kept = len(order) - rest if rest < 4 else len(order)  # CKA compares at least 4 images
-    if 0 < kept < len(order):
-        note(f"{rest} of {len(order)} images are left out: batches of less than 4 tell nothing of similarity (--batch-size)")
-    if not kept:
-        raise UsageError(f"{data} holds {len(order)} images of {title}: a study needs at least 4")
-    batches = Batches(part.x[:kept], part.y[:kept], lambda x: pixels(x, side), batch_size)
+    batches = _drawn(Images.of(labelled), images, batch_size, located.config.input_size[1], seed)
+    if not len(batches):
+        raise UsageError(f"{data} holds {len(labelled.y)} images of {title}: a study needs at least 4")
     subject = Subject(network, batches, other, seed)
     if other and not subject.matched:
         note(f"--twin {twin} has other layers than {located.config.name}: the two are compared by similarity alone")
@@ -129,6 +123,25 @@ def analyze(
     subtitle = f"An {'excitatory-inhibitory' if network.kind == 'ei' else 'ordinary'} spiking network, studied on {title}"
     print(write_page(folder, located.config.name, subtitle + (f", beside {twin}" if twin else ""), facts, sections,
                      f"Images drawn with seed {seed}. "))
+
+
+def _inputs(config: Config) -> tuple:
+    return config.input_size, bool(config.options.get("event_input"))
+
+
+def _drawn(found: Images, images: int, batch_size: int, side: int, seed: int) -> Batches:
+    """So many of the images, or all; but for the last of them, where they make no batch of the 4 that CKA compares at least."""
+    import torch
+
+    from ..analysis.batches import Batches
+    from ..training.augment import pixels
+
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images].sort().values
+    part, rest = found[order], len(order) % batch_size
+    kept = len(order) - rest if rest < 4 else len(order)
+    if 0 < kept < len(order):
+        note(f"{rest} of {len(order)} images are left out: batches of less than 4 tell nothing of similarity (--batch-size)")
+    return Batches(part.x[:kept], part.y[:kept], lambda x: pixels(x, side), batch_size)
 
 
 def explain(
