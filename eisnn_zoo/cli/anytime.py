@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ..config import MAX_STEPS
 from ..errors import UsageError
 from .output import Whole, note, table
 
@@ -15,8 +16,8 @@ def parse_steps(text: str | None) -> list[int]:
         steps = [int(part) for part in text.split(",")] if text is not None else []
     except ValueError:
         steps = [0]
-    if any(t < 1 for t in steps):
-        raise UsageError(f"--time-steps {text}: numbers of at least 1, as in 4 or 1,2,4,8")
+    if not all(1 <= t <= MAX_STEPS for t in steps):
+        raise UsageError(f"--time-steps {text}: numbers from 1 to {MAX_STEPS:,}, as in 4 or 1,2,4,8")
     return sorted(set(steps))
 
 

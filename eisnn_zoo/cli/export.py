@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, ZooError
+from .options import Steps
 from .output import check_file, note
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def export(
     model: Annotated[str, typer.Argument(help="Name, name.tag, hf-hub:org/name, folder, or .safetensors file.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file. Default: the model's name and precision.")] = None,
     opset: Annotated[int, typer.Option("--opset", help="Version of ONNX's operators.")] = 20,
-    time_steps: Annotated[int | None, typer.Option("--time-steps", "-T", min=1, help="Steps inside the file. Default: as trained.")] = None,
+    time_steps: Steps = None,
     precision: Annotated[str, typer.Option("--precision", "-p", help="fp32; fp16 (products too); int8 (smallest file).")] = "fp32",
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare onnxruntime's answers with torch's.")] = True,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of images to verify on. Default: the package's examples.")] = None,
