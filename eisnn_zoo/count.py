@@ -89,7 +89,7 @@ def _resnet(total: Count, depth: int, channels: int, side: int) -> int:
             side = -(-side // stride)
             total.layer(n_in, width, kernel, side * side)
         if shortcut:
-            total.layer(shortcut.n_in, shortcut.n_out, 1, side * side)
+            total.layer(shortcut.n_in, shortcut.n_out, shortcut.kernel, side * side)
     return width
 
 

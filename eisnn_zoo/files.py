@@ -28,6 +28,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PATIENCE = 5.0  # seconds that Windows may keep a file from being replaced, while a scanner or a spreadsheet has it open
+BUSY = (errno.EACCES, errno.EAGAIN)  # of a lock: another process has it
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk
 OPENED = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # names of what a process has open, files too
 
 
@@ -50,7 +52,8 @@ def write_atomic(path: str | Path, write: Callable[[Path], object] | bytes | str
     try:
         _replace(path, write)
     except OSError as error:
-        if error.filename is None or Path(error.filename).name.startswith(f".{path.name}."):
+        # Of a copy, the system names what is copied.
+        if error.errno in FULL or error.filename is None or Path(error.filename).name.startswith(f".{path.name}."):
             error.filename = str(path)  # the one that was asked for
         raise
 
@@ -109,7 +112,7 @@ def lock(file: IO) -> bool:
         if fcntl:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
+        return error.errno not in BUSY
     return True
 
 
@@ -130,7 +133,7 @@ def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
-            free = error.errno not in (errno.EACCES, errno.EAGAIN)
+            free = error.errno not in BUSY
         yield free
     finally:
         os.close(handle)

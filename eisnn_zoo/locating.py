@@ -180,7 +180,7 @@ def read_header(path: Path) -> dict[str, str]:
         with safe_open(path, "np") as file:
             return file.metadata() or {}
     except OSError as error:
-        raise ZooError(f"cannot read {path}: {error}") from error
+        raise ZooError(f"cannot read {str(error).removesuffix(f': {path}')}: {path}") from error
     except SafetensorError as error:
         raise ZooError(f"{path} is no safetensors file: {error}") from error
 

@@ -142,11 +142,10 @@ def picture_classifiers() -> list[Weights]:
 
 
 def default_weights() -> Weights:
-    """What is taken where nothing is named: the first of :func:`picture_classifiers`, which must be one of colour pictures."""
-    here = picture_classifiers()
-    if not here or here[0].model.input_size[0] != 3:
-        raise ZooError("no weights are here: name a model, as in --model ei_resnet18_cifar10 (`eisnn-zoo list --pretrained`)")
-    return here[0]
+    """What is taken where nothing is named: the first of :func:`picture_classifiers`. Raises ZooError where there is none."""
+    if here := picture_classifiers():
+        return here[0]
+    raise ZooError("no weights are here: name a model, as in --model ei_resnet18_cifar10 (`eisnn-zoo list --pretrained`)")
 
 
 def sha256(path: Path) -> str:

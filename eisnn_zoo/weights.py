@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,11 +66,22 @@ def load_state(network: SpikingNet, state: dict, otherwise: str) -> None:
 
 def save_network(folder: Path, state: dict, config: Config) -> None:
     """Writes ``model.safetensors`` and ``config.json``, each complete or not at all; the former has the latter in its header too."""
+    write_tensors(folder / WEIGHTS, state, {"config": config.text})
+    write_atomic(folder / "config.json", config.text)
+
+
+def write_tensors(path: Path, tensors: dict, metadata: dict[str, str]) -> None:
+    """A safetensors file, complete or not at all. Raises OSError, also where the library says it in its own way."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    write_atomic(folder / WEIGHTS, lambda beside: save_file(tensors, beside, {"format": "pt", "config": config.text}))
-    write_atomic(folder / "config.json", config.text)
+    own = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    try:
+        write_atomic(path, lambda beside: save_file(own, beside, {"format": "pt", **metadata}))
+    except SafetensorError as error:
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
 
 
 def read_tensors(path: Path) -> dict:

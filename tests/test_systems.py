@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import builtins
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from eisnn_zoo import compiling, files, machine
 from eisnn_zoo.cli.output import check_folder
@@ -15,6 +18,7 @@ from eisnn_zoo.errors import UsageError
 from eisnn_zoo.sharing.packing import _of_any_system
 from eisnn_zoo.sharing.publishing import _PATH
 from eisnn_zoo.training.recipe_file import load_recipe
+from eisnn_zoo.weights import write_tensors
 
 SHIP = Path(__file__).parent / "data" / "cifar10" / "ship_1.png"
 
@@ -110,3 +114,27 @@ def test_a_drive_that_is_not_there(monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda self: False)
     with pytest.raises(UsageError, match="name another folder"):
         check_folder(Path("/runs/a"))
+
+
+def test_a_folder_that_is_gone_and_links_that_lead_nowhere_are_one_sentence(tmp_path, cli):
+    (tmp_path / "gone").mkdir()
+    code = f"cd {tmp_path / 'gone'}; rmdir ../gone; {sys.executable} -m eisnn_zoo predict {SHIP}"
+    done = subprocess.run(["sh", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "Error: the folder in which this was started is gone: go to another\n"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    got, _, err = cli("predict", SHIP, "-o", tmp_path / "loop")
+    assert got in (1, 2) and "loop" in err and "should not happen" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_full_disk_is_named_by_what_was_to_be_written(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_tensors(tmp_path / "model.safetensors", {}, {})
+    assert caught.value.filename == str(tmp_path / "model.safetensors") and not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="No space left on device") as caught:  # of a copy, the system names the source first
+        files.write_atomic(tmp_path / "copy", lambda beside: shutil.copyfile(SHIP, "/dev/full"))
+    assert caught.value.filename == str(tmp_path / "copy")

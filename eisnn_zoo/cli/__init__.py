@@ -45,19 +45,29 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
     try:
+        os.getcwd()  # what torch loads later would end the process without a word where the folder is gone
         app()
     except ZooError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        _fail(f"{name}{error.strerror or error}", 1)
+        _fail(f"{name}{error.strerror or error}" if _has_folder() else "the folder in which this was started is gone: go to another", 1)
     except Exception as error:
         if os.environ.get("EISNN_ZOO_DEBUG"):
             raise
+        if str(error).startswith("Symlink loop"):  # Path.resolve's, before Python 3.13
+            _fail(f"{error}: give a path that leads somewhere", 1)
         if _is_memory(error):
             _fail("there is not enough memory for this: lower --batch-size or --time-steps, where the command has them", 1)
         _fail(f"this should not happen ({type(error).__name__}: {error}); run again with EISNN_ZOO_DEBUG=1 for the details "
               "and report them", 1)
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _is_memory(error: Exception) -> bool:

@@ -44,7 +44,13 @@ def report(evidence, images, size: int, steps: list[int], confidence: float | No
     by_time = [row for row in accuracy_by_time(found, labels) if row["time_steps"] in steps]
     early = accuracy_by_confidence(found, labels, [confidence]) if confidence is not None else []
     text = json.dumps({"by_time": by_time, "early_exit": early}, indent=2)
-    if output:
+    if format is Whole.json:
+        print(text)
+    else:
+        print(table(by_time, {"time_steps": "T", "top1": "top-1 (%)"}))
+        if early:
+            print("\n" + table(early, {"confidence": "confidence", "top1": "top-1 (%)", "average_steps": "average steps"}))
+    if output:  # last: what was measured is not lost where this cannot be written
         from ..files import write_atomic
         from ..training.plots import accuracy_by_steps
 
@@ -52,9 +58,3 @@ def report(evidence, images, size: int, steps: list[int], confidence: float | No
         accuracy_by_steps(by_time, early, output / "time_steps.png")
         write_atomic(output / "time_steps.json", text + "\n")
         note(f"wrote {output / 'time_steps.png'} and time_steps.json")
-    if format is Whole.json:
-        print(text)
-        return
-    print(table(by_time, {"time_steps": "T", "top1": "top-1 (%)"}))
-    if early:
-        print("\n" + table(early, {"confidence": "confidence", "top1": "top-1 (%)", "average_steps": "average steps"}))

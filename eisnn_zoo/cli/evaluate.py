@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from ..errors import UsageError
 from .anytime import check_confidence, parse_steps, report
 from .options import Compile, Data, Dataset, Device, Precision
 from .output import Whole, check_folder, need, note, table, to_json
+
+if TYPE_CHECKING:
+    from ..training.evaluation import Scores
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -78,21 +81,24 @@ def evaluate(
     facts = compare(config, network.table, title, scores, network.time_steps)
     per_class = [{"class": name, "images": int(n), "top1": None if a is None else round(a, 2)}
                  for name, n, a in zip(images.label_names, scores.confusion.sum(1), scores.per_class)]
-    if output:
-        from ..files import write_atomic
-        from ..training.plots import calibration, confusion
-
-        output.mkdir(parents=True, exist_ok=True)
-        confusion(scores.confusion, images.label_names, output / "confusion.png")
-        calibration(scores.bins, output / "calibration.png")
-        everything = {**facts, "per_class": per_class, "confusion": scores.confusion.tolist(),
-                      "calibration": [{"images": int(n), "confidence": round(float(c), 3), "right": int(r)} for n, c, r in scores.bins]}
-        write_atomic(output / "evaluation.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
-        note(f"wrote confusion.png, calibration.png and evaluation.json into {output}")
     if format is Whole.json:
         print(to_json({**facts, "per_class": per_class}, indent=2))
-        return
-    shown = [{"key": HEADINGS.get(k, k.replace("_", " ")), "value": v} for k, v in facts.items() if v is not None]
-    print(table(shown, {"key": "", "value": ""}))
-    print()
-    print(table(per_class, {"class": "class", "images": "images", "top1": "top-1 (%)"}))
+    else:
+        shown = [{"key": HEADINGS.get(k, k.replace("_", " ")), "value": v} for k, v in facts.items() if v is not None]
+        print(table(shown, {"key": "", "value": ""}), end="\n\n")
+        print(table(per_class, {"class": "class", "images": "images", "top1": "top-1 (%)"}))
+    if output:  # last: what was measured is not lost where this cannot be written
+        _write(output, images.label_names, scores, {**facts, "per_class": per_class})
+
+
+def _write(output: Path, label_names: tuple[str, ...], scores: Scores, facts: dict) -> None:
+    from ..files import write_atomic
+    from ..training.plots import calibration, confusion
+
+    output.mkdir(parents=True, exist_ok=True)
+    confusion(scores.confusion, label_names, output / "confusion.png")
+    calibration(scores.bins, output / "calibration.png")
+    everything = {**facts, "confusion": scores.confusion.tolist(),
+                  "calibration": [{"images": int(n), "confidence": round(float(c), 3), "right": int(r)} for n, c, r in scores.bins]}
+    write_atomic(output / "evaluation.json", json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
+    note(f"wrote confusion.png, calibration.png and evaluation.json into {output}")

@@ -96,7 +96,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float32)
         least, most, limit = values.min(initial=0), values.max(initial=0), 255 if image.mode == "F" else 65535
-        if not (least >= 0 and most <= limit):  # NaN too
+        if not (least >= -0.1 * most and most <= limit):  # a little below 0 are the edges of what was resized; NaN is neither
             raise ImageError(f"values from {least:.4g} up to {most:.4g}, where {limit} is white: save it with 8 or 16 bits")
         if image.mode == "F":
             scale = 255.0 if most <= 2 else 1.0  # from 0 to 1, some overexposed, or from 0 to 255

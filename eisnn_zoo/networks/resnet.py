@@ -51,7 +51,7 @@ class SpikingResNet(SpikingNet):
         super().__init__(kind, **options)
 
     def _build(self, cells: Cells) -> tuple[nn.ModuleList, list[dict]]:
-        at_depth(RESNET_BLOCKS, self.depth)
+        at_depth(RESNET_BLOCKS, self.depth)  # an error that names those there are
         stages = nn.ModuleList([cells.conv(self.in_chans, STEM, 3)])
         info = [{"num_chs": STEM, "reduction": 1, "module": "stages.0"}]
         for i, blocks in enumerate(resnet_blocks(self.depth)):

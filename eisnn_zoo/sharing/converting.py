@@ -8,9 +8,8 @@ from pathlib import Path
 
 from ..config import Config, base_config, find_model
 from ..errors import UsageError, ZooError
-from ..files import write_atomic
 from ..locating import config_with, header_config, locate, read_header
-from ..weights import load_state, read_tensors
+from ..weights import load_state, read_tensors, write_tensors
 
 LAYOUT = "release_layout"  # in the header of a converted file: the release's names and shapes, for the way back
 
@@ -59,7 +58,7 @@ def _to_ours(source: Path, state: dict, out: Path, name: str | None) -> str:
     except ValueError as error:
         raise ZooError(f"{source} does not hold the weights of {config.model.name}: {error}") from error
     layout = {key: list(value.shape) for key, value in state.items()}
-    _write(out, ours, {"config": config.text, LAYOUT: json.dumps(layout)})
+    write_tensors(out, ours, {"config": config.text, LAYOUT: json.dumps(layout)})
     return f"{config.model.name}, from the release's layout into ours"
 
 
@@ -90,7 +89,7 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
         theirs = to_release(network, pattern)
     except (ValueError, KeyError, RuntimeError) as error:
         raise ZooError(f"the weights of {model.name} do not fit the layout of {like or source}: {error}") from error
-    _write(out, {key: value.to(kind) if value.is_floating_point() else value for key, value in theirs.items()}, {})
+    write_tensors(out, {key: value.to(kind) if value.is_floating_point() else value for key, value in theirs.items()}, {})
     return f"{model.name}, from our layout into the release's"
 
 
@@ -101,10 +100,3 @@ def _release_config(source: Path, name: str | None) -> Config:
     if config is None:
         raise UsageError(f"{source} does not say whose weights it holds: put the release's config.json beside it, or give --model")
     return replace(config, facts={})  # those of another file
-
-
-def _write(out: Path, state: dict, metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {key: value.detach().contiguous() for key, value in state.items()}
-    write_atomic(out, lambda beside: save_file(tensors, beside, {"format": "pt", **metadata}))

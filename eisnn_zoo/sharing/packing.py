@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -132,7 +133,7 @@ def _measured(files: dict[str, Path], which: str, beside: Path, config: Config, 
 def _clear(hub: Path, config: Config) -> None:
     """Of processes that were killed while they packed this model; those that are at work are left alone."""
     for leftover in hub.glob(f".{config.name}.*"):
-        with alone(leftover, wait=False) as free:
+        with contextlib.suppress(FileNotFoundError), alone(leftover, wait=False) as free:  # another may have finished by now
             if free:
                 shutil.rmtree(leftover, ignore_errors=True)
 
@@ -304,4 +305,4 @@ def _put(beside: Path, folder: Path) -> None:
     except BaseException:
         os.replace(old, folder)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)

@@ -166,7 +166,7 @@ def compare(config: Config, row: Weights | None, title: str, scores: Scores, tim
     expected, source, steps = (row.top1, row.obtained, row.steps) if row else (
         facts.get("top1"), facts.get("measured_on"), config.options["time_steps"])
     own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)
-    same = bool(own) and expected is not None and time_steps == steps
+    same = bool(own) and isinstance(expected, (int, float)) and time_steps == steps
     among = facts.get("test_images") or (config.model.dataset.test_images if config.model.dataset else 0)
     return {"model": config.name, "data": title, "images": scores.images, "time_steps": time_steps,
             "top1": round(scores.top1, 2), "top5": round(scores.top5, 2), "loss": round(scores.loss, 4),

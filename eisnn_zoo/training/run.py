@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..config import Config, read_config
@@ -28,7 +27,7 @@ from ..errors import UsageError, ZooError
 from ..files import lock, quoted, to_csv, write_atomic
 from ..machine import device_name
 from ..table import WEIGHTS, installed
-from ..weights import save_network
+from ..weights import save_network, write_tensors
 from .recipe import Recipe
 from .recipe_file import load_recipe
 
@@ -146,10 +145,8 @@ class Run:
         tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
         tensors |= {f"optimizer.{i}.{k}": v for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()
                     if isinstance(v, Tensor)}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        metadata = {"format": "pt", "progress": json.dumps({**progress, "history": self.history})}
         with self.writing(self.checkpoint):
-            write_atomic(self.checkpoint, lambda beside: save_file(tensors, beside, metadata))
+            write_tensors(self.checkpoint, tensors, {"progress": json.dumps({**progress, "history": self.history})})
 
     def load_checkpoint(self, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict | None:
         """Restores modules, optimizer and history; the progress saved with them, or None where nothing was saved yet."""
@@ -198,12 +195,11 @@ class Run:
         """One of its files. Raises ZooError where that fails."""
         try:
             yield
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
             if not self.folder.is_dir():
                 raise ZooError(f"{path} cannot be written: its folder is gone") from error
-            reason = getattr(error, "strerror", None) or error
-            raise ZooError(f"{path} cannot be written ({reason}); what was there before is whole: once it can be, go on with "
-                           f"{self.resume}") from error
+            raise ZooError(f"{path} cannot be written ({error.strerror or error}); what was there before is whole: once it can be, go on "
+                           f"with {self.resume}") from error
 
 
 def environment(device: torch.device) -> dict:
