@@ -147,6 +147,16 @@ def _broken(error: BaseException, where: str) -> ZooError:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ZooError(f"{error.filename or 'the cache'} cannot be written: set HF_HOME to a folder of your own, or use "
                         "`eisnn-zoo download --to FOLDER`")
+    if isinstance(error, (UnicodeDecodeError, FileExistsError, NotADirectoryError, IsADirectoryError)):
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        repo = "--".join(where.split("/")[:2])
+        return ZooError(f"what the cache holds of {where} is damaged ({kind}): delete {Path(HF_HUB_CACHE) / f'models--{repo}'} and run the "
+                        "command again")
+    if kind == "UnicodeEncodeError":
+        return ZooError("HF_TOKEN holds letters that no token has: set it anew, or run `hf auth login`")
+    if kind in ("UnsupportedProtocol", "InvalidURL"):
+        return ZooError(f"{endpoint()} is no address of a Hub ({text}): check HF_ENDPOINT, which begins with https://")
     if kind == "FileMetadataError":
         return ZooError(f"{endpoint() or 'the Hub'} does not answer as a Hub does: check HF_ENDPOINT, proxy and firewall")
     if "CERTIFICATE_VERIFY_FAILED" in text or "SSL" in text:

@@ -1,6 +1,7 @@
 """ONNX files answer as the network does, at any batch size, and carry what is needed to use them."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,6 +207,14 @@ def test_running_needs_neither_torch_nor_timm(fp32):
             "print({'torch', 'timm', 'onnx'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["(1,", "10)", "set()"]
+
+
+def test_nothing_is_reported_to_the_makers_of_onnxruntime(fp32, tmp_path):
+    """Recent versions write what they would report into the home folder first."""
+    code = f"from eisnn_zoo.inference.onnx_runtime import OnnxModel; import numpy as np; OnnxModel({str(fp32)!r}, 'cpu')(np.zeros((1, 3, 32, 32), np.float32))"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}, check=True)
+    assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name.lower() or "Microsoft" in path.name]
 
 
 # ---- errors --------------------------------------------------------------------------------------------------------

@@ -164,6 +164,16 @@ def test_no_trusted_connection():
     assert "trusted connection" in str(hub_client.explain(error, REPO, REPO))
 
 
+@pytest.mark.parametrize("error, words", [
+    (UnicodeEncodeError("ascii", "h\xe9", 1, 2, "ordinal not in range"), "HF_TOKEN holds letters that no token has"),
+    (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "models--org--net and run the command again"),
+    (NotADirectoryError(20, "Not a directory"), "models--org--net and run the command again"),
+    (type("UnsupportedProtocol", (Exception,), {})("missing protocol"), "check HF_ENDPOINT"),
+])
+def test_what_is_amiss_on_this_machine_is_named(error, words):
+    assert words in str(hub_client.explain(error, REPO, f"{REPO}/{FILE}"))
+
+
 def test_the_revision_that_is_asked_for(hub):
     first = hub.repos[REPO].branches["main"]
     hub.put(REPO, {FILE: b"new"})

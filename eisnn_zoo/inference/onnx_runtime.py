@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ STRICT = {"cuda": {"use_tf32": "0"}}  # a rounding moved is a spike flipped
 
 
 def import_onnxruntime():
-    """The module. Raises ZooError where it is not installed."""
+    """The module, its telemetry off, which it has on where nobody says otherwise. Raises ZooError where it is not installed."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

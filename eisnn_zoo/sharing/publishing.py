@@ -154,8 +154,9 @@ def _same_model(api, repo: str, row: Weights) -> None:
         return
     there = ""
     if "config.json" in present:
+        config = hub_client.fetch(repo, "config.json")
         try:
-            there = read_config(hub_client.fetch(repo, "config.json")).model.name
+            there = read_config(config).model.name
         except ZooError:
             there = "another model"
     if there != row.model.name:
