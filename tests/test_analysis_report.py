@@ -4,12 +4,15 @@ import csv
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from eisnn_zoo.config import base_config, find_model
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -273,12 +276,15 @@ def test_occlusion_finds_the_part_that_counts():
 def test_a_twin_of_other_inputs_is_refused(cli, model_folder, mnist):
     code, _, err = cli("analyze", model_folder("ei_mlp2_mnist"), "--data", mnist, "--twin", model_folder("bn_vgg8"))
     assert code == 2 and "takes other inputs than" in err
+    events = base_config(find_model("ei_vgg8_nmnist"))
+    assert command._inputs(events) != command._inputs(replace(events, options={**events.options, "event_input": False}))
 
 
 def test_the_page_escapes_names():
     figure, _ = new()
     picture = section("key", Prose("T", "Q?", "", "<b>bold</b>"), ["5 < 6"], still(b"png", figure))
-    page = render("<script>", "a & b", {"<i>": "1 < 2"}, [picture])
+    page = render("<script>", "a & b", {"<i>": "1 < 2"}, [picture], "Images drawn with seed 7. ")
+    assert "Images drawn with seed 7. Layers are numbered" in page
     assert "<script>" not in page and "5 &lt; 6" in page and "1 &lt; 2" in page and "<b>bold</b>" in page
 
 

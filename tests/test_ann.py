@@ -131,3 +131,9 @@ def test_the_file_of_onnx_answers_alike(model_folder, tmp_path):
     with torch.no_grad():
         expected = load_network(located).eval()(x)
     np.testing.assert_allclose(OnnxModel(tmp_path / "m.onnx", "cpu")(x.numpy()), expected.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_an_output_layer_that_overflows_is_named():
+    network = build("ann_vgg8_cifar10")
+    network.head.weight.data.fill_(float("inf"))
+    assert first_overflow(network, torch.rand(2, 3, 32, 32)) == "the current of layer head overflowed first"

@@ -190,3 +190,11 @@ def test_an_onnx_file_is_what_it_is(cli):
                             (["--time-steps", 3], "export it again with --time-steps 3")):
         code, out, err = cli("benchmark", path, *arguments)
         assert code == 2 and out == "" and word in err
+
+
+def test_networks_are_timed_as_they_predict(monkeypatch):
+    said = []
+    monkeypatch.setattr("eisnn_zoo.precision.strict_arithmetic", lambda: said.append(1))
+    for way in ("torch", "literal"):
+        Contender("ei_mlp4_mnist.zoo", way, device="cpu").open()
+    assert len(said) == 2

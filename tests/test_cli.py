@@ -2,11 +2,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from eisnn_zoo import table
 from eisnn_zoo.catalog import DATASETS, MODELS
+from eisnn_zoo.cli import output
 from eisnn_zoo.table import list_weights, weights_of
 
 HEAVY = "{'torch', 'timm', 'torchvision', 'onnxruntime', 'matplotlib'}"
@@ -105,3 +107,27 @@ def test_numbers_below_each_other_have_as_many_decimals():
                                         "100.00  16   0.02  many",
                                         "  7.00   1      -  -",
                                         " 87.03   -      -  -"]
+
+
+def test_notes_move_no_cursor(capsys):
+    output.note("a\x1b[2J\x9b2J\rb\tc\nd")
+    assert capsys.readouterr().err == "a\ufffd[2J\ufffd2J\ufffdb\tc\nd\n"
+
+
+@pytest.mark.parametrize("arguments", [("predict", Path(__file__).parent / "data" / "cifar10" / "ship_2.png"), ("export", "ei_mlp2_mnist"),
+                                       ("benchmark", "ei_mlp2_mnist"), ("eval", "ei_mlp2_mnist", "--data", ".")])
+def test_more_steps_than_fit_into_memory(cli, arguments):
+    code, _, err = cli(*arguments, "--time-steps", 10_001)
+    assert code == 2 and ("10000" in err or "10,000" in err), err
+
+
+def test_no_line_of_empty_headings():
+    assert output.table([{"key": "a", "value": 1}], {"key": "", "value": ""}) == "a  1"
+
+
+def test_no_color_where_nobody_wants_it(monkeypatch):
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert not output.plain(sys.stdout)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert output.plain(sys.stdout)

@@ -383,3 +383,11 @@ def test_events_that_do_not_fit(tmp_path, change, said):
     np.savez(tmp_path / "test.npz", **{**whole, **change})
     with pytest.raises(ZooError, match=said):
         load(DATASETS["nmnist"], tmp_path, "test")
+
+
+def test_the_archives_name_numpys_arrays_as_numpy_1_did(tmp_path):
+    made = cifar_batch(tmp_path / "test", 6, b"fine_labels")
+    old = (tmp_path / "test").read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert b"cnumpy.core.multiarray\n_reconstruct\n" in old
+    (tmp_path / "test").write_bytes(old)
+    assert np.array_equal(load(DATASETS["cifar100"], tmp_path, "test").x, made)

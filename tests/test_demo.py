@@ -155,6 +155,9 @@ def test_only_pictures_given_to_the_page_are_opened(tmp_path):
     for path in (secret, cache / ".." / "secret.png", cache / "link.png", ""):
         assert page._kept({"path": str(path)}, cache) is None, path
     assert page._kept(None, cache) is None and page._kept({}, cache) is None
+    (read,) = [event.fn for event in page.build().fns.values()
+               if event.inputs and isinstance(event.inputs[0], gradio.Image) and isinstance(event.outputs[0], gradio.State)]
+    assert read({"path": str(SHIP)}) is None, "as the page is built"
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):

@@ -232,6 +232,29 @@ def test_bad_files_are_named(tmp_path, fp32):
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change", ["flat", "list", "T", "answers"])
+def test_networks_that_others_wrote_are_refused(tmp_path, change):
+    config = [] if change == "list" else {"num_classes": 10}
+    shape = ["N", 784] if change == "flat" else ["N", 1, 28, 28]
+    nodes = [onnx.helper.make_node("Flatten", ["x"], ["flat"]), onnx.helper.make_node("Slice", ["flat", "zero", "ten", "one"], ["logits"])]
+    numbers = [onnx.helper.make_tensor(k, onnx.TensorProto.INT64, [1], [v]) for k, v in (("zero", 0), ("ten", 10), ("one", 1))]
+    if change == "answers":  # one row, whatever the batch is
+        nodes[1].output[0] = "all"
+        nodes.append(onnx.helper.make_node("Slice", ["all", "zero", "one", "zero"], ["logits"]))
+    graph = onnx.helper.make_graph(nodes, "g", [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+                              [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 10])], numbers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
+    for key, value in {"config": json.dumps(config), "time_steps": "10001" if change == "T" else "4", "precision": "fp32"}.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, tmp_path / "x.onnx")
+    if change == "answers":
+        with pytest.raises(ZooError, match="no logits"):
+            OnnxModel(tmp_path / "x.onnx")(np.zeros((3, 1, 28, 28), np.float32))
+        return
+    with pytest.raises(ZooError, match=r"x\.onnx .*eisnn-zoo export"):
+        OnnxModel(tmp_path / "x.onnx")
+
+
 @pytest.mark.parametrize("change", ["two outputs", "another width", "a fixed batch", "whole numbers", "T", "precision", "deep"])
 def test_files_that_are_no_export_are_refused(tmp_path, fp32, change):
     model = onnx.load(fp32)

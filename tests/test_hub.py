@@ -22,6 +22,7 @@ from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.release import release_names
 from eisnn_zoo.sharing import card
+from eisnn_zoo.sharing.verifying import _accuracy
 from eisnn_zoo.table import Weights, put_row, read_table, sha256
 
 pytest_plugins = ("fake_hub",)
@@ -345,3 +346,9 @@ def test_timm_loads_a_published_model(hub, packed, token, cli, tmp_path):
     env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "True 4", done.stderr
+
+
+@pytest.mark.parametrize("own, said", [(90.5, "90.5 % by its own record"), ("\x1b[2J", "no figure")])
+def test_a_figure_of_ones_own_is_a_number(model_folder, own, said):
+    located = locate(str(model_folder("ei_mlp2_mnist")))
+    assert _accuracy(replace(located, table=None, config=replace(located.config, facts={"top1": own}))).seen == said

@@ -1,5 +1,7 @@
 import io
+import os
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 
 from eisnn_zoo.errors import Damaged
+from eisnn_zoo.inference import images
 from eisnn_zoo.inference.events import read_frames
 from eisnn_zoo.inference.images import ImageError, open_image, preprocess
 
@@ -142,3 +145,20 @@ def test_event_frames(tmp_path):
     for name, why in wrong.items():
         with pytest.raises(Damaged, match=f"{name}.npy: .*({why})"):
             read_frames(tmp_path / f"{name}.npy", 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_not_read_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    os.mkfifo(tmp_path / "pipe.png")
+    writer = threading.Thread(target=(tmp_path / "pipe.png").write_bytes, args=[bytes(1001)])
+    writer.start()
+    with pytest.raises(ImageError, match=r"pipe\.png: larger than the"):
+        open_image(tmp_path / "pipe.png")
+    writer.join()
+
+
+def test_what_resizing_leaves_below_black_is_black():
+    values = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+    values[0, 0] = -1e-6
+    assert opened(Image.fromarray(values), "TIFF")[0, 0].tolist() == [0, 0, 0]

@@ -8,6 +8,7 @@ from eisnn_zoo.count import count
 from eisnn_zoo.ei import EISynapses
 from eisnn_zoo.networks import SpikingNet, SpikingResNet, build, cells
 from eisnn_zoo.networks.vgg import halve
+from eisnn_zoo.shapes import resnet_blocks
 
 SMALL = ["ei_vgg8", "bn_vgg8", "ei_resnet18", "bn_resnet18", "ei_mlp2", "bn_mlp2"]
 
@@ -228,3 +229,11 @@ def test_public_names_are_not_hidden_by_modules():
     for name in eisnn_zoo.__all__:
         getattr(eisnn_zoo, name)
         assert find_spec(f"eisnn_zoo.{name}") is None, name
+
+
+@pytest.mark.parametrize("depth, strides", [(34, [2, 1]), (50, [1, 2, 1])])
+def test_a_stage_halves_its_maps_once_and_in_a_3x3(depth, strides):
+    for i, stage in enumerate(resnet_blocks(depth)):
+        assert [conv.stride for conv in stage[0].layers] == (strides if i else [1] * len(strides))
+        assert all(conv.stride == 1 for block in stage[1:] for conv in block.layers)
+        assert all(block.shortcut is None for block in stage[1:])

@@ -73,3 +73,9 @@ def test_gradient_through_time_with_detached_reset():
 def test_impossible_options(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LIF(**wrong)
+
+
+@pytest.mark.parametrize("key", ["threshold", "alpha"])
+def test_infinite_options(key):
+    with pytest.raises(ValueError, match=f"{key} must be above 0 and finite, got inf"):
+        LIF(**{"tau": 2.0, key: float("inf")})

@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 
@@ -13,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from eisnn_zoo import files
 from eisnn_zoo import table as weight_table
 from eisnn_zoo.catalog import MODELS
-from eisnn_zoo.config import read_config
+from eisnn_zoo.config import base_config, find_model, read_config
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.locating import locate
 from eisnn_zoo.sharing import card, packing
@@ -259,3 +261,29 @@ def test_publishing_a_run_packs_it_on_the_way(run, data, tmp_path, cli):
     assert code == 0, err
     assert "model.safetensors" in out and "README.md" in out and "all checks passed" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_two_processes_lose_no_weights_of_the_table(tmp_path):
+    code = ("import sys; from pathlib import Path; from eisnn_zoo.table import MODELS, Weights, put_row\n"
+            "for i in range(15): put_row(Weights(MODELS['ei_mlp4_mnist'], f'{sys.argv[2]}{i}', 9.0, 'o', 'l', folder='x'), Path(sys.argv[1]))")
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "weights.toml"), who]) for who in "ab"]
+    assert [writer.wait(120) for writer in writers] == [0, 0] and len(read_table(tmp_path / "weights.toml")) == 30
+
+
+def test_what_is_being_packed_is_not_taken_for_a_leftover(run, data, tmp_path, monkeypatch):
+    measured, found = packing._measured, []
+
+    def watched(weights, which, beside, *rest):
+        with files.alone(beside, wait=False) as free:
+            found.append(free)
+        return measured(weights, which, beside, *rest)
+
+    monkeypatch.setattr(packing, "_measured", watched)
+    packing.pack(run, "zoo", data, hub=tmp_path / "hub")
+    assert found == [False]
+
+
+def test_a_leftover_that_is_gone_meanwhile_is_no_error(tmp_path):
+    config = base_config(find_model(NAME), "zoo")
+    (tmp_path / f".{config.name}.killed").symlink_to(tmp_path / "gone")
+    packing._clear(tmp_path, config)

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from eisnn_zoo.config import base_config, find_model
+from eisnn_zoo.errors import ZooError
 from eisnn_zoo.files import write_atomic
 from eisnn_zoo.inference import integer
 from eisnn_zoo.inference.classify import classify, softmax
@@ -533,12 +534,26 @@ def test_recordings_with_impossible_names_cost_themselves_alone(cli, tmp_path):
     assert code == 1 and "no such file" in out + err
 
 
-def test_too_little_memory_is_one_sentence(cli, monkeypatch):
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")])
+def test_too_little_memory_is_one_sentence(cli, monkeypatch, error):
     from eisnn_zoo.inference import classify
 
     def full(*_):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(classify, "read_input", full)
     code, _, err = cli("predict", FILES[0])
     assert code == 1 and "not enough memory" in err and "should not happen" not in err
+
+
+def test_a_dead_link_is_an_error_of_its_own(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "b.png").write_bytes(b"x")
+    assert [Path(name).name for name in expand([str(tmp_path)])] == ["a.png", "b.png"]
+
+
+def test_a_recording_without_events(tmp_path):
+    np.savez(tmp_path / "none.npz", x=np.zeros(0, np.int16), y=np.zeros(0, np.int16), p=np.zeros(0, np.int8))
+    with pytest.raises(ZooError, match=r"none\.npz holds no events"):
+        read_recording(str(tmp_path / "none.npz"), base_config(find_model("ei_vgg8_nmnist")), 10)

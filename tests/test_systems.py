@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from eisnn_zoo import compiling, files, machine
@@ -138,3 +139,8 @@ def test_a_full_disk_is_named_by_what_was_to_be_written(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device") as caught:  # of a copy, the system names the source first
         files.write_atomic(tmp_path / "copy", lambda beside: shutil.copyfile(SHIP, "/dev/full"))
     assert caught.value.filename == str(tmp_path / "copy")
+
+
+def test_a_graphics_card_has_its_own_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device}")
+    assert machine.device_name("cuda:1") == "card cuda:1" and machine.device_name("cpu") == machine.processor()

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import eisnn_zoo
 from eisnn_zoo import hub_client, table
 from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.config import read_config
 from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
@@ -275,3 +276,26 @@ def test_values_that_are_not_finite(model_folder):
     save_file(state, folder / "model.safetensors")
     with pytest.raises(ZooError, match="not finite"):
         load_network(locate(str(folder)))
+
+
+def test_bounds_of_a_configuration(model_folder):
+    path = model_folder("ei_mlp2_mnist") / "config.json"
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "label_names": ["\x9b2J", *map(str, range(9))]}))
+    assert read_config(path).label_names[0] == "\ufffd2J"
+    for key, value, word in (("dtype", "float16", "model_args names a dtype"), ("time_steps", 10_001, "time_steps 10001 is no number")):
+        path.write_text(json.dumps({**raw, "model_args": {**raw["model_args"], key: value}}))
+        with pytest.raises(ZooError, match=word):
+            read_config(path)
+
+
+def test_networks_for_pictures_those_of_colour_first(monkeypatch):
+    found = table.picture_classifiers()
+    channels = [w.model.input_size[0] for w in found]
+    assert channels == sorted(channels, reverse=True) and set(channels) == {1, 3}
+    assert all(w.model.kind == "ei" and not w.model.dataset.event for w in found)
+    monkeypatch.setattr(table, "list_weights", lambda: [w for w in found if w.model.input_size[0] != 3])
+    assert default_weights().model.input_size[0] == 1
+    monkeypatch.setattr(table, "list_weights", list)
+    with pytest.raises(ZooError, match="no weights are here"):
+        default_weights()
