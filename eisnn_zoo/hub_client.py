@@ -46,6 +46,8 @@ def fetch(repo: str, filename: str, revision: str | None = None, cache_dir: str 
         UsageError: no such repository, revision or file. ZooError: anything else that came between.
     """
     where = f"{repo}/{filename}" + (f" at {revision}" if revision else "")
+    if not where.isprintable():
+        raise UsageError(f"{where!r} names nothing on the Hub: check the repository and the revision")
     path = _download(repo, filename, revision, cache_dir, where)
     if is_whole(path):
         return path
@@ -153,7 +155,7 @@ def _broken(error: BaseException, where: str) -> ZooError:
         repo = "--".join(where.split("/")[:2])
         return ZooError(f"what the cache holds of {where} is damaged ({kind}): delete {Path(HF_HUB_CACHE) / f'models--{repo}'} and run the "
                         "command again")
-    if kind == "UnicodeEncodeError":
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":
         return ZooError("HF_TOKEN holds letters that no token has: set it anew, or run `hf auth login`")
     if kind in ("UnsupportedProtocol", "InvalidURL"):
         return ZooError(f"{endpoint()} is no address of a Hub ({text}): check HF_ENDPOINT, which begins with https://")

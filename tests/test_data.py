@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import struct
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -88,6 +89,18 @@ def test_mnist_in_the_official_files(tmp_path):
         load(DATASETS["mnist"], tmp_path, "test")
 
 
+@pytest.mark.parametrize("header", [
+    struct.pack(">iiii", 0x803, 10, 0, 28), struct.pack(">iiii", 0x803, -1, 28, 28), struct.pack(">iiii", 0xD03, 10, 28, 28),
+    struct.pack(">iiii", 0x803, 40, 14, 14), struct.pack(">iiii", 0x803, 2**30, 28, 28), b"\0\0\x08"])
+def test_idx_files_that_lie_are_damaged(tmp_path, header):
+    raw = tmp_path / "MNIST" / "raw"
+    idx(np.zeros(10, np.uint8), open, raw / "t10k-labels-idx1-ubyte")
+    with gzip.open(raw / "t10k-images-idx3-ubyte.gz", "wb") as file:
+        file.write(header + bytes(7840))
+    with pytest.raises(DataError, match=r"fetch (it|them) again"):
+        load(DATASETS["mnist"], tmp_path, "test")
+
+
 def picture(path, value, size=(64, 64), mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, value).save(path)
@@ -97,6 +110,7 @@ def test_tinyimagenet_in_its_folders(tmp_path):
     root = tmp_path / "tiny-imagenet-200"
     for i, wnid in enumerate(("n02", "n01")):
         picture(root / "train" / wnid / "images" / f"{wnid}_0.png", (100 * i, 7, 7))
+    picture(root / "train" / ".ipynb_checkpoints" / "images" / "x.png", (1, 1, 1))  # is no class
     for name, value in (("val_0.png", (9, 9, 9)), ("val_1.png", (50, 50, 50))):
         picture(root / "val" / "images" / name, value)
     (root / "val" / "val_annotations.txt").write_text("val_0.png\tn02\t0\t0\t63\t63\nval_1.png\tn01\t0\t0\t63\t63\n")

@@ -19,6 +19,7 @@ from eisnn_zoo.errors import UsageError
 from eisnn_zoo.sharing.packing import _of_any_system
 from eisnn_zoo.sharing.publishing import _PATH
 from eisnn_zoo.training.recipe_file import load_recipe
+from eisnn_zoo.training.report import log, logging_to
 from eisnn_zoo.weights import write_tensors
 
 SHIP = Path(__file__).parent / "data" / "cifar10" / "ship_1.png"
@@ -139,6 +140,14 @@ def test_a_full_disk_is_named_by_what_was_to_be_written(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device") as caught:  # of a copy, the system names the source first
         files.write_atomic(tmp_path / "copy", lambda beside: shutil.copyfile(SHIP, "/dev/full"))
     assert caught.value.filename == str(tmp_path / "copy")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_log_on_a_full_disk_ends_no_training(capsys):
+    with logging_to(Path("/dev/full")):
+        for line in ("one", "two"):
+            log.info(line)
+    assert capsys.readouterr().err.count("/dev/full cannot be written") == 1
 
 
 def test_a_graphics_card_has_its_own_name(monkeypatch):

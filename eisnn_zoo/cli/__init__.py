@@ -59,7 +59,10 @@ def main() -> None:
             _fail(f"{error}: give a path that leads somewhere", 1)
         if _is_memory(error):
             _fail("there is not enough memory for this: lower --batch-size or --time-steps, where the command has them", 1)
-        _fail(f"this should not happen ({type(error).__name__}: {error}); run again with EISNN_ZOO_DEBUG=1 for the details "
+        words = " ".join(str(error).split())
+        if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            _fail(f"torch.compile failed here ({words[:500]}): go without it, or give TORCHINDUCTOR_CACHE_DIR a folder with room", 1)
+        _fail(f"this should not happen ({type(error).__name__}: {words}); run again with EISNN_ZOO_DEBUG=1 for the details "
               "and report them", 1)
 
 

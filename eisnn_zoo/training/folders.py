@@ -115,7 +115,7 @@ def tiny_imagenet(root: Path, split: str, dataset, _steps):
     root = root / "tiny-imagenet-200" if (root / "tiny-imagenet-200").is_dir() else root
     if not (root / "train").is_dir() or not (root / "val").is_dir():
         return None
-    wnids = sorted(d.name for d in (root / "train").iterdir() if d.is_dir())
+    wnids = sorted(d.name for d in (root / "train").iterdir() if d.is_dir() and not is_hidden(d))
     if split == "train":
         found = [_pictures(root / "train" / wnid / "images") for wnid in wnids]
         if empty := next((wnid for wnid, pictures in zip(wnids, found) if not pictures), None):

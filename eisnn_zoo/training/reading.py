@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import pickle
 import zlib
 from dataclasses import dataclass, replace
@@ -155,6 +156,7 @@ def _npz(path: Path, optional: str = "") -> list[np.ndarray]:
     return [np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y, *more]
 
 
+MAX_IDX = 2**30  # bytes: MNIST has 47 million
 _ARRAYS = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"),
            ("_codecs", "encode")}
 
@@ -197,12 +199,12 @@ def _cifar100(root: Path, split: str, *_):
     return _cifar(root, split, "cifar-100-python", {"train": ["train"], "test": ["test"]}, b"fine_labels")
 
 
-def _mnist(root: Path, split: str, *_):
+def _mnist(root: Path, split: str, dataset: Dataset, *_):
     prefix = {"train": "train", "test": "t10k"}[split]
     for folder in (root / "MNIST" / "raw", root):
         x, y = _idx(folder / f"{prefix}-images-idx3-ubyte"), _idx(folder / f"{prefix}-labels-idx1-ubyte")
         if x is not None and y is not None:
-            if x.ndim != 3 or y.shape != (len(x),):
+            if x.shape != (len(x), dataset.size, dataset.size) or y.shape != (len(x),):
                 raise DataError(f"the {split} files of MNIST in {folder} do not go together: fetch them again")
             return x[:, None], y
     return None
@@ -214,10 +216,17 @@ def _idx(path: Path) -> np.ndarray | None:
         if file.is_file():
             try:
                 with opener(file, "rb") as f:
-                    raw = f.read()
-                shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
-                return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
-            except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+                    magic = f.read(4)
+                    if len(magic) < 4 or magic[:3] != b"\0\0\x08":
+                        raise ValueError("it does not begin as an idx file of bytes does")
+                    shape = np.frombuffer(f.read(4 * magic[3]), ">i4").astype(int)
+                    if len(shape) < magic[3] or shape.min(initial=1) < 1 or (size := math.prod(shape.tolist())) > MAX_IDX:
+                        raise ValueError(f"its sizes are {shape.tolist()}")
+                    content = f.read(size + 1)  # no more of it, whatever it unpacks to
+                if len(content) != size:
+                    raise ValueError(f"its header promises {size} bytes")
+                return np.frombuffer(content, np.uint8).reshape(shape).copy()
+            except (OSError, EOFError, ValueError, zlib.error) as error:
                 raise DataError(f"{file} is damaged ({error}): fetch it again") from error
     return None
 

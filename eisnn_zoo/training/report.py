@@ -17,10 +17,25 @@ log = logging.getLogger("eisnn_zoo.training")
 Hook = Callable[[dict, int], object]  # metrics of an epoch, and iterations done
 
 
+class _LogFile(logging.FileHandler):
+    """Says once where it cannot be written; the training, whose checkpoints matter more, goes on."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.failed:
+            print(f"{self.baseFilename} cannot be written ({sys.exc_info()[1]}): training goes on without", file=sys.stderr)
+        self.failed = True
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """The training log, also into a file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     level = log.level
