@@ -48,6 +48,11 @@ def _changed(parameters: Iterable[nn.Parameter], change: Callable[[nn.Parameter]
                 p.copy_(value)
 
 
+def _before(model: nn.Module, change: Callable) -> AbstractContextManager[None]:
+    """change(module, arguments) gives what the network gets in their place; from when the block begins, as all changes here."""
+    return together(model.register_forward_pre_hook(hook) for hook in (change,))
+
+
 def _share(fraction: float, what: str) -> None:
     if not 0 <= fraction <= 1:
         raise ValueError(f"{what} is a share in [0, 1], got {fraction}")
@@ -170,19 +175,19 @@ def input_noise(model: nn.Module, std: float, seed: int = 0) -> AbstractContextM
         noisy = (x + std * torch.randn(x.shape, generator=rng).to(x)).clamp(min=0)
         return (noisy.clamp(max=1) if x.max() <= 1 else noisy, *rest)
 
-    return together([model.register_forward_pre_hook(hook)])
+    return _before(model, hook)
 
 
 def input_contrast(model: nn.Module, level: float, about: str = "black") -> AbstractContextManager[None]:
     """Shows the images at a share of their contrast, see :func:`~eisnn_zoo.analysis.gain.at_contrast`."""
-    return together([model.register_forward_pre_hook(lambda _module, args: (at_contrast(args[0], level, about), *args[1:]))])
+    return _before(model, lambda _module, args: (at_contrast(args[0], level, about), *args[1:]))
 
 
 def drop_events(model: nn.Module, fraction: float, seed: int = 0) -> AbstractContextManager[None]:
     """Each event of the input is lost with this probability, as by a less sensitive event camera."""
     _share(fraction, "the part of events to drop")
     rng = torch.Generator().manual_seed(seed)
-    return together([model.register_forward_pre_hook(lambda _module, args: (thin(args[0], 1 - fraction, rng), *args[1:]))])
+    return _before(model, lambda _module, args: (thin(args[0], 1 - fraction, rng), *args[1:]))
 
 
 def drop_spikes(model: nn.Module, fraction: float, seed: int = 0) -> AbstractContextManager[None]:

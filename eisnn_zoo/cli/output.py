@@ -66,6 +66,8 @@ def check_file(output: Path, read: Iterable[str | Path] = (), suffix: str = "", 
         raise UsageError(f"--output {output} is a folder: name a file")
     if not output.parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.parent}")
+    if not output.exists() and not os.access(output.parent, os.W_OK):
+        raise UsageError(f"--output {output}: nothing can be written into {output.parent}: name another folder")
     if output.exists() and not output.is_file():
         return
     if suffix and output.suffix.lower() != suffix:
