@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import struct
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +101,15 @@ def test_idx_files_that_lie_are_damaged(tmp_path, header):
         file.write(header + bytes(7840))
     with pytest.raises(DataError, match=r"fetch (it|them) again"):
         load(DATASETS["mnist"], tmp_path, "test")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names in Unicode alone")
+def test_classes_whose_names_are_no_text(tmp_path):
+    for name in (b"tea", b"caf\xe9"):
+        os.mkdir(folder := os.fsencode(tmp_path) + b"/" + name)
+        Image.new("RGB", (32, 32)).save(os.fsdecode(folder + b"/a.png"))
+    with pytest.raises(DataError, match=r"udce9' is no name for a class: write it in UTF-8"):
+        load_folder(tmp_path, 3, 32)
 
 
 def picture(path, value, size=(64, 64), mode="RGB"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..config import CONTROL
 from ..errors import Damaged
 from ..inference.images import open_image, preprocess
 from ..inference.inputs import PICTURES, is_hidden, walk
@@ -80,7 +81,10 @@ def has_classes(root: Path) -> bool:
 def _classes(folder: Path) -> tuple[str, ...]:
     """Names of the folders in a folder that hold pictures themselves, in alphabetical order; none where there is no folder."""
     inside = [d for d in folder.iterdir() if d.is_dir() and not is_hidden(d)] if folder.is_dir() else []
-    return tuple(sorted(d.name for d in inside if any(p.suffix.lower() in PICTURES and not is_hidden(p) for p in d.glob("*"))))
+    names = tuple(sorted(d.name for d in inside if any(p.suffix.lower() in PICTURES and not is_hidden(p) for p in d.glob("*"))))
+    if strange := next(filter(CONTROL.search, names), None):
+        raise Damaged(f"{folder}: {strange!r} is no name for a class: write it in UTF-8, without control characters")
+    return names
 
 
 def image_folder(root: Path, channels: int, size: int):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog import Dataset
+from ..config import CONTROL
 from ..errors import Damaged, UsageError, ZooError
 from ..files import npz_arrays
 from ..inference.images import resize
@@ -140,6 +141,8 @@ def _own(path: Path, channels: int, size: int) -> Labelled:
     names = tuple(map(str, given)) or _unnamed(int(y.max()) + 1)
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{path}: label_names holds {twice!r} twice")
+    if strange := next(filter(CONTROL.search, names), None):
+        raise DataError(f"{path}: label_names holds {strange!r}: leave control characters out")
     if len(names) <= y.max():
         raise DataError(f"{path}: {len(names)} label_names, but labels up to {y.max()}")
     return Labelled(folders.fit(x, channels, size, path), y.astype(np.int64), names)
