@@ -79,7 +79,7 @@ def write_tensors(path: Path, tensors: dict, metadata: dict[str, str]) -> None:
     try:
         write_atomic(path, lambda beside: save_file(own, beside, {"format": "pt", **metadata}))
     except SafetensorError as error:
-        if found := re.search(r"os error (\d+)", str(error)):
+        if found := re.search(r"(?:os error|code:) (\d+)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
         raise
 

@@ -129,9 +129,11 @@ def test_a_folder_that_is_gone_and_links_that_lead_nowhere_are_one_sentence(tmp_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
-def test_a_full_disk_is_named_by_what_was_to_be_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", ["I/O error: No space left on device (os error 28)",
+                                   'IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'])  # of older versions
+def test_a_full_disk_is_named_by_what_was_to_be_written(tmp_path, monkeypatch, words):
     def full(*_, **__):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(f"Error while serializing: {words}")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="No space left on device") as caught:
