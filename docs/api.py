@@ -1,4 +1,4 @@
-"""docs/api.md: what can be imported, with the docstrings that stand in the code.
+"""docs/api.md: the public names, with the docstrings that stand in the code.
 
     python docs/api.py
 """

@@ -283,7 +283,7 @@ def test_a_twin_of_other_inputs_is_refused(cli, model_folder, mnist):
 def test_the_page_escapes_names():
     figure, _ = new()
     picture = section("key", Prose("T", "Q?", "", "<b>bold</b>"), ["5 < 6"], still(b"png", figure))
-    page = render("<script>", "a & b", {"<i>": "1 < 2"}, [picture], "Images drawn with seed 7. ")
+    page = render("<script>", "a & b", {"<i>": "1 < 2"}, [picture], "Images drawn with seed 7.")
     assert "Images drawn with seed 7. Layers are numbered" in page
     assert "<script>" not in page and "5 &lt; 6" in page and "1 &lt; 2" in page and "<b>bold</b>" in page
 

@@ -61,12 +61,12 @@ def _cell(value) -> dict:
 
 
 def render(title: str, subtitle: str, facts: dict[str, str], sections: list[dict], remark: str = "") -> str:
-    """The page. facts: shown on top, name to value; remark: a sentence that ends with a space, shown below."""
+    """The page. facts: shown on top, name to value; remark: a sentence shown below."""
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=False)
     template = environment.from_string(resources.files(__package__).joinpath(PAGE).read_text("utf-8"))
-    footer = f"eisnn-zoo {__version__}. {remark}Layers are numbered in the order in which they run."
+    footer = " ".join(filter(None, (f"eisnn-zoo {__version__}.", remark, "Layers are numbered in the order in which they run.")))
     return template.render(title=title, subtitle=subtitle, facts=facts, sections=sections, footer=footer)
 
 

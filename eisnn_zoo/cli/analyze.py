@@ -122,7 +122,7 @@ def analyze(
              "parameters": f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M"}
     subtitle = f"An {'excitatory-inhibitory' if network.kind == 'ei' else 'ordinary'} spiking network, studied on {title}"
     print(write_page(folder, located.config.name, subtitle + (f", beside {twin}" if twin else ""), facts, sections,
-                     f"Images drawn with seed {seed}. "))
+                     f"Images drawn with seed {seed}."))
 
 
 def _inputs(config: Config) -> tuple:

@@ -43,4 +43,4 @@ def draw(run: Path, output: Path | None) -> None:
     if evolution.metrics:
         facts["validation top-1 in the end"] = f"{evolution.metrics[-1]['valid_top1']:.1f} %"
     print(write_page(folder, evolution.name, "A training run, seen from inside", facts, sections,
-                     "Currents and rates on the same training images in every epoch. "))
+                     "Currents and rates on the same training images in every epoch."))

@@ -77,7 +77,7 @@ class OnnxModel:
         if device not in ("auto", self.device):
             raise ZooError(f"onnxruntime cannot use {device} here and would have run on the CPU: {INSTALL[device]}, or --device cpu")
         self._read(path, self._session.get_modelmeta().custom_metadata_map)
-        self.input_shape = self._shape(path)
+        self._input, self.input_shape = self._takes(path)
 
     @staticmethod
     def _wanted(available: list[str], device: str) -> list[str]:
@@ -98,14 +98,15 @@ class OnnxModel:
                            "be a guess; make it with `eisnn-zoo export`") from error
         self.metadata = metadata
 
-    def _shape(self, path: str | Path) -> tuple[int, ...]:
-        """Of one input. Raises ZooError where images of any number do not go in, or one logit a class does not come out."""
+    def _takes(self, path: str | Path) -> tuple[str, tuple[int, ...]]:
+        """(name of the input, shape of one). Raises ZooError where images of any number do not go in, or one logit a class does not
+        come out."""
         ins, outs = self._session.get_inputs(), self._session.get_outputs()
         classes = self.config.get("num_classes")
         if len(ins) == len(outs) == 1 and ins[0].type == outs[0].type == "tensor(float)" and len(ins[0].shape) in (4, 5):
             batch, *shape = ins[0].shape
             if not isinstance(batch, int) and all(isinstance(n, int) for n in shape) and outs[0].shape[1:] == [classes]:
-                return tuple(shape)
+                return ins[0].name, tuple(shape)
         raise ZooError(f"{path} does not take batches of images and give {classes} logits for each, as its configuration has it; make it "
                        "with `eisnn-zoo export`")
 
@@ -117,7 +118,7 @@ class OnnxModel:
         """
         if x.shape[1:] != self.input_shape or not len(x):
             raise ZooError(f"this network takes a batch of {list(self.input_shape)}, got {list(x.shape)}")
-        (logits,) = self._session.run(None, {self._session.get_inputs()[0].name: np.ascontiguousarray(x, np.float32)})
+        (logits,) = self._session.run(None, {self._input: np.ascontiguousarray(x, np.float32)})
         if logits.shape[:1] != x.shape[:1] or not np.isfinite(logits).all():
             raise ZooError(f"{self.path} answers with what are no logits: make it anew with `eisnn-zoo export`")
         return logits
