@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 
 from .errors import UsageError, ZooError
+from .files import FULL
 
 _logger = logging.getLogger("eisnn_zoo")
 
@@ -144,7 +145,7 @@ def _status(status: int, where: str) -> ZooError:
 def _broken(error: BaseException, where: str) -> ZooError:
     """Connections and disks."""
     kind, text = type(error).__name__, " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL:
         return ZooError(f"the disk is full, {where} was not stored: make room, or set HF_HOME to a folder on another disk")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ZooError(f"{error.filename or 'the cache'} cannot be written: set HF_HOME to a folder of your own, or use "
