@@ -14,12 +14,12 @@ from pathlib import Path
 from generated import write_between
 from matplotlib.figure import Figure
 
-from eisnn_zoo.analysis.evolution import mean_of, not_finite, read_metrics, silent_layers
+from eisnn_zoo.analysis.evolution import mean_of, not_finite, silent_layers
 from eisnn_zoo.analysis.evolution_figures import epoch_shades
 from eisnn_zoo.analysis.snapshot import Snapshot, load_snapshots
 from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.figures import label, layer_axis, legend, new, percent, to_png
-from eisnn_zoo.files import to_csv, write_atomic
+from eisnn_zoo.files import read_metrics, to_csv, write_atomic
 from eisnn_zoo.training.recipe import Recipe
 from eisnn_zoo.training.record import IMAGES
 from eisnn_zoo.training.run import Run

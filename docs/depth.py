@@ -20,9 +20,10 @@ from eisnn_zoo.figures import GREY, label, layer_axis, legend, new, percent, to_
 from eisnn_zoo.files import read_rows, to_csv, write_atomic
 from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.data import load_data
+from eisnn_zoo.training.optim import set_rate
 from eisnn_zoo.training.recipe_file import check_recipe
 from eisnn_zoo.training.schedule import batches, rate
-from eisnn_zoo.training.setup import faster_precision, keep_memory, make_model, make_optimizer, set_rate
+from eisnn_zoo.training.setup import faster_precision, keep_memory, make_model, make_optimizer
 
 HERE = Path(__file__).parent
 LOSSES, RATES, PICTURE = (HERE.parent / "results" / "depth_losses.csv", HERE.parent / "results" / "depth_rates.csv", HERE / "depth.png")

@@ -16,8 +16,7 @@ from pathlib import Path
 from generated import write_between
 
 from eisnn_zoo.figures import GREEN, GREY, INK, label, new, to_png
-from eisnn_zoo.files import add_rows, read_rows, write_atomic
-from eisnn_zoo.table import sha256
+from eisnn_zoo.files import add_rows, read_rows, sha256, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent

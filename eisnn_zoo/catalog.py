@@ -126,6 +126,16 @@ class Model:
         return fixed if self.spiking else {**fixed, "time_steps": 1}
 
     @property
+    def time_steps(self) -> int:
+        """T."""
+        return self.options["time_steps"]
+
+    @property
+    def event_input(self) -> bool:
+        """Whether it takes frames of events, not pictures."""
+        return bool(self.dataset and self.dataset.event)
+
+    @property
     def spiking(self) -> bool:
         """Whether its neurons send spikes, and time matters."""
         return self.kind in SPIKING

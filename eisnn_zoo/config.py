@@ -92,6 +92,16 @@ class Config:
         return self.options.get("in_chans", self.model.input_size[0]), side, side
 
     @property
+    def time_steps(self) -> int:
+        """T."""
+        return self.options["time_steps"]
+
+    @property
+    def event_input(self) -> bool:
+        """Whether it takes frames of events, not pictures."""
+        return bool(self.options.get("event_input"))
+
+    @property
     def name(self) -> str:
         return f"{self.model.name}.{self.tag}" if self.tag else self.model.name
 
@@ -107,7 +117,7 @@ class Config:
 
     def with_steps(self, time_steps: int) -> Config:
         """The same with another T, and then without what was measured with its own."""
-        if time_steps == self.options["time_steps"]:
+        if time_steps == self.time_steps:
             return self
         facts = {key: value for key, value in self.facts.items() if key not in MEASURED}
         return replace(self, options={**self.options, "time_steps": time_steps}, facts=facts)
@@ -184,7 +194,7 @@ def parse_config(raw: object, where: str) -> Config:
             raise ZooError(f"{where}: {key} {given!r} is not how images reach an E-I network, which is {value!r}")
     tag = str(cfg.get("tag") or "")
     if tag != as_tag(tag):
-        raise ZooError(f"{where}: tag {tag!r} is none: letters, digits, - and _ make one")
+        raise ZooError(f"{where}: tag {tag!r} is none: it holds / or \\, or what cannot be printed")
     # What timm saves bears the tag of the weights its name stands for, whatever the network holds; our own files say more.
     return Config(model, options, tuple(CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(label)) for label in labels), tag if facts else "",
                   facts, side)

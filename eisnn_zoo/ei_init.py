@@ -42,8 +42,7 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
     rng = np.random.default_rng(seed)
     if batch.dim() == 4:  # the statistics are those of the image shown T times
         batch = batch[:, None].expand(-1, model.time_steps, -1, -1, -1)
-    unsure, model._unsure = model._unsure, False
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    before = [p.clone() for p in model.parameters()]
 
     def draw_and_run(layer: EILayer, args: tuple[Tensor], _folded: Tensor) -> Tensor:
         layer.initialize(args[0], rng)
@@ -54,13 +53,12 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
     drawing = together(layer.register_forward_hook(draw_and_run) for layer in model.stages.modules() if isinstance(layer, EILayer))
     try:
         like = next(model.parameters())
-        with drawing, evaluating(model), full_types(like.device.type):
+        with model.unasked(), drawing, evaluating(model), full_types(like.device.type):
             steps = model.forward_steps(batch.to(like.device, like.dtype))
             if isinstance(model.head, EISynapses):
                 model.head.initialize(model.pool(steps.flatten(0, 1)), rng)
     except Exception:
-        fresh = model._fresh
-        model.load_state_dict(before)
-        model._fresh, model._unsure = fresh, unsure
+        for parameter, value in zip(model.parameters(), before):
+            parameter.copy_(value)
         raise
     model.mark_initialised()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import os
 import shlex
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from .errors import Damaged
+from .errors import Damaged, ZooError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ except ImportError:  # Windows
 PATIENCE = 5.0  # seconds that Windows may keep a file from being replaced, while a scanner or a spreadsheet has it open
 BUSY = (errno.EACCES, errno.EAGAIN)  # of a lock: another process has it
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk
+METRICS = {"epoch", "time_steps", "train_top1", "valid_top1", "seconds"}  # among what a run records of each epoch
 OPENED = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # names of what a process has open, files too
 
 
@@ -139,6 +141,11 @@ def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 
+def sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def quoted(path: str | Path) -> str:
     """A path as it can be pasted into a command."""
     return subprocess.list2cmdline([str(path)]) if sys.platform == "win32" else shlex.quote(str(path))
@@ -194,7 +201,13 @@ def add_rows(path: Path, keys: Sequence[str], new: Sequence[dict]) -> list[dict]
     return rows
 
 
-def read_numbers(path: Path) -> list[dict[str, float]]:
-    """A CSV file of numbers alone, row by row. Raises OSError, ValueError, TypeError."""
-    with path.open(newline="", encoding="utf-8") as f:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(f)]
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """A run's metrics.csv, one row an epoch; none before the end of the first. Raises ZooError where it is damaged."""
+    path = run / "metrics.csv"
+    try:
+        rows = [{key: float(value) for key, value in row.items()} for row in read_rows(path)]
+        if missing := next(filter(None, (METRICS - row.keys() for row in rows)), None):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except (OSError, ValueError, TypeError) as error:
+        raise ZooError(f"{path} is no table of a run's metrics: {error}") from error
+    return rows

@@ -24,8 +24,17 @@ def endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
+def _folder(repo: str, cache_dir: str | Path | None = None) -> Path:
+    """Of a repository, in the cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(cache_dir or HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
 def cached(repo: str, filename: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
     """The file where an earlier download left it, without touching the network."""
+    if not _folder(repo, cache_dir).is_dir():  # the client is slow to import
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, filename, cache_dir, revision)
@@ -151,11 +160,8 @@ def _broken(error: BaseException, where: str) -> ZooError:
         return ZooError(f"{error.filename or 'the cache'} cannot be written: set HF_HOME to a folder of your own, or use "
                         "`eisnn-zoo download --to FOLDER`")
     if isinstance(error, (UnicodeDecodeError, FileExistsError, NotADirectoryError, IsADirectoryError)):
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        repo = "--".join(where.split("/")[:2])
-        return ZooError(f"what the cache holds of {where} is damaged ({kind}): delete {Path(HF_HUB_CACHE) / f'models--{repo}'} and run the "
-                        "command again")
+        repo = "/".join(where.split("/")[:2])
+        return ZooError(f"what the cache holds of {where} is damaged ({kind}): delete {_folder(repo)} and run the command again")
     if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":
         return ZooError("HF_TOKEN holds letters that no token has: set it anew, or run `hf auth login`")
     if kind in ("UnsupportedProtocol", "InvalidURL"):

@@ -17,17 +17,18 @@ from . import hub_client
 from .catalog import MODELS, TITLES, Model
 from .config import Config, base_config, parse_config, read_config, read_json, whole_number
 from .errors import UsageError, ZooError
+from .files import sha256
 from .shapes import EI_RATIO
-from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, sha256, taken
+from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, taken
 
 
 @dataclass(frozen=True)
 class Located:
-    """A weight file and the configuration that goes with it; table is its row where it has one."""
+    """A weight file and the configuration that goes with it; row is that of the table of weights, where it has one."""
 
     path: Path
     config: Config
-    table: Weights | None = None
+    row: Weights | None = None
 
 
 def is_address(spec: str) -> bool:

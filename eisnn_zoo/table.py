@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import tomllib
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ from .files import alone, write_atomic
 from .shipped import PACKAGE, shipped
 
 WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"  # beside them
 TABLE = "weights.toml"
 
 
@@ -54,7 +54,7 @@ class Weights:
     @property
     def steps(self) -> int:
         """T of the published network, with which it was measured."""
-        return self.time_steps or self.model.options["time_steps"]
+        return self.time_steps or self.model.time_steps
 
     @property
     def local(self) -> Path | None:
@@ -146,8 +146,3 @@ def default_weights() -> Weights:
     if here := picture_classifiers():
         return here[0]
     raise ZooError("no weights are here: name a model, as in --model ei_resnet18_cifar10 (`eisnn-zoo list --pretrained`)")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

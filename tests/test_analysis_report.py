@@ -136,10 +136,11 @@ def test_a_network_that_says_nothing_is_explained(classes, tmp_path):
 
 
 def test_networks_without_classes_are_refused(cli, mnist, model_folder, tmp_path):
-    folder = model_folder("ei_mlp2_mnist", global_pool="")
-    assert cli("analyze", folder, "--data", mnist)[0] == 2
-    code, _, err = cli("explain", next((Path(__file__).parent / "data" / "mnist").glob("*.png")), "--model", folder, "--output", tmp_path / "x")
-    assert code == 2 and "gives features, no classes" in err
+    folder, picture = model_folder("ei_mlp2_mnist", global_pool=""), next((Path(__file__).parent / "data" / "mnist").glob("*.png"))
+    for arguments in (["analyze", folder, "--data", mnist], ["analyze", "ei_mlp4_mnist", "--data", mnist, "--twin", folder],
+                      ["explain", picture, "--model", folder, "--output", tmp_path / "x"]):
+        code, _, err = cli(*arguments)
+        assert code == 2 and "gives features, no classes" in err
 
 
 def test_every_study_of_events_and_of_one_layer():

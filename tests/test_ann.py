@@ -10,10 +10,10 @@ from training_helpers import recipe
 from eisnn_zoo.analysis import probe
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.errors import UsageError
+from eisnn_zoo.files import read_metrics
 from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
-from eisnn_zoo.sharing.packing import read_history
 from eisnn_zoo.training.diagnose import first_overflow
 from eisnn_zoo.training.engine import Training
 
@@ -72,13 +72,13 @@ def test_steps_of_time_are_all_alike():
 def test_it_trains_and_teaches_a_spiking_network(colours, tmp_path):
     values = {"batch_size": 20, "epochs": 3, "optimizer": "muon", "lr": 1e-2}
     Training(recipe(model="ann_vgg8_cifar10", **values), colours, tmp_path / "master", compile=False).fit()
-    (first, *_, last) = read_history(tmp_path / "master")
+    (first, *_, last) = read_metrics(tmp_path / "master")
     assert last["train_loss"] < first["train_loss"] / 2 and last["train_top1"] > 90
     values |= {"epochs": 1, "time_steps": 2, "teacher": str(tmp_path / "master" / "best")}
     training = Training(recipe(model="ei_vgg8_cifar10", **values), colours, tmp_path / "pupil", compile=False)
     assert training.iteration.teacher.plain.time_steps == 1 and training.model.time_steps == 2
     training.fit()
-    assert np.isfinite(read_history(tmp_path / "pupil")[0]["train_loss"])
+    assert np.isfinite(read_metrics(tmp_path / "pupil")[0]["train_loss"])
 
 
 def test_there_is_nothing_to_record(cli, colours, tmp_path):

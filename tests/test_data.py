@@ -21,6 +21,7 @@ from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.inference.inputs import expand
 from eisnn_zoo.training import events
 from eisnn_zoo.training.data import DataError, hold_out, load, load_data, load_folder
+from eisnn_zoo.training.reading import read
 from eisnn_zoo.training.recipe_file import check_recipe
 
 DATA = Path(__file__).parent / "data"
@@ -176,7 +177,9 @@ def test_validation_is_the_test_set_or_held_out(tmp_path):
     both = torch.cat([rest.x, aside.x]).flatten(1)
     assert torch.equal(aside.x, data.valid.x)
     assert {tuple(r) for r in both.tolist()} == {tuple(r) for r in everything.x.flatten(1).tolist()}
-    assert replace(everything, y=everything.y.flip(0)).sha256 != everything.sha256, "a checksum is of images and of their classes"
+    rows = read(DATASETS["mnist"], tmp_path, "train")
+    digests = {each.sha256 for each in (rows, replace(rows, y=rows.y[::-1].copy()), replace(rows, x=255 - rows.x), read(DATASETS["mnist"], tmp_path, "train"))}
+    assert len(digests) == 3, "a checksum is of images and of their classes"
     with pytest.raises(DataError, match="20 of its 20 training images cannot be set aside for validation: lower holdout"):
         load_data(check_recipe({"model": "ei_mlp2_mnist", "holdout": 20}, ""), tmp_path)
 

@@ -13,9 +13,9 @@ from training_helpers import digits, recipe, same, weights
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import Config
 from eisnn_zoo.errors import UsageError
+from eisnn_zoo.files import sha256
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
-from eisnn_zoo.table import sha256
 from eisnn_zoo.training.data import load_data
 from eisnn_zoo.training.distillation import Teacher
 from eisnn_zoo.training.engine import Training

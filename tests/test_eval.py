@@ -41,7 +41,7 @@ def test_an_onnx_file_is_measured_without_torch(cli, cifar, without_torch, tmp_p
     assert onnx["images"] == torch_["images"] == 20 and onnx["top1"] >= 70 and abs(onnx["top1"] - torch_["top1"]) <= 5
     assert onnx["loss"] == pytest.approx(torch_["loss"], rel=0.02)
     for found in (onnx, torch_):  # the file's source is known by its checksum
-        row = locate("ei_vgg8_cifar10").table
+        row = locate("ei_vgg8_cifar10").row
         assert found["expected_top1"] == row.top1 and found["model"] == row.name
         assert found["expected_images"] == 10_000 and found["difference"] is None, "20 images say nothing about a figure on 10,000"
 

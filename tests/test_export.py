@@ -16,6 +16,7 @@ from eisnn_zoo.config import read_config
 from eisnn_zoo.ei import EILayer
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.files import sha256
 from eisnn_zoo.inference import onnx_kernels
 from eisnn_zoo.inference.export import drawn_inputs, export, verify
 from eisnn_zoo.inference.folding import FoldedEI, fold
@@ -23,7 +24,7 @@ from eisnn_zoo.inference.images import open_image, preprocess
 from eisnn_zoo.inference.onnx_kernels import quantise
 from eisnn_zoo.inference.onnx_runtime import OnnxModel
 from eisnn_zoo.locating import locate
-from eisnn_zoo.table import Weights, sha256
+from eisnn_zoo.table import Weights
 from eisnn_zoo.weights import load_network, save_network
 
 pytestmark = since_torch_2_7

@@ -18,12 +18,13 @@ import eisnn_zoo
 from eisnn_zoo import hub_client
 from eisnn_zoo.catalog import MODELS, RELEASE_REPO
 from eisnn_zoo.config import read_config
+from eisnn_zoo.files import sha256
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.release import release_names
 from eisnn_zoo.sharing import card
 from eisnn_zoo.sharing.verifying import _accuracy
-from eisnn_zoo.table import Weights, put_row, read_table, sha256
+from eisnn_zoo.table import Weights, put_row, read_table
 
 pytest_plugins = ("fake_hub",)
 NAME, REPO = "ei_mlp2_mnist", "me/net"
@@ -351,4 +352,4 @@ def test_timm_loads_a_published_model(hub, packed, token, cli, tmp_path):
 @pytest.mark.parametrize("own, said", [(90.5, "90.5 % by its own record"), ("\x1b[2J", "no figure")])
 def test_a_figure_of_ones_own_is_a_number(model_folder, own, said):
     located = locate(str(model_folder("ei_mlp2_mnist")))
-    assert _accuracy(replace(located, table=None, config=replace(located.config, facts={"top1": own}))).seen == said
+    assert _accuracy(replace(located, row=None, config=replace(located.config, facts={"top1": own}))).seen == said

@@ -17,10 +17,11 @@ from eisnn_zoo import table as weight_table
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import base_config, find_model, read_config
 from eisnn_zoo.errors import ZooError
+from eisnn_zoo.files import sha256
 from eisnn_zoo.locating import locate
 from eisnn_zoo.sharing import card, packing
-from eisnn_zoo.table import read_table, sha256
-from eisnn_zoo.training.data import load
+from eisnn_zoo.table import read_table
+from eisnn_zoo.training.reading import read
 from eisnn_zoo.training.recipe_file import load_recipe
 from eisnn_zoo.weights import load_network
 
@@ -172,7 +173,7 @@ def test_packing_again_replaces_and_failing_leaves_what_was_there(run, data, tmp
 def test_a_graphics_card_has_no_threads_and_copies_of_a_dataset_are_said(run, data, tmp_path, monkeypatch):
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps({**environment, "device": "cuda", "device_name": "A graphics card"}))
-    monkeypatch.setitem(packing.COPIES, load(MODELS[NAME].dataset, data, "test").sha256, "some rows are copies")
+    monkeypatch.setitem(packing.COPIES, read(MODELS[NAME].dataset, data, "test").sha256, "some rows are copies")
     row = packing.pack(run, "zoo", data, hub=tmp_path / "hub")
     text = (tmp_path / "hub" / row.folder / "README.md").read_text()
     assert row.trained.endswith("on A graphics card") and "| machine | A graphics card |" in text

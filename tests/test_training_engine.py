@@ -21,10 +21,10 @@ from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import Config
 from eisnn_zoo.ei import EISynapses
 from eisnn_zoo.errors import UsageError
+from eisnn_zoo.files import sha256
 from eisnn_zoo.inference.torch_runtime import TorchModel
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
-from eisnn_zoo.table import sha256
 from eisnn_zoo.training import engine, feeding
 from eisnn_zoo.training.augment import AUGMENTATIONS, pixels
 from eisnn_zoo.training.data import Images

@@ -12,10 +12,11 @@ from eisnn_zoo import hub_client, table
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import read_config
 from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.files import sha256
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.release import from_release, load_release_state, release_names, to_release
-from eisnn_zoo.table import default_weights, list_weights, sha256
+from eisnn_zoo.table import default_weights, list_weights
 from eisnn_zoo.weights import load_network
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ZooError
-from ..files import read_numbers
+from ..files import read_metrics
 from .histograms import NOT_FINITE
 from .parameters import SYNAPSES
 from .snapshot import Snapshot, load_snapshots
@@ -63,20 +63,6 @@ def read_evolution(run: Path) -> Evolution:
     if len({tuple(row["layer"] for row in s.activity) for s in snapshots}) > 1:
         raise ZooError(f"{run} holds records of different networks: train into a folder of its own")
     return Evolution(run.resolve().name, snapshots, read_metrics(run))
-
-
-def read_metrics(run: Path) -> list[dict[str, float]]:
-    """Rows of a run's metrics.csv; none before the end of the first epoch. Raises ZooError where it is damaged."""
-    path = run / "metrics.csv"
-    if not path.exists():
-        return []
-    try:
-        rows = read_numbers(path)
-        if not all({"epoch", "train_top1", "valid_top1"} <= row.keys() for row in rows):
-            raise ValueError("it lacks epoch, train_top1 or valid_top1")
-    except (OSError, ValueError, TypeError) as error:
-        raise ZooError(f"{path} is no table of a run's metrics: {error}") from error
-    return rows
 
 
 def zeros(s: Snapshot, layer: str | None = None, names: tuple[str, ...] = SYNAPSES) -> float | None:

@@ -23,7 +23,8 @@ from ..locating import is_onnx
 from ..machine import peak_memory
 
 BACKENDS = ("torch", "compile", "int8", "int8-compile", "onnx", "onnx-int8")
-PEERS = ("literal", "spikingjelly", "snntorch")
+LIBRARIES = ("spikingjelly", "snntorch")
+PEERS = ("literal", *LIBRARIES)
 DRAWN_EXACTLY = 32  # pictures; more of them are repetitions
 
 
@@ -115,11 +116,11 @@ def _open_torch(contender: Contender) -> Runner:
     located = locate(contender.source)
     size = located.config.input_size
     network: torch.nn.Module
-    if contender.way in PEERS[1:]:
+    if contender.way in LIBRARIES:
         from .peers import NETWORKS
 
-        steps = contender.time_steps or located.config.options["time_steps"]
-        event = bool(located.config.options.get("event_input"))
+        steps = contender.time_steps or located.config.time_steps
+        event = located.config.event_input
         network = NETWORKS[contender.way](located.config, steps)
     else:
         ours = load_network(located, time_steps=contender.time_steps).to(device)

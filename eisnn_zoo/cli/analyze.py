@@ -84,13 +84,13 @@ def analyze(
 
     located, beside = locate(model), locate(twin) if twin else None
     for each in filter(None, (located, beside)):
+        each.config.check_classes()
         each.config.check_spiking()
     if beside and _inputs(beside.config) != _inputs(located.config):
         raise UsageError(f"--twin {twin} takes other inputs than {located.config.name}: name one that was trained on the same data")
-    steps = time_steps or located.config.options["time_steps"]
+    steps = time_steps or located.config.time_steps
     labelled, title = test_images(located.config, data, dataset, steps)
     strict_arithmetic()
-    located.config.check_classes()
     network = load_network(located, time_steps=steps)
     other = load_network(beside, time_steps=steps) if beside else None
     if network.kind != "ei":
@@ -126,7 +126,7 @@ def analyze(
 
 
 def _inputs(config: Config) -> tuple:
-    return config.input_size, bool(config.options.get("event_input"))
+    return config.input_size, config.event_input
 
 
 def _drawn(found: Images, images: int, batch_size: int, side: int, seed: int) -> Batches:
@@ -167,7 +167,7 @@ def explain(
     from ..weights import load_network
 
     located = locate(model or default_weights().name)
-    steps = time_steps or located.config.options["time_steps"]
+    steps = time_steps or located.config.time_steps
     located.config.check_classes()
     located.config.check_spiking()
     x = read_input(image, located.config, steps)

@@ -187,9 +187,10 @@ def _untrained(name: str, folder: Path) -> str:
 
 def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> str:
     """The file beside the weights where there is one that serves, otherwise a fresh export."""
-    from ..inference.backends import ONNX, onnx_beside
+    from ..inference.backends import onnx_beside
     from ..inference.export import export
     from ..locating import locate
+    from ..table import ONNX
 
     located = locate(source)
     beside = located.path.parent / ONNX
@@ -201,10 +202,10 @@ def _onnx_file(source: str, way: str, time_steps: int | None, folder: Path) -> s
 
 
 def _peers(kind: str) -> list[str]:
-    from ..benchmarking.contenders import PEERS
+    from ..benchmarking.contenders import LIBRARIES
 
     found = ["literal"] if kind == "ei" else []
-    for name in PEERS[1:]:
+    for name in LIBRARIES:
         if find_spec(name):
             found.append(name)
         else:
@@ -217,13 +218,13 @@ def _peers(kind: str) -> list[str]:
 
 def _machine(contenders: list[Contender], device: str, threads: int | None, clock) -> tuple[float | None, dict]:
     """(the best rate of this device in operations a second, what the times depend on)."""
-    from ..benchmarking.contenders import PEERS
+    from ..benchmarking.contenders import LIBRARIES
     from ..benchmarking.timing import convolution_peak, product_peak
     from ..locating import is_onnx
     from ..machine import device_name, machine
 
     kinds, peak = {c.way for c in contenders}, None
-    packages = ["onnxruntime", "numpy", *(name for name in PEERS[1:] if name in kinds)]
+    packages = ["onnxruntime", "numpy", *(name for name in LIBRARIES if name in kinds)]
     if any(not is_onnx(c.source) for c in contenders):
         import torch
 

@@ -55,7 +55,7 @@ def export(
     located.config.check_classes()
     path = output or Path(f"{located.config.name}{'' if precision == 'fp32' else f'.{precision}'}.onnx")
     check_file(path, suffix=".onnx", what="an ONNX file")
-    steps = time_steps or located.config.options["time_steps"]
+    steps = time_steps or located.config.time_steps
     shown = images or _examples(located)
     inputs = _read_images(shown, located, steps) if shown and verify else None
     test = test_images(located.config, data, None, steps) if data else None  # what is missing is said before the work
@@ -76,7 +76,7 @@ def export(
 
 def _examples(located: Located) -> Path | None:
     """Pictures of the network's dataset that come with the package; None where there are none."""
-    from ..examples import examples_folder
+    from ..shipped import examples_folder
 
     dataset = located.config.model.dataset
     if dataset is None or located.config.input_size[0] != dataset.channels:

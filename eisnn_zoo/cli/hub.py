@@ -147,7 +147,7 @@ def publish(
         print(table([{"file": name, "bytes": len(data)} for name, data in files.items()]))
         note(f"\n{len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB, would go to {repo_id} in one commit; all checks passed")
         return
-    _bars()
+    _no_bars_in_pipes()
     print(publishing.publish(files, row, repo_id, private, revision, create_pr, say=note))
 
 
@@ -161,7 +161,7 @@ def download(
     from ..sharing.downloading import choose, download
 
     check_folder(to, "--to")
-    _bars()
+    _no_bars_in_pipes()
     failed = 0
     chosen = choose(models or [], everything)
     for spec in chosen:
@@ -254,7 +254,7 @@ def convert(
     note(done)
 
 
-def _bars() -> None:
+def _no_bars_in_pipes() -> None:
     """Progress bars are for people."""
     import sys
 

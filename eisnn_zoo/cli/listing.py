@@ -63,13 +63,14 @@ def list_models(
         if (pretrained or min_acc is not None) and not weights:
             continue
         base = {"dataset": model.dataset.title if model.dataset else None, "params_m": round(params, 2),
-                "time_steps": model.options["time_steps"]}
+                "time_steps": model.time_steps}
         if pretrained or min_acc is not None:
             rows += [{"model": w.name, **base, "time_steps": w.steps, "top1": w.top1,
                       "weights": "here" if w.local else "on the Hub"} for w in weights]
         else:
             row = taken(weights)
-            rows.append({"model": model.name, **base, "top1": row and row.top1, "weights": ", ".join(w.tag for w in weights) or None})
+            top1, tags = row.top1 if row else None, ", ".join(w.tag for w in weights)
+            rows.append({"model": model.name, **base, "top1": top1, "weights": tags or None})
     if not rows:
         raise UsageError("no model fits; `eisnn-zoo list` without options shows all")
     key = {Sort.name: None, Sort.params: lambda r: r["params_m"], Sort.top1: lambda r: -(r["top1"] or -1)}[sort]
@@ -96,7 +97,7 @@ def info(
     entry, weights = rows_of(model)
     counted = count(entry)
     channels, height, width = entry.input_size
-    steps = entry.options["time_steps"]
+    steps = entry.time_steps
     facts = {
         "model": entry.name,
         "architecture": entry.title,
@@ -106,9 +107,9 @@ def info(
         "time_steps": steps,
         "classes": entry.options["num_classes"],
         "labels": _few(entry.dataset.label_names) if entry.dataset else None,
-        "input": f"{steps} event frames of {channels} x {height} x {width}" if entry.options.get("event_input")
+        "input": f"{steps} event frames of {channels} x {height} x {width}" if entry.event_input
                  else f"{channels} x {height} x {width}, pixels in [0, 1], no mean or std",
-        "preprocessing": None if entry.options.get("event_input") else f"shorter side to {height} (bilinear), centre crop",
+        "preprocessing": None if entry.event_input else f"shorter side to {height} (bilinear), centre crop",
         "paper": f"{PAPER}, arXiv:{ARXIV}",
     }
     rows = [{"tag": w.tag, "top1": w.top1, "obtained": w.obtained, "time_steps": w.steps,

@@ -117,7 +117,7 @@ def predict(
 
 def _preprocessing(config) -> str:
     channels, height, width = config.input_size
-    if config.options.get("event_input"):
+    if config.event_input:
         return f"{channels} x {height} x {width} event frames"
     return f"shorter side to {height}, centre {height} x {width}, pixels in [0, 1]"
 

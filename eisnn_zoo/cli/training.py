@@ -119,24 +119,21 @@ def reproduce(
     """
     need("train")
     from ..catalog import DATASETS
-    from ..training.data import load
-    from ..training.reading import FOLDER
+    from ..training.reading import FOLDER, read
     from ..training.recipe_file import load_recipe
     from ..training.results import append, measure, read_table
-    from ..training.setup import flush_denormals
 
-    flush_denormals()  # before threads read the test images
     name = Path(recipe).stem
     loaded = load_recipe(recipe, _settings(set_))
     if loaded.dataset == FOLDER:
         raise UsageError(f"the recipe {name} trains on one's own pictures: use `eisnn-zoo train`")
-    test = load(DATASETS[loaded.dataset], data, "test", loaded.final_steps)  # missing data is said before hours of training,
+    test = read(DATASETS[loaded.dataset], data, "test", loaded.final_steps)  # missing data is said before hours of training,
     read_table(results)  # and a file that is no table
     training = _fit(loaded, data, output or Path("runs") / name, device, compile, report_to)
     if not training.world.first:
         return
     said = name + (f" with {', '.join(set_)}" if set_ else "")
-    row = measure(training.run, said, test, training.device, training.memory)
+    row = measure(training.run, said, test, str(training.device), training.memory)
     append(row, results)
     paper, source = training.recipe.paper
     figures = [{"": "last epoch", "top-1 (%)": row["top1_last"]}, {"": "best epoch", "top-1 (%)": row["top1_best"]}]

@@ -17,10 +17,10 @@ import torch
 
 from ..analysis.response import compare_inhibition
 from ..errors import UsageError, ZooError
-from ..examples import examples_folder
 from ..inference.images import ImageError, open_image, preprocess
 from ..locating import Located, locate
 from ..networks import SpikingNet
+from ..shipped import examples_folder
 from ..table import default_weights, picture_classifiers
 from ..weights import load_network
 from . import result
@@ -66,9 +66,9 @@ def models(first: str | None = None) -> list[tuple[str, str]]:
     config = located.config
     if config.model.kind != "ei":
         raise UsageError(f"{config.name} has no inhibitory cells to turn up and down: choose an ei_ network")
-    if config.options.get("event_input"):
+    if config.event_input:
         raise UsageError(f"{config.name} takes recordings of events, and the demo shows pictures: choose another network")
-    name = located.table.name if located.table else first
+    name = located.row.name if located.row else first
     titles = {name: titles.get(name, f"{config.model.title}, {name}"), **titles}
     return [(title, name) for name, title in titles.items()]
 
@@ -166,7 +166,7 @@ def _kept(upload: dict | None, cache: Path) -> str | None:
 
 def _steps(name: str) -> dict:
     """The slider of T for a network."""
-    trained = _network(name)[0].config.options["time_steps"]
+    trained = _network(name)[0].config.time_steps
     return {"maximum": max(MAX_STEPS, trained), "value": trained, "info": f"Moments for which it looks: {trained} as trained."}
 
 

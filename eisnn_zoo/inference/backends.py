@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from ..config import Config, parse_config
 from ..errors import UsageError, ZooError
+from ..files import sha256
 from ..locating import Located, check_header, is_onnx, locate
-from ..table import Weights, default_weights, list_weights, sha256
+from ..table import ONNX, Weights, default_weights, list_weights
 from .onnx_runtime import OnnxModel
 
 if TYPE_CHECKING:
     from .torch_runtime import TorchModel
 
 BACKENDS = ("auto", "torch", "onnx")
-ONNX = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Opened:
     Attributes:
         run: a function of arrays, with the time steps and the device that it has.
         config: its configuration.
-        table: the row of the table of weights that it was made from, where it has one.
+        row: of the table of weights, for those that it was made from, where it has one.
     """
 
     run: TorchModel | OnnxModel
     config: Config
-    table: Weights | None = None
+    row: Weights | None = None
 
     @property
     def time_steps(self) -> int:
@@ -79,13 +79,13 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
         if not beside.is_file():
             name = located.config.name
             raise UsageError(f"{name} has no ONNX file: make one with `eisnn-zoo export {name}` and name that")
-        return Opened(onnx_beside(located, device, time_steps), located.config, located.table)
+        return Opened(onnx_beside(located, device, time_steps), located.config, located.row)
     light = device in ("auto", "cpu") and time_steps is None and not for_torch
     if backend == "auto" and light and beside.is_file() and find_spec("onnxruntime"):
-        return Opened(onnx_beside(located, device), located.config, located.table)
+        return Opened(onnx_beside(located, device), located.config, located.row)
     from .torch_runtime import TorchModel
 
-    return Opened(TorchModel(located, device, time_steps, compile, precision), located.config, located.table)
+    return Opened(TorchModel(located, device, time_steps, compile, precision), located.config, located.row)
 
 
 def onnx_beside(located: Located, device: str = "cpu", time_steps: int | None = None) -> OnnxModel:
@@ -98,9 +98,9 @@ def onnx_beside(located: Located, device: str = "cpu", time_steps: int | None = 
     """
     network = OnnxModel(located.path.parent / ONNX, device)
     check_header(located)
-    if network.metadata.get("source_sha256") != ((located.table and located.table.sha256) or sha256(located.path)):
+    if network.metadata.get("source_sha256") != ((located.row and located.row.sha256) or sha256(located.path)):
         raise ZooError(f"{network.path} was not made from the weights beside it: export it again, or use --backend torch")
-    check_steps(network, time_steps or located.config.options["time_steps"])
+    check_steps(network, time_steps or located.config.time_steps)
     return network
 
 
@@ -110,8 +110,8 @@ def _onnx(path: Path, device: str, time_steps: int | None) -> Opened:
     config.check_classes()
     check_steps(network, time_steps or network.time_steps)
     source = network.metadata.get("source_sha256")
-    table = next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
-    return Opened(network, config, table)
+    row = next((w for w in list_weights() if w.sha256 and w.sha256 == source), None)
+    return Opened(network, config, row)
 
 
 def check_steps(network: OnnxModel, wanted: int) -> None:

@@ -41,7 +41,7 @@ def read_input(name: str, config: Config, time_steps: int, source: str | bytes |
     Raises:
         Damaged: it cannot be read, or is no recording where the network takes events.
     """
-    if not config.options.get("event_input"):
+    if not config.event_input:
         shown = "stdin" if name == "-" else name
         return preprocess(open_image(content(name) if source is None else source, shown), config.input_size, shown)
     return read_recording(name, config, time_steps)

@@ -25,9 +25,8 @@ from packaging.version import Version
 
 from ..config import Config
 from ..errors import UsageError, ZooError
-from ..files import write_atomic
+from ..files import sha256, write_atomic
 from ..locating import Located
-from ..table import sha256
 from ..weights import load_network
 from .onnx_runtime import PRECISIONS, OnnxModel
 
@@ -88,7 +87,7 @@ def export(located: Located, output: str | Path, precision: str = "fp32", time_s
 def usage(config: Config) -> str:
     """How the file is fed, for whoever has nothing but it."""
     channels, height, width = config.input_size
-    if config.options.get("event_input"):
+    if config.event_input:
         feed = f"counts of events, float32 [batch, {config.options['time_steps']}, {channels}, {height}, {width}]"
     else:
         colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")

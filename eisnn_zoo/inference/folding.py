@@ -235,12 +235,7 @@ def _measure(model: SpikingNet, size: tuple[int, int]) -> tuple[dict[nn.Module, 
         else:
             maps[layer] = (args[0].shape[2], args[0].shape[3])
 
-    before = model._unsure, model._unseen
-    model._unsure = model._unseen = False  # a blank image says nothing of those to come
-    try:
-        like = next(model.parameters())
-        with together(layer.register_forward_hook(note) for layer in stage_of if isinstance(layer, (EIConv2d, LIF))):
-            model.forward_steps(torch.zeros(1, model.in_chans, *size, dtype=like.dtype, device=like.device))
-    finally:
-        model._unsure, model._unseen = before
+    like = next(model.parameters())
+    with model.unasked(), together(layer.register_forward_hook(note) for layer in stage_of if isinstance(layer, (EIConv2d, LIF))):
+        model.forward_steps(torch.zeros(1, model.in_chans, *size, dtype=like.dtype, device=like.device))
     return maps, most

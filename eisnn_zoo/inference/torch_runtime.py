@@ -34,7 +34,8 @@ def torch_device(name: str = "auto", kinds: Sequence[str] = ()) -> torch.device:
         raise UsageError(f"--device {name}: torch finds no GPU here; install a CUDA build of torch, or use --device cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # "meta" takes tensors and gives none back
+        if name != "cuda":  # which is there; to try it would open the first GPU in each of several processes, which then choose their own
+            torch.zeros(1, device=device).cpu()  # "meta" takes tensors and gives none back
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: torch has no such device here; use --device cpu") from error
     if kinds and device.type not in kinds:

@@ -87,6 +87,16 @@ class Readiness(nn.Module):
         return all(torch.equal(now[name].detach().flatten()[:4], drawn.to(now[name])) for name, drawn in self._drawn.items()
                    if name in now and drawn.device.type != "meta")
 
+    @contextlib.contextmanager
+    def unasked(self):
+        """Forwards here are not looked at: nothing is drawn, nothing is warned of."""
+        before = self._unsure, self._unseen
+        self._unsure = self._unseen = False
+        try:
+            yield
+        finally:
+            self._unsure, self._unseen = before
+
     def mark_initialised(self) -> None:
         """The weights mean something as they are: no E-I Init on the first batch."""
         self.initialised.fill_(True)

@@ -7,7 +7,7 @@ import math
 from ..catalog import ARXIV, PAPER, RELEASE_REPO, RELEASED, Model
 from ..config import Config
 from ..count import count
-from ..table import WEIGHTS, Weights, list_weights
+from ..table import ONNX, WEIGHTS, Weights, list_weights
 
 AUTHORS = "Liu, Ding and Yu"
 VENUE = "ICLR 2026"
@@ -93,8 +93,8 @@ with eisnn-zoo, not by the authors{how}."""
 
 def _use(config: Config, row: Weights, files: set[str], repo: str) -> str:
     name = f"hf-hub:{repo}" if repo else row.name
-    event, (channels, height, width) = config.options.get("event_input"), config.input_size
-    steps = config.options["time_steps"]
+    event, (channels, height, width) = config.event_input, config.input_size
+    steps = config.time_steps
     if event:
         feed = f"frames = torch.rand(1, {steps}, {channels}, {height}, {width})  # counts of events, [B, T, C, H, W]\n" \
                "probabilities = model(frames).softmax(1)"
@@ -129,21 +129,21 @@ On the command line:
 ```
 eisnn-zoo predict {source} --model {name}
 ```"""
-    if "model.onnx" in files:
+    if ONNX in files:
         text += f"""
 
-`model.onnx` computes the same without torch: input `[batch, {f'{steps}, ' if event else ''}{channels}, {height}, {width}]`, float32,
+`{ONNX}` computes the same without torch: input `[batch, {f'{steps}, ' if event else ''}{channels}, {height}, {width}]`, float32,
 output logits `[batch, {len(config.label_names)}]`.
 
 ```
-eisnn-zoo predict {source} --model model.onnx
+eisnn-zoo predict {source} --model {ONNX}
 ```"""
     return text
 
 
 def _preprocessing(config: Config) -> str:
     channels, height, width = config.input_size
-    if config.options.get("event_input"):
+    if config.event_input:
         text = (f"{config.options['time_steps']} frames of {channels} x {height} x {width}: each holds an equal number of events, "
                 "summed by pixel and polarity. Counts go in as they are.")
     else:
@@ -182,7 +182,7 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
         low, high = wilson(row.top1, n)
         notes.append(f"One run, one seed; from {n:,} images alone the true figure lies between {low:.1f} and {high:.1f} % "
                      "(95 % confidence, Wilson).")
-    trained, published = facts.get("trained_time_steps"), config.options["time_steps"]
+    trained, published = facts.get("trained_time_steps"), config.time_steps
     if trained and trained != published:
         notes.append(f"The weights were last trained with T = {trained}, and run with T = {published}.")
     if model.released_top1 is not None:
@@ -271,7 +271,7 @@ def _whose(model: Model) -> str:
 
 
 def _cost(config: Config, facts: dict) -> str:
-    counted, steps = count(config.model, config.input_size[1], **config.options), config.options["time_steps"]
+    counted, steps = count(config.model, config.input_size[1], **config.options), config.time_steps
     at = f" at T = {steps}" if config.model.spiking else ""
     text = (f"## Cost\n\n{counted.params:,} parameters. One inference{at} takes {counted.macs(steps) / 1e6:,.0f} million "
             "multiply-accumulates when computed densely, weights folded, as a processor does.")
@@ -296,7 +296,7 @@ def _limits(config: Config) -> str:
     lines = [
         f"It knows {classes} classes and gives every input one of them; its probabilities are not calibrated, and it was tested on nothing "
         f"but the test set of {config.model.dataset.title}.",
-        *([] if config.options.get("event_input") else
+        *([] if config.event_input else
           [f"Images are seen at {height} x {height} pixels; large pictures lose most of their detail."]),
         *([f"T = {config.options['time_steps']} is part of the model: other numbers of time steps run, with another accuracy.",
            "A spike is a threshold, so rounding flips some: TF32, half precision or another order of summation changes logits slightly. "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..config import Config, base_config, find_model
 from ..errors import UsageError, ZooError
-from ..locating import config_with, header_config, locate, read_header
+from ..locating import config_with, read_header
 from ..weights import load_state, read_tensors, write_tensors
 
 LAYOUT = "release_layout"  # in the header of a converted file: the release's names and shapes, for the way back
@@ -49,7 +49,7 @@ def _to_ours(source: Path, state: dict, out: Path, name: str | None) -> str:
     from ..networks import build
     from ..release import from_release
 
-    config = _release_config(source, name)
+    config = replace(_config(source, name, "paper"), facts={})  # those of another file
     kinds = {value.dtype for value in state.values() if value.is_floating_point()}
     if len(kinds) != 1:
         raise ZooError(f"{source} mixes {len(kinds)} types of numbers: one is expected")
@@ -68,9 +68,7 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
     from ..networks import build
     from ..release import to_release
 
-    if name is None and header_config(source) is None and not (source.parent / "config.json").is_file():
-        raise UsageError(f"{source} does not say whose weights it holds: give --model")
-    config = base_config(find_model(name)) if name else locate(str(source)).config
+    config = _config(source, name)
     model = config.model
     kind = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
     network = build(model.name, dtype=kind, **config.options)
@@ -93,10 +91,8 @@ def _to_release(source: Path, state: dict, out: Path, name: str | None, like: Pa
     return f"{model.name}, from our layout into the release's"
 
 
-def _release_config(source: Path, name: str | None) -> Config:
-    if name:
-        return base_config(find_model(name), "paper")
-    config = config_with(source)
+def _config(source: Path, name: str | None, tag: str = "") -> Config:
+    config = base_config(find_model(name), tag) if name else config_with(source)
     if config is None:
-        raise UsageError(f"{source} does not say whose weights it holds: put the release's config.json beside it, or give --model")
-    return replace(config, facts={})  # those of another file
+        raise UsageError(f"{source} does not say whose weights it holds: put its config.json beside it, or give --model")
+    return config

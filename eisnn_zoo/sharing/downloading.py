@@ -36,7 +36,7 @@ def download(spec: str, to: Path | None = None, revision: str | None = None) -> 
         UsageError, ZooError: see :func:`~eisnn_zoo.locating.locate` and :func:`~eisnn_zoo.hub_client.fetch`.
     """
     located = locate(_at(spec, revision), revision)
-    if revision and located.table and located.table.folder:
+    if revision and located.row and located.row.folder:
         raise UsageError(f"{located.config.name} comes with the package and has no --revision")
     if to is None:
         return located.path
@@ -61,9 +61,9 @@ def _at(spec: str, revision: str | None) -> str:
 def _config(located: Located) -> str:
     """config.json in our form, whichever layout the weights have, with where they came from."""
     beside = located.path.parent / "config.json"
-    if located.table is None or located.table.folder:
+    if located.row is None or located.row.folder:
         return beside.read_text("utf-8")
-    row = located.table
+    row = located.row
     source = {"source": f"{row.repo}/{row.file}", "commit": hub_client.commit(located.path), "obtained": row.obtained,
               "source_sha256": hub_client.recorded_hash(located.path)}
     config = replace(located.config, facts={key: value for key, value in source.items() if value})

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 from ..catalog import DATASETS, LICENSE, MODELS, Model
 from ..config import Config, base_config, find_model, read_config
 from ..errors import UsageError, ZooError
-from ..files import alone, read_numbers, write_atomic
+from ..files import alone, read_metrics, sha256, write_atomic
 from ..locating import Located
-from ..table import WEIGHTS, Weights, place, put_row, read_table, sha256
+from ..table import WEIGHTS, Weights, place, put_row, read_table
 from ..weights import adapt_state, read_tensors, save_network
 from . import card, card_text
 
 if TYPE_CHECKING:
-    from ..training.data import Images
     from ..training.reading import Labelled
     from ..training.recipe import Recipe
 
@@ -60,20 +59,20 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
     Raises:
         UsageError: no such run, tag, model or weights. ZooError: a run that cannot be published.
     """
-    from ..training.data import Images
     from ..training.reading import read
     from ..training.run import Run
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", tag) or tag == "paper":
         raise UsageError(f"--tag {tag}: small letters, digits, - and _ make a tag; 'paper' is that of the authors' weights")
     started = Run.existing(run)
-    recipe, environment, history = started.recipe, started.environment, read_history(run)
+    recipe, environment, history = started.recipe, started.environment, read_metrics(run)
+    if not history:
+        raise ZooError(f"{run / 'metrics.csv'} has no epoch: train further before packing")
     model = _model(recipe, name)
     files = _weight_files(run, which)
     if time_steps and DATASETS[recipe.dataset].event:
         raise UsageError("events come in the number of frames the network was trained on: leave out --time-steps")
     labelled = read(DATASETS[recipe.dataset], data, "test", recipe.final_steps)
-    images = Images.of(labelled)
     hub, table = place(hub)
     if table.is_file():
         read_table(table)  # one that is damaged is said before the work
@@ -87,8 +86,8 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
             number = started.epoch_of(which)
             epoch = next((row for row in history if row["epoch"] == number), None)
             facts = {**_facts(recipe, environment, history, which, epoch, scores), "recipe_sha256": sha256(beside / "recipe.yaml"),
-                     "test_images": len(images), "test_sha256": images.sha256,
-                     "operations": _operations(Located(beside / WEIGHTS, config), images), "operations_images": min(COUNTED, len(images))}
+                     "test_images": len(labelled), "test_sha256": labelled.sha256, "operations_images": min(COUNTED, len(labelled)),
+                     "operations": _operations(Located(beside / WEIGHTS, config), labelled)}
             if remark:
                 facts["remark"] = remark
             if copies := COPIES.get(facts["test_sha256"]):
@@ -97,7 +96,7 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
             save_network(beside, state, config)
             row = Weights(model, tag, facts["top1"], _obtained(facts, model), license, folder=config.name, sha256=sha256(beside / WEIGHTS),
                           size=(beside / WEIGHTS).stat().st_size, recipe=facts["recipe"], trained=_trained(facts),
-                          time_steps=steps if (steps := config.options["time_steps"]) != model.options["time_steps"] else 0)
+                          time_steps=steps if (steps := config.time_steps) != model.time_steps else 0)
             card.write(beside, config, row)
             beside.chmod(0o755)
             _put(beside, hub / config.name)
@@ -122,7 +121,7 @@ def _measured(files: dict[str, Path], which: str, beside: Path, config: Config, 
         save_network(beside, state, config)
         digest = sha256(beside / WEIGHTS)
         if digest not in measured:  # the best epoch may be the last
-            say(f"measuring the {key} weights on {len(labelled.y):,} test images")
+            say(f"measuring the {key} weights on {len(labelled):,} test images")
             scored = evaluate(TorchModel(Located(beside / WEIGHTS, config)), labelled, config.input_size[1])
             measured[digest] = {"top1": round(scored.top1, 2), "top5": round(scored.top5, 2)}
         scores[key] = measured[digest]
@@ -136,18 +135,6 @@ def _clear(hub: Path, config: Config) -> None:
         with contextlib.suppress(FileNotFoundError), alone(leftover, wait=False) as free:  # another may have finished by now
             if free:
                 shutil.rmtree(leftover, ignore_errors=True)
-
-
-def read_history(run: Path) -> list[dict]:
-    """metrics.csv, one row of numbers an epoch. Raises ZooError."""
-    path = run / "metrics.csv"
-    try:
-        rows = read_numbers(path)
-        if not rows or not {"epoch", "time_steps", "valid_top1", "seconds"} <= rows[0].keys():
-            raise ValueError("no epoch was finished")
-    except (OSError, ValueError, TypeError) as error:
-        raise ZooError(f"{path} is missing or damaged ({error}): train further before packing") from error
-    return rows
 
 
 def _model(recipe: Recipe, name: str | None) -> Model:
@@ -185,15 +172,16 @@ def _half(path: Path, config: Config) -> dict:
     return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
 
 
-def _operations(located: Located, images: Images) -> dict[str, dict[str, float]]:
+def _operations(located: Located, labelled: Labelled) -> dict[str, dict[str, float]]:
     """Numbers of operations of one inference by variant of the computation, the mean over some test images; none without spikes."""
+    import torch
+
     from ..analysis.energy import operations, totals
-    from ..training.augment import pixels
     from ..weights import load_network
 
     if not located.config.model.spiking:
         return {}
-    x = pixels(images.x[:COUNTED], located.config.input_size[1])
+    x = torch.from_numpy(labelled.pixels(0, COUNTED, located.config.input_size[1]))
     rows = totals(operations(load_network(located), x.split(10)))
     return {row["variant"]: {k: round(v, 3 if k == "microjoules" else 0) for k, v in row.items() if isinstance(v, float) and v}
             for row in rows}

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from .. import hub_client
 from ..errors import ZooError
-from ..inference.backends import ONNX, onnx_beside
+from ..files import sha256
+from ..inference.backends import onnx_beside
 from ..locating import Located
-from ..table import sha256
+from ..table import ONNX
 from ..weights import load_network
 
 
@@ -30,7 +31,7 @@ def verify(located: Located) -> list[Finding]:
 
 def _content(located: Located) -> Finding:
     """Against the table for our weights, against the Hub's own hash for others."""
-    path, row = located.path, located.table
+    path, row = located.path, located.row
     try:
         digest = sha256(path)
     except OSError as error:
@@ -59,7 +60,7 @@ def _loads(located: Located) -> Finding:
 
 def _accuracy(located: Located) -> Finding:
     """The table's figure is the one in the file's own configuration."""
-    row, facts = located.table, located.config.facts
+    row, facts = located.row, located.config.facts
     if row is None or not row.folder:
         own = facts.get("top1")
         said = f"{own} % by its own record" if isinstance(own, (int, float)) else "no figure"

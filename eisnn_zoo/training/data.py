@@ -6,7 +6,6 @@ and pictures stay in their files, read some batches ahead by processes of their 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,15 +77,6 @@ class Images:
         for r, x in zip(rows, self.x.batches(rows, needed)):
             yield replace(self, x=x, y=self.y[r])
 
-    @property
-    def sha256(self) -> str:
-        """Of the exact rows, for the record."""
-        digest = hashlib.sha256()
-        for part in self.batches(torch.arange(len(self)).split(1000)):
-            digest.update(part.x.cpu().numpy())
-        digest.update(self.y.cpu().numpy())
-        return digest.hexdigest()
-
 
 @dataclass(frozen=True)
 class Data:
@@ -124,7 +114,7 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
     """
     model = MODELS[recipe.model]
     if recipe.dataset == FOLDER:
-        if model.options.get("event_input"):
+        if model.event_input:
             raise DataError(f"{model.name} takes frames of events, not pictures: choose another model")
         channels, size = model.input_size[0], recipe.side(recipe.epochs - 1, model.input_size[1])
         train, valid = load_folder(root, channels, size)

@@ -38,7 +38,7 @@ class Teacher:
             if not takes:
                 raise UsageError(f"teacher = {recipe.teacher}: it takes images of {' x '.join(map(str, config.input_size))}, and not of "
                                  f"{' x '.join(map(str, size))}: choose another teacher")
-        if len(data.train.x.shape) == 5 and config.options["time_steps"] != recipe.final_steps:
+        if len(data.train.x.shape) == 5 and config.time_steps != recipe.final_steps:
             raise UsageError(f"teacher = {recipe.teacher}: it takes {config.options['time_steps']} frames of events, and not "
                              f"{recipe.final_steps}: choose another teacher")
         self.temperature = recipe.temperature

@@ -21,10 +21,10 @@ from ..catalog import MODELS
 from ..compiling import can_compile, check_compiler
 from ..config import Config, as_tag
 from ..errors import ZooError
+from ..files import sha256
 from ..machine import peak_memory
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
-from ..table import sha256
 from . import report, setup
 from .augment import pixels
 from .data import TEST_SET, load_data

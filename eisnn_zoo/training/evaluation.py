@@ -143,14 +143,14 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
         found = DATASETS[dataset]
         for what, network, data in (("classes", len(config.label_names), found.num_classes),
                                     ("input channels", config.input_size[0], found.channels),
-                                    ("frames of events", bool(config.options.get("event_input")), found.event)):
+                                    ("frames of events", config.event_input, found.event)):
             if network != data:
                 raise UsageError(f"{config.name} cannot be measured on {found.title}: {what}: {_said(network)}, there {_said(data)}")
         return read(found, root, "test", time_steps), _title(found)
     train, valid = read_folder(root, *config.input_size[:2])
     images = train if valid is None else valid
     title = f"{root}" if valid is None else f"{root}, its validation split"
-    if valid is None and "held out" in str(config.facts.get("measured_on")):
+    if valid is None and config.facts.get("held_out") and config.facts.get("measured_on") != TEST_SET:
         title += " (all of it: too high a figure, if the network was trained on most of it)"
     return matched(images, config.label_names, str(root), config.name), title
 
@@ -164,7 +164,7 @@ def compare(config: Config, row: Weights | None, title: str, scores: Scores, tim
     """
     facts = config.facts
     expected, source, steps = (row.top1, row.obtained, row.steps) if row else (
-        facts.get("top1"), facts.get("measured_on"), config.options["time_steps"])
+        facts.get("top1"), facts.get("measured_on"), config.time_steps)
     own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)
     same = bool(own) and isinstance(expected, (int, float)) and time_steps == steps
     among = facts.get("test_images") or (config.model.dataset.test_images if config.model.dataset else 0)

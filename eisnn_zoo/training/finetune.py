@@ -27,6 +27,6 @@ def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
     values = {"model": config.model.name, "about": f"fine-tuned from {config.name}", "dataset": FOLDER, "weights": weights,
               "freeze": freeze, "augment": "crop_flip" if config.input_size[0] == 3 else "none",
               "resolution": 0 if config.input_size == config.model.input_size else config.input_size[1],
-              "time_steps": config.options["time_steps"], "lr": LR_FROZEN if freeze else LR, **DEFAULTS,
+              "time_steps": config.time_steps, "lr": LR_FROZEN if freeze else LR, **DEFAULTS,
               **overrides}
     return check_recipe(values, f"fine-tuning {config.name}")

@@ -18,8 +18,9 @@ from ..networks import SpikingNet
 from .distillation import Teacher
 from .graphs import Graphs, Plain
 from .homeostasis import Homeostasis
+from .optim import set_least_inhibition, set_rate
 from .recipe import Recipe
-from .setup import make_optimizer, set_least_inhibition, set_rate
+from .setup import make_optimizer
 from .world import World
 
 

@@ -200,3 +200,18 @@ class ProjectedSGD(torch.optim.SGD):
         loss = super().step(closure)
         project(self.model)
         return loss
+
+
+def set_least_inhibition(optimizer: torch.optim.Optimizer, least: float) -> None:
+    """What W_EI stays at or above, of an optimizer that looks to it."""
+    if isinstance(optimizer, EIMuon):
+        optimizer.least_inhibition = least
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The step size of the next step, in place where it is a tensor: a recorded step reads it there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import pickle
 import zlib
@@ -37,13 +38,25 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.y)
 
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """These of x; pictures are read now."""
+        return self.x.read(range(start, min(stop, len(self)))) if isinstance(self.x, folders.Pictures) else self.x[start:stop]
+
     def pixels(self, start: int, stop: int, size: int) -> np.ndarray:
         """These rows as a network takes them: float32, pixels in [0, 1] or counts of events, of the given side."""
-        x = self.x.read(range(start, min(stop, len(self)))) if isinstance(self.x, folders.Pictures) else self.x[start:stop]
-        x = x.astype(np.float32)
+        x = self.rows(start, stop).astype(np.float32)
         if x.shape[-2:] != (size, size):
             x = resize(x, size)
         return x if x.ndim == 5 else x / np.float32(255)
+
+    @property
+    def sha256(self) -> str:
+        """Of the exact rows, for the record."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self), 1000):
+            digest.update(np.ascontiguousarray(self.rows(start, start + 1000)))
+        digest.update(self.y)
+        return digest.hexdigest()
 
 
 def read(dataset: Dataset, root: str | Path, split: str, time_steps: int | None = None) -> Labelled:

@@ -93,7 +93,7 @@ class Recipe(BaseModel):
                 _known("dataset", values["dataset"], DATASETS)
             dataset = DATASETS.get(values["dataset"]) if isinstance(values["dataset"], str) else None
             if (steps := values.get("time_steps")) is None or (type(steps) is int and steps == 0):
-                values["time_steps"] = dataset.time_steps if dataset and model.spiking else model.options["time_steps"]
+                values["time_steps"] = dataset.time_steps if dataset and model.spiking else model.time_steps
         return values
 
     @model_validator(mode="after")
@@ -230,7 +230,7 @@ class Recipe(BaseModel):
     def paper(self) -> tuple[float | None, str]:
         """The figure to reproduce, in % top-1, and where it stands."""
         model, last = MODELS[self.model], self.epochs - 1
-        same = (model.dataset and self.dataset == model.dataset.name and self.final_steps == model.options["time_steps"]
+        same = (model.dataset and self.dataset == model.dataset.name and self.final_steps == model.time_steps
                 and self.at("resolution", last) in (0, model.dataset.size) and not self.ablates)
         if self.paper_top1 is None and model.released_top1 is not None and same:
             return model.released_top1, "released checkpoint, best epoch on the test set"

@@ -6,18 +6,14 @@ import csv
 import statistics
 from pathlib import Path
 
-import torch
-
 from ..errors import ZooError
-from ..files import add_rows
-from ..inference.folding import fold
+from ..files import add_rows, sha256
+from ..inference.torch_runtime import TorchModel
 from ..locating import locate
-from ..table import WEIGHTS, sha256
-from ..weights import load_network
-from .data import Images
-from .evaluation import Scores
+from ..table import WEIGHTS
+from .evaluation import Scores, evaluate
+from .reading import Labelled
 from .run import Run
-from .validation import validate
 
 COLUMNS = ("model", "recipe", "weights_sha256", "dataset", "test_rows", "test_sha256", "train_rows", "validation", "time_steps",
            "precision", "top1_last", "top1_best", "top5_last", "paper_top1", "paper_source", "seed", "epochs", "recipe_sha256",
@@ -25,8 +21,8 @@ COLUMNS = ("model", "recipe", "weights_sha256", "dataset", "test_rows", "test_sh
 KEY = ("weights_sha256", "test_sha256")  # of which there is one row
 
 
-def measure(run: Run, name: str, test: Images, device: torch.device, memory: int | None = None) -> dict:
-    """A row: the run's last and best weights on the test images, in float32, beside the paper's figure.
+def measure(run: Run, name: str, test: Labelled, device: str, memory: int | None = None) -> dict:
+    """A row: the run's last and best weights on the test images, in float32, by the code that predicts, beside the paper's figure.
 
     Best is the epoch that did best on the run's validation images; where those are the test images, as in the paper's
     release, that figure is the better for it.
@@ -39,7 +35,7 @@ def measure(run: Run, name: str, test: Images, device: torch.device, memory: int
     scores: dict[str, Scores] = {}  # by digest: the last epoch may be the best
     for which, digest in digests.items():
         weights = locate(str(run.folder / which))
-        scores[digest] = scores.get(digest) or validate(fold(load_network(weights)).to(device), test, weights.config.input_size[1])
+        scores[digest] = scores.get(digest) or evaluate(TorchModel(weights, device), test, weights.config.input_size[1])
     last, best = (scores[digests[which]] for which in ("last", "best"))
     history = run.history
     speed = [row["images_per_s"] for epoch, row in enumerate(history) if recipe.comparable(epoch)]

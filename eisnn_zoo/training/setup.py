@@ -1,4 +1,4 @@
-"""Before the first step: the network a recipe asks for, its optimizer, and the machine's settings."""
+"""What a recipe asks for: the network, its optimizer, and the machine's settings."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]
         facts = located.config.facts
         held_out = facts.get("held_out", "none")
         without = facts.get("seed") == recipe.seed and isinstance(held_out, int) and held_out >= data.held_out
-        foreign = recipe.dataset == FOLDER and located.table is not None  # published weights were trained on the zoo's datasets
+        foreign = recipe.dataset == FOLDER and located.row is not None  # published weights were trained on the zoo's datasets
         if data.held_out and not (without or foreign or classes_are_others(data, located)):
             said.append(f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
                         f"accuracy is then too high (seed and holdout: {facts.get('seed', 'unknown')}, {held_out}; "
@@ -214,18 +214,3 @@ def make_optimizer(recipe: Recipe, model: SpikingNet, deflated: int) -> torch.op
         return EIMuon(model, lr=lr, adaptive=recipe.adaptive, inhibitory=recipe.inhibitory, momentum=recipe.momentum,
                       weight_decay=recipe.weight_decay, deflate=deflated, bf16=recipe.precision == "bf16")
     return ProjectedSGD(model, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=on_gpu or None)
-
-
-def set_least_inhibition(optimizer: torch.optim.Optimizer, least: float) -> None:
-    """What W_EI stays at or above, of an optimizer that looks to it."""
-    if isinstance(optimizer, EIMuon):
-        optimizer.least_inhibition = least
-
-
-def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The step size of the next step, in place where it is a tensor: a recorded step reads it there."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
