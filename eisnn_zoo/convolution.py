@@ -12,6 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# What torch takes where it was built without oneDNN, as on Macs. It computes outputs as differences of sums (Winograd), and leaves
+# rounding errors of either sign where the divisor asks for an exact 0.
+torch.backends.nnpack.set_flags(False)
+
 
 def conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """``F.conv2d`` without bias. Shape: ``[N, C, H, W]`` and ``[O, C, k, k]`` to ``[N, O, H', W']``."""

@@ -20,6 +20,7 @@ from eisnn_zoo.inference import integer
 from eisnn_zoo.inference.folding import FoldedEI, FoldedLIF, IntegerEI, Pieces, divisor, fold
 from eisnn_zoo.networks import build
 from eisnn_zoo.neuron import LIF
+from eisnn_zoo.precision import strict_arithmetic
 
 
 def network(name: str, **options):
@@ -51,12 +52,16 @@ def test_fast_convolutions_are_convolutions(size, stride, padding, kernel):
         torch.testing.assert_close(apply_dense(x, dense_matrix(w, *size)), expected, rtol=1e-11, atol=1e-11)
 
 
-def test_silence_stays_exactly_zero():
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_silence_stays_exactly_zero(where):
     """D replaces what is exactly 0: no fast convolution may leave a rounding error where no spike arrives."""
-    net = network("ei_vgg8", time_steps=1).float()
+    if where == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    strict_arithmetic()
+    net = network("ei_vgg8", time_steps=1).float().to(where)
     for layer in (m for m in fold(net, (32, 32)).modules() if isinstance(m, FoldedEI)):
         for side in (2, 4, 8, 16):
-            x = (torch.rand(2, layer.weight.shape[1], side, side) < 0.3).float()
+            x = (torch.rand(2, layer.weight.shape[1], side, side) < 0.3).float().to(where)
             x[0] = 0
             x[1, :, : side // 2] = 0
             silent = F.max_pool2d(x.amax(1, keepdim=True), 3, 1, 1)[:, 0] == 0
@@ -171,7 +176,7 @@ def test_integer_convolution_rounds_nothing_but_weights(side, kernel, stride):
     rounded = integers.double() * scale.double().view(-1, 1, 1, 1)
     assert integers.abs().max() == 127 and ((rounded - w).abs() <= 0.51 * scale.double().view(-1, 1, 1, 1)).all()
     x = torch.randint(0, 5, (3, 16, side, side)).float() / 4  # means of four spikes
-    x[0], x[1] = 0, x[1].ceil() * 37  # silence; and sums of spikes over many blocks
+    x[0], x[1] = 0, x[1].ceil() * integer.MOST  # silence; and sums of spikes over many blocks
     y = integer.IntegerConv2d(integers, scale, stride, kernel // 2)(x)
     torch.testing.assert_close(y.double(), F.conv2d(x.double(), rounded, None, stride, kernel // 2), rtol=1e-6, atol=1e-6)
     assert (y[0] == 0).all() and y.dtype == torch.float32
@@ -246,6 +251,24 @@ def test_8_bit_weights_where_they_cannot_be():
     for name, size in (("ei_vgg8", None), ("bn_vgg8", (32, 32)), ("ei_mlp2_mnist", (28, 28))):
         with pytest.raises(ValueError, match="E-I convolutions on a CPU"):
             fold(network(name), size, int8=True)
+
+
+@on_x86
+def test_8_bit_sums_of_more_spikes_than_a_processor_may_add_are_refused(monkeypatch):
+    net = network("ei_resnet18").float()
+    fold(net, (16, 16), int8=True)
+    monkeypatch.setattr("eisnn_zoo.inference.folding.MOST", 2)  # as many blocks as a stage has
+    with pytest.raises(ValueError, match="exact for sums of up to 2 spikes"):
+        fold(net, (16, 16), int8=True)
+
+
+@on_x86
+def test_8_bit_sums_are_exact_on_processors_that_add_in_pairs():
+    code = ("import torch, torch.nn.functional as F\nfrom eisnn_zoo.inference.integer import MOST, IntegerConv2d, round_weights\n"
+            "integers, scale = round_weights(torch.ones(8, 64, 3, 3))\nx = torch.full((2, 64, 8, 8), float(MOST))\n"
+            "y = IntegerConv2d(integers, scale, 1, 1)(x)\nprint(float((y - F.conv2d(x, torch.ones(8, 64, 3, 3), padding=1)).abs().max() / y.max()))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"})
+    assert done.returncode == 0 and float(done.stdout) < 1e-6, done
 
 
 @since_torch_2_7

@@ -23,7 +23,7 @@ from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
 from ..networks.cells import BNConv2d, BNLinear, Conv2d
 from ..neuron import LIF
-from .integer import IntegerConv2d, available, round_weights
+from .integer import MOST, IntegerConv2d, available, round_weights
 
 PIECE = 2 * 2**20  # bytes of the largest layer's spikes at all steps: about a core's second-level cache
 
@@ -194,6 +194,8 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
     later = {m for m in folded.modules() if type(m) is EIConv2d} - {next(iter(maps), None)} if int8 else set()
     if later - maps.keys() or (int8 and not (later and available() and next(model.parameters()).dtype == torch.float32)):
         raise ValueError("8-bit weights are for float32 E-I convolutions on a CPU, by oneDNN on x86, and for images of a known size")
+    if int8 and max(len(getattr(stage, "blocks", ())) for stage in folded.stages) >= MOST:  # each block adds a spike to its input
+        raise ValueError(f"8-bit weights are exact for sums of up to {MOST} spikes, and residual sums of this network have more")
     for module in list(folded.modules()):
         for name, child in module.named_children():
             if type(child) in PLAIN:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 STEP = 0.25  # what all activations are multiples of
+MOST = 32  # and what they may be: processors without VNNI add products in pairs, 2 x 127 x MOST / STEP, in 16 bits
 
 
 def available() -> bool:
@@ -25,7 +26,7 @@ def round_weights(w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class IntegerConv2d(nn.Module):
-    """``F.conv2d`` of non-negative multiples of :data:`STEP` below 64 with rounded weights; float32 in and out, channels last.
+    """``F.conv2d`` of multiples of :data:`STEP` from 0 to :data:`MOST` with rounded weights; float32 in and out, channels last.
 
     Args:
         integers, scale: from :func:`round_weights`, ``[O, C, k, k]`` and ``[O]``.
