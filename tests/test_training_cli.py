@@ -90,7 +90,10 @@ def test_resume_takes_device_and_trackers_from_the_run_and_says_where_threads_ar
     begun = json.loads((trained / "environment.json").read_text())
     threads = torch.get_num_threads() + 1
     for changed, code, said in (({"device": "tpu9"}, 2, "--device tpu9"), ({"report_to": ["nobody"]}, 2, "cannot report to 'nobody'"),
-                                ({"threads": threads}, 0, f"(OMP_NUM_THREADS={threads} keeps it exact)")):
+                                ({"threads": threads}, 0, f"(OMP_NUM_THREADS={threads} keeps it exact)"),
+                                ({"processes": 2, "torch": "2.5"}, 0, "began in 2 processes and goes on in 1: "),
+                                ({"torch": "2.5", "device_name": "Abacus"}, 0, "began with torch 2.5 and goes on with "),
+                                ({"device_name": "Abacus"}, 0, "began on Abacus and goes on with ")):
         (trained / "environment.json").write_text(json.dumps({**begun, **changed}))
         got, _, err = cli("train", "--resume", trained)
         assert got == code and said in err, err

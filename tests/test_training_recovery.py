@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -10,6 +11,7 @@ import signal
 import time
 import types
 
+import numpy as np
 import pytest
 import torch
 from training_helpers import digits, recipe, same, start, weights
@@ -19,8 +21,10 @@ from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.locating import locate
 from eisnn_zoo.training import engine
 from eisnn_zoo.training.engine import Diverged, Training
+from eisnn_zoo.training.run import Run
 from eisnn_zoo.training.stopping import Stopped
 from eisnn_zoo.training.world import World
+from eisnn_zoo.weights import load_network
 
 # Everything that holds state: averaged weights, a mixture of images, T grown on the way, a partial last batch.
 VALUES = {"epochs": 3, "ema": 0.9, "mixup": 0.2, "time_steps": {0: 1, 1: 2}, "batch_size": 60, "label_smoothing": 0.1}
@@ -283,6 +287,45 @@ def test_a_run_does_not_go_on_with_other_data(data, whole, tmp_path):
         other = digits(tmp_path / str(sizes), **sizes)
         with pytest.raises(UsageError, match=f"{said}.*choose another --output"):
             Training(recipe(**VALUES), other, run, compile=False)
+
+
+def test_a_run_does_not_go_on_with_as_many_images_of_another_kind(data, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    with np.load(data / "test.npz") as file:
+        arrays = dict(file)
+    other = tmp_path / "other"
+    for change in ({"y": (arrays["y"] + 1) % 10}, {"x": arrays["x"][::-1]}):
+        shutil.copytree(data, other, dirs_exist_ok=True)
+        np.savez(other / "test.npz", **{**arrays, **change})
+        with pytest.raises(UsageError, match=r"began with other images, classes or labels than .* choose another --output"):
+            Training(recipe(**VALUES), other, run, compile=False)
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({key: value for key, value in environment.items() if key != "data_sha256"}))
+    assert Training(recipe(**VALUES), other, run, compile=False).finished, "a run from before digests were kept is taken at its word"
+
+
+def test_a_run_does_not_go_on_from_other_weights(data, whole, tmp_path):
+    shutil.copytree(whole / "best", tmp_path / "weights")
+    values = {"weights": str(tmp_path / "weights"), "epochs": 1}
+    Training(recipe(**values), data, tmp_path / "run", compile=False).fit()
+    shutil.copytree(whole / "last", tmp_path / "weights", dirs_exist_ok=True)
+    network = load_network(locate(str(whole / "last")))
+    network.head.ei.weight.data *= 1.5
+    Run(tmp_path).save_weights("weights", network, locate(str(whole / "last")).config)
+    with pytest.raises(UsageError, match=r"began with other weights .*weights than those that are there now"):
+        Training(recipe(**values), data, tmp_path / "run", compile=False)
+
+
+def test_a_last_epoch_of_another_t_claims_no_accuracy(data, tmp_path, monkeypatch):
+    """What it was measured with is not what it is run with."""
+    training = Training(recipe(epochs=3, time_steps={0: 1, 2: 2}), data, tmp_path, compile=False)
+    save = training.run.save_weights
+    claims = []
+    monkeypatch.setattr(training.run, "save_weights", lambda name, model, config: (claims.append((name, config.facts)), save(name, model, config)))
+    training.fit(save_every=0)
+    assert [(name, facts["epoch"], "top1" in facts, "measured_on" in facts) for name, facts in claims] == [
+        ("last", 1, False, False), ("last", 2, False, False), ("best", 3, True, True), ("last", 3, True, True)]
 
 
 def test_the_surrogates_slope_is_resumed(data, tmp_path):

@@ -259,10 +259,9 @@ def _say_next(training) -> None:
 
 def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, save_every: float, record_at: str | None,
             settings: dict[str, str]):
-    import torch
-
+    from ..inference.torch_runtime import torch_device
     from ..training.recipe_file import load_recipe
-    from ..training.run import Run
+    from ..training.run import Run, environment
 
     begun = Run.existing(folder).environment
     try:
@@ -273,10 +272,13 @@ def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, 
         raise ZooError(f"{folder / 'environment.json'} lacks {error}: this run cannot be gone on with") from error
     except TypeError as error:
         raise ZooError(f"{folder / 'environment.json'} is damaged ({error}): this run cannot be gone on with") from error
-    if begun.get("threads") not in (None, torch.get_num_threads()):
-        note(f"this run began with {begun['threads']} threads and goes on with {torch.get_num_threads()}: sums are rounded in "
-             f"another order (OMP_NUM_THREADS={begun['threads']} keeps it exact)")
+    now, otherwise = environment(torch_device(device)), "sums are rounded in another order"
+    for key, before, after in (("threads", "with {} threads", "with {}"), ("processes", "in {} processes", "in {}"),
+                               ("device_name", "on {}", "with {}"), ("torch", "with torch {}", "with {}")):
+        if begun.get(key, now[key]) != now[key]:
+            remedy = f" (OMP_NUM_THREADS={begun[key]} keeps it exact)" if key == "threads" else ""
+            note(f"this run began {before.format(begun[key])} and goes on {after.format(now[key])}: {otherwise}{remedy}")
     if compile not in (None, compiled):
-        note(f"this run began {'compiled' if compiled else 'without compiling'} and goes on otherwise: sums are rounded in another order")
+        note(f"this run began {'compiled' if compiled else 'without compiling'} and goes on otherwise: {otherwise}")
     recipe = load_recipe(folder / "recipe.yaml", settings)  # set on the way: what lies ahead may change
     return _fit(recipe, where, folder, device, compiled if compile is None else compile, report_to, save_every, record_at)

@@ -6,6 +6,7 @@ and pictures stay in their files, read some batches ahead by processes of their 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +98,18 @@ class Data:
     @property
     def label_names(self) -> tuple[str, ...]:
         return self.train.label_names
+
+    @property
+    def sha256(self) -> str:
+        """By which a run knows its data again: of classes, labels and pixels; of pictures that stream, their files' names and sizes."""
+        digest = hashlib.sha256("\n".join(self.label_names).encode())
+        for images in (self.train, self.valid):
+            if isinstance(images.x, Streamed):
+                digest.update("".join(f"{path.parent.name}/{path.name} {path.stat().st_size}\n" for path in images.x.paths).encode())
+            else:
+                digest.update(np.ascontiguousarray(images.x.cpu().numpy()))
+            digest.update(images.y.cpu().numpy())
+        return digest.hexdigest()
 
     def to(self, device: torch.device) -> Data:
         """On device, as far as :meth:`Images.to` finds sensible."""

@@ -96,7 +96,8 @@ class Training:
             digests = {f"{key}_sha256": sha256(located.path) for key, located in trained.items()}
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.data.train),
-                                    "validation": self.data.validation, "valid_images": len(self.data.valid), **digests})
+                                    "validation": self.data.validation, "valid_images": len(self.data.valid),
+                                    "data_sha256": self.data.sha256, **digests})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
@@ -252,11 +253,13 @@ class Training:
         """What a weight file of this run says about itself."""
         options = {**self.model.config, "time_steps": self.recipe.final_steps}
         facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
-                 "top1": round(top1, 2), "measured_on": self.data.validation}
+                 "dataset": self.recipe.dataset}
         if self.data.held_out:
             facts["held_out"] = self.data.held_out
-        if self.data.validation == TEST_SET:
-            facts["test_images"] = len(self.data.valid)
+        if self.recipe.comparable(epoch - 1):  # else it was measured with another T, or on other pixels, than it is run with
+            facts |= {"top1": round(top1, 2), "measured_on": self.data.validation}
+            if self.data.validation == TEST_SET:
+                facts["test_images"] = len(self.data.valid)
         tag = as_tag(self.run.folder.resolve().name)
         return Config(MODELS[self.recipe.model], options, self.data.label_names, tag, facts, self.size)
 

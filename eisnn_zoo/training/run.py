@@ -62,14 +62,16 @@ class Run:
         begun = self.recipe if (self.folder / "recipe.yaml").exists() else recipe
         if begun != recipe and (key := recipe.departs(begun, self._epochs_begun())):
             raise UsageError(self._another(begun, recipe, key))
-        before = self.environment if self.checkpoint.exists() else environment
+        before = {**environment, **self.environment} if self.checkpoint.exists() else environment
         for key, what in (("train_images", "training"), ("valid_images", "validation")):
-            if before.get(key, environment[key]) != environment[key]:
+            if before[key] != environment[key]:
                 raise UsageError(f"{self.folder} began with {before[key]} {what} images and the data has {environment[key]}: go on with "
                                  "the data it began with, or choose another --output")
-        if before.get("teacher_sha256") != environment.get("teacher_sha256"):
-            raise UsageError(f"{self.folder} began with other weights of its teacher {recipe.teacher} than those that are there now: "
-                             "bring those back, or choose another --output")
+        for key, what in (("data_sha256", "images, classes or labels"), ("weights_sha256", f"weights {recipe.weights}"),
+                          ("teacher_sha256", f"weights of its teacher {recipe.teacher}")):
+            if before.get(key) != environment.get(key):
+                raise UsageError(f"{self.folder} began with other {what} than those that are there now: bring those back, or choose "
+                                 "another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.alone():
             self._begin(recipe, environment)
