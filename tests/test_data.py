@@ -17,7 +17,9 @@ import torch
 from PIL import Image
 
 from eisnn_zoo.catalog import DATASETS
+from eisnn_zoo.config import base_config, find_model
 from eisnn_zoo.errors import UsageError, ZooError
+from eisnn_zoo.inference.events import read_recording
 from eisnn_zoo.inference.inputs import expand
 from eisnn_zoo.training import events
 from eisnn_zoo.training.data import DataError, hold_out, load, load_data, load_folder
@@ -371,6 +373,18 @@ def test_nmnist_in_the_official_files(tmp_path):
     (tmp_path / "Test" / "7" / "00002.bin").write_bytes(b"123")
     with pytest.raises(ZooError, match=r"00002\.bin is damaged"):
         load(DATASETS["nmnist"], tmp_path, "test")
+
+
+@pytest.mark.parametrize("model, trained_on", [("ei_vgg8_dvsgesture", "nmnist"), ("ei_vgg8", "nmnist"), ("ei_vgg8_nmnist", "cifar10dvs"), ("ei_vgg8_nmnist", None)])
+def test_a_recording_is_read_with_the_sensor_that_the_network_was_trained_on(tmp_path, model, trained_on):
+    dataset = DATASETS[trained_on or "nmnist"]
+    x, y, p = *RNG.integers(0, dataset.sensor, (2, 60)), RNG.integers(0, 2, 60)
+    np.savez(tmp_path / "one.npz", x=x, y=y, p=p)
+    np.savez(tmp_path / "test.npz", x=x, y=y, p=p, offset=np.array([0, 60]), label=np.array([1]))
+    base = base_config(find_model(model))
+    config = replace(base, size=48, facts={"dataset": trained_on} if trained_on else {})
+    expected = read(dataset, tmp_path, "test", 3).pixels(0, 1, 48)[0]
+    assert np.array_equal(read_recording(str(tmp_path / "one.npz"), config, 3), expected)
 
 
 def recording(path, n=40):

@@ -123,6 +123,17 @@ def test_weights_that_know_held_out_images_are_doubted(data, tmp_path, key):
         assert len(doubts(recipe(holdout=40), training.data, {key: unknown})) == 1
 
 
+def test_weights_without_a_pool_are_gone_on_with_and_teach_nobody(data, tmp_path):
+    """As timm's users keep backbones: their answers are maps."""
+    network = build("ei_mlp2_mnist", global_pool="")
+    Run(tmp_path).save_weights("maps", network, Config(MODELS["ei_mlp2_mnist"], network.config, tuple("0123456789"), "maps", {}, 28))
+    training = Training(recipe(weights=str(tmp_path / "maps"), epochs=1), data, tmp_path / "run", compile=False)
+    training.fit()
+    assert training.model.global_pool == "avg" and locate(str(tmp_path / "run")).config.check_classes() is None
+    with pytest.raises(UsageError, match="gives features, no classes"):
+        Training(recipe(teacher=str(tmp_path / "maps")), data, tmp_path / "taught", compile=False)
+
+
 @pytest.mark.parametrize("model, options, said", [
     ("ei_mlp2_mnist", {"num_classes": 4}, "its classes are others"),
     ("ei_mlp2_mnist", {"input_size": (20, 20)}, "it takes images of 1 x 20 x 20, and not of 1 x 28 x 28"),

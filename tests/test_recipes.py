@@ -61,6 +61,10 @@ def test_ablations_leave_out_one_thing_each():
                          "no_ste": {"stabilisation": "no_ste"}, "no_scaling": {"scale_w_ei_gradient": False}}
     for key, value in (("ei_ratio", "8"), ("dataset", "cifar100"), ("time_steps", "1"), ("resolution", "64")):
         assert load_recipe("ei_vgg8_cifar10", {key: value}).paper[0] is None  # the paper's figure is another network's, or of other data
+    for key, value in (("dataset", "cifar100"), ("time_steps", "1"), ("resolution", "16")):
+        assert load_recipe("bn_resnet18_cifar10", {key: value}).paper == (None, ""), "nor one that the recipe states"
+    assert load_recipe("bn_resnet18_cifar10", {"epochs": "10", "time_steps": "{0: 1, 9: 4}"}).paper[0] == 95.37
+    assert load_recipe("bn_resnet18_cifar10", {"time_steps": "1", "paper_top1": "90"}).paper[0] == 90
     assert load_recipe("zoo_vgg8_cifar10").paper == load_recipe("ei_vgg8_cifar10").paper
 
 

@@ -30,6 +30,7 @@ class Teacher:
 
     def __init__(self, recipe: Recipe, located: Located, data: Data, device: torch.device, compile: bool):
         config, family = located.config, located.config.model.family
+        config.check_classes()
         if classes_are_others(data, located):
             raise UsageError(f"teacher = {recipe.teacher}: its classes are others than those of the data: choose weights trained on these")
         for side in sorted({recipe.side(epoch, data.size) for epoch in range(recipe.epochs)}):
@@ -39,7 +40,7 @@ class Teacher:
                 raise UsageError(f"teacher = {recipe.teacher}: it takes images of {' x '.join(map(str, config.input_size))}, and not of "
                                  f"{' x '.join(map(str, size))}: choose another teacher")
         if len(data.train.x.shape) == 5 and config.time_steps != recipe.final_steps:
-            raise UsageError(f"teacher = {recipe.teacher}: it takes {config.options['time_steps']} frames of events, and not "
+            raise UsageError(f"teacher = {recipe.teacher}: it takes {config.time_steps} frames of events, and not "
                              f"{recipe.final_steps}: choose another teacher")
         self.temperature = recipe.temperature
         self.plain: nn.Module = load_network(located).to(device)

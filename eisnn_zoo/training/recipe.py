@@ -210,6 +210,12 @@ class Recipe(BaseModel):
         return 0 < self.stop_at <= top1
 
     @property
+    def task(self) -> tuple:
+        """What an accuracy is of: the network as it is run, the data, and what is left out of the method."""
+        return (self.model, self.dataset, self.final_steps, self.at("resolution", self.epochs - 1), self.init == "default",
+                self.stabilisation, self.scale_w_ei_gradient, self.ei_ratio)
+
+    @property
     def ablates(self) -> bool:
         """Whether a part of the method is left out, or another network trained than the paper's."""
         return (self.init == "default" or self.stabilisation != "adaptive" or not self.scale_w_ei_gradient

@@ -87,9 +87,13 @@ def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Re
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no 'key: value' lines")
     places = {key.value: f"{path}, line {key.start_mark.line + 1}" for key, _ in root.value}
+    written = check_recipe(values, str(path), places) if overrides and "paper_top1" in values else None
     for key, value in (overrides or {}).items():
         values[key], places[key] = parse_value(key, value), f"--set {key}"
-    return check_recipe(values, str(path), places)
+    recipe = check_recipe(values, str(path), places)
+    if written and recipe.task != written.task and "paper_top1" not in (overrides or {}):
+        return recipe.model_copy(update={"paper_top1": None, "paper_source": ""})  # it is not of this
+    return recipe
 
 
 def parse_value(key: str, text: str) -> object:

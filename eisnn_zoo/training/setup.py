@@ -172,7 +172,7 @@ def _pretrained(recipe: Recipe, data: Data, located: Located) -> SpikingNet:
     if theirs.family == "mlp" and located.config.input_size[1:] != (side, side):
         raise UsageError(f"weights = {recipe.weights}: they take images of {located.config.input_size[1]} x {located.config.input_size[2]} "
                          f"pixels, and these have {side} x {side}")
-    model = load_network(located, stabilisation=recipe.stabilisation)
+    model = load_network(located, stabilisation=recipe.stabilisation, global_pool="avg")
     if classes_are_others(data, located):
         model.reset_classifier(len(data.label_names))
     return model
