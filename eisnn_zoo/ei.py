@@ -110,7 +110,16 @@ class EISynapses(nn.Module):
         variance = mean * (1 - mean)
         for synapses in (self.ee, self.ie):
             synapses.weight.exponential_().mul_(self._scale(square, variance))
+        self.drawn = self._some()
         self._set_constants(mean, square, variance)
+
+    def _some(self) -> Tensor:
+        """A few of the weights, by which they are known again."""
+        return torch.cat([self.ee.weight.detach().flatten()[:4], self.ie.weight.detach().flatten()[:4]])
+
+    def as_drawn(self) -> bool:
+        """Whether the weights are still those of reset_parameters, by some of each, but for rounding to another type."""
+        return self.drawn.is_meta or torch.allclose(self._some().cpu().float(), self.drawn.cpu().float(), rtol=1e-2, atol=0)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, rng) -> None:
@@ -125,7 +134,8 @@ class EISynapses(nn.Module):
             InputError: the input is negative somewhere, silent, or constant over the batch.
         """
         if x.min() < 0:
-            raise InputError("E-I Init needs non-negative input (pixels in [0, 1], spikes): do not normalise by mean and std")
+            raise InputError("E-I Init needs non-negative input (pixels in [0, 1], spikes): do not normalise by mean and std, nor fill "
+                             "erased parts with noise (timm's --remode const)")
         mean, square, variance = x.mean().item(), x.square().mean().item(), x.var(0).mean().item()
         if not (mean > 0 and variance > 0):
             raise InputError("E-I Init needs a batch whose inputs vary: this layer's input is "
@@ -171,6 +181,8 @@ class EILayer(EISynapses):
 
     def synaptic(self, x: Tensor, weight: Tensor) -> Tensor:
         """weight, ``[n, d]``, applied to the layer's input."""
+        if x.dim() != 2:
+            raise ValueError(f"expected [N, d], each of the N a slice for D, got {x.dim()} dimensions: merge or add one")
         return F.linear(x, weight)
 
     def drives(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,7 +253,8 @@ class EIConv2d(EILayer):
 
     Args:
         n_in, n_e: input channels and excitatory output channels.
-        kernel_size, stride, padding: as in ``nn.Conv2d``, one number for both sides; padding None keeps the size at stride 1.
+        kernel_size, stride, padding: as in ``nn.Conv2d``, one number for both sides; padding None keeps the size at stride 1, where
+            kernel_size is odd.
         ei_ratio: excitatory cells per inhibitory cell; there is at least one of these.
         stabilisation: see :func:`stabilise`.
 
@@ -250,11 +263,15 @@ class EIConv2d(EILayer):
 
     def __init__(self, n_in: int, n_e: int, kernel_size: int, stride: int = 1, padding: int | None = None,
                  ei_ratio: int = EI_RATIO, stabilisation: str = "adaptive", device=None, dtype=None):
+        if type(kernel_size) is not int or (padding is None and kernel_size % 2 == 0):
+            raise ValueError(f"kernel_size is one odd number, or an even one with a padding, got {kernel_size!r}")
         super().__init__(n_in, n_e, (kernel_size, kernel_size), ei_ratio, stabilisation, device, dtype)
         self.n_in, self.kernel_size, self.stride = n_in, kernel_size, stride
         self.padding = kernel_size // 2 if padding is None else padding
 
     def synaptic(self, x: Tensor, weight: Tensor) -> Tensor:
+        if x.dim() != 4:
+            raise ValueError(f"expected [N, {self.n_in}, H, W], got {x.dim()} dimensions: one image is x[None]")
         kernel = weight.view(-1, self.n_in, self.kernel_size, self.kernel_size)
         return conv2d(x, kernel, self.stride, self.padding)
 

@@ -36,10 +36,14 @@ def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tenso
         return None
     if current.g_e.dtype != torch.float32 or not (x.dtype == torch.float32 or autocasts(x.device.type)):
         return None
-    if any(getattr(modules, f"_global_{kind}_hooks") or getattr(current, f"_{kind}_hooks") or getattr(lif, f"_{kind}_hooks")
-           for kind in HOOKS):
+    if hooked(current) or hooked(lif) or any(getattr(modules, f"_global_{kind}_hooks") for kind in HOOKS):
         return None
     return _tried(x.device, lif.surrogate, lif.reset)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody's hook sees or changes what it computes."""
+    return any(getattr(module, f"_{kind}_hooks") for kind in HOOKS)
 
 
 def fused_on(device: torch.device) -> bool:

@@ -64,6 +64,15 @@ def spike(u: Tensor, surrogate: str = "sigmoid", alpha: float = 4.0) -> Tensor:
     return _Spike.apply(u, surrogate, alpha)
 
 
+def _transformed() -> bool:
+    """Inside torch.func's transforms, where nobody can say how a tensor lies in memory."""
+    if torch.jit.is_scripting():
+        return False
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active()
+
+
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons.
 
@@ -99,7 +108,7 @@ class LIF(nn.Module):
         current = full_precision(current)
         held = self.held(current, time_steps)
         decay = 1.0 - 1.0 / self.tau
-        channels_last = current.dim() == 5 and current[0].is_contiguous(memory_format=torch.channels_last)
+        channels_last = current.dim() == 5 and not _transformed() and current[0].is_contiguous(memory_format=torch.channels_last)
         if channels_last:
             current = in_memory_order(current)
         v = current[0]

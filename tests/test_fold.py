@@ -1,6 +1,7 @@
 """A folded network gives the network's answers; its fast forms are the operations they stand for."""
 
 import copy
+import math
 import os
 import pickle
 import subprocess
@@ -15,10 +16,11 @@ from torch import nn
 import eisnn_zoo
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.convolution import apply_dense, dense_matrix, patches
-from eisnn_zoo.ei import EIConv2d, stabilise
+from eisnn_zoo.ei import EIConv2d, EIReadout, stabilise
 from eisnn_zoo.inference import integer
 from eisnn_zoo.inference.folding import FoldedEI, FoldedLIF, IntegerEI, Pieces, divisor, fold
 from eisnn_zoo.networks import build
+from eisnn_zoo.networks.cells import BNConv2d
 from eisnn_zoo.neuron import LIF
 from eisnn_zoo.precision import strict_arithmetic
 
@@ -240,6 +242,37 @@ def test_what_was_derived_from_our_layers_is_not_folded(size):
     with torch.no_grad():
         torch.testing.assert_close(fold(net, size)(x), net(x))
         assert not torch.allclose(plain(x), net(x))
+
+
+class Cool(EIReadout):
+    def forward(self, x):
+        return super().forward(x) / 10
+
+
+class Damped(BNConv2d):
+    def forward(self, x):
+        return super().forward(x) * 0.8
+
+
+@pytest.mark.parametrize("size", [None, (32, 32)])
+@pytest.mark.parametrize("change", [
+    lambda net: setattr(net.head, "__class__", Cool) if net.kind == "ei" else setattr(net.stages[1].layers[0].current, "__class__", Damped),
+    lambda net: net.stages[1].layers[0].current.register_forward_hook(lambda module, inputs, out: out * 2)])
+@pytest.mark.parametrize("name", ["ei_vgg8", "bn_vgg8"])
+def test_what_is_derived_or_hooked_is_left_as_it_is(name, change, size):
+    net, x = network(name), images(2, 3, 32, 32)
+    before = net(x)
+    change(net)
+    with torch.no_grad():
+        torch.testing.assert_close(fold(net, size)(x), net(x))
+        assert not torch.allclose(before, net(x))
+
+
+def test_weights_that_are_no_numbers_are_not_folded():
+    net = network("ei_mlp2_mnist")
+    net.stages[0].layers[0].current.ee.weight.data[0, 0] = math.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fold(net)
 
 
 def test_a_size_is_a_pair():

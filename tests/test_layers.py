@@ -1,6 +1,7 @@
 """The E-I layer against the formula written out, values and gradients, the zero divisor included."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -93,6 +94,16 @@ def test_silence_is_exact_where_torch_has_no_onednn():
     assert all((value[..., :7] == 0).all() and (value[..., 8:] > 0).any() for value in seen.values())
     with torch.no_grad():
         torch.testing.assert_close(folded, layer(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make, word", [
+    (lambda: EIConv2d(3, 8, 3)(torch.rand(3, 8, 8)), "one image is x[None]"), (lambda: EIConv2d(3, 8, 3).currents(torch.rand(3, 8, 8)), "one image"),
+    (lambda: EIConv2d(3, 8, 2), "one odd number"), (lambda: EIConv2d(3, 8, (3, 3)), "one odd number"),
+    (lambda: EILinear(10, 8)(torch.rand(2, 5, 10)), "each of the N a slice"), (lambda: EILinear(10, 8)(torch.rand(10)), "got 1 dimensions")])
+def test_other_shapes_are_named(make, word):
+    with pytest.raises(ValueError, match=re.escape(word)):
+        make()
+    assert EIConv2d(3, 8, 2, stride=2, padding=0)(torch.rand(1, 3, 8, 8)).shape == (1, 8, 4, 4)
 
 
 def test_stabilise_by_hand():

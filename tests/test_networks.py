@@ -155,6 +155,18 @@ def test_per_sample_gradients_by_torch_func(name):
             torch.testing.assert_close(together[key][i], expected, rtol=1e-8, atol=1e-10 * (1 + expected.abs().max().item()))
 
 
+@pytest.mark.parametrize("name", ["ei_vgg8", "bn_vgg8", "ei_mlp2"])
+def test_images_and_networks_are_mapped_over(name):
+    net, other, x = ready(name).double(), ready(name).double(), images(name).double()
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.1)
+        torch.testing.assert_close(torch.func.vmap(lambda image: net(image[None])[0])(x), net(x), rtol=1e-9, atol=1e-9)
+        parameters, buffers = torch.func.stack_module_state([net, other])
+        both = torch.func.vmap(lambda p, b: torch.func.functional_call(net, (p, b), (x,)))(parameters, buffers)
+        torch.testing.assert_close(both, torch.stack([net(x), other(x)]), rtol=1e-9, atol=1e-9)
+
+
 def test_gradient_checkpointing_changes_nothing():
     grads = []
     for on in (False, True):

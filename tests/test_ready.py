@@ -174,6 +174,38 @@ def test_loaded_weights_are_never_drawn_again(strict):
     assert same(before, weights(net)) and net.initialised  # trained from here on
 
 
+def test_a_constructors_weights_that_come_back_are_drawn():
+    """A search for a learning rate keeps the first state, tries, and puts it back; a load that fits nothing loads nothing."""
+    net = SpikingMLP(4).train()
+    first = copy.deepcopy(net.state_dict())
+    net(digits())
+    net.load_state_dict(first)
+    seen = weights(net)
+    net(digits())
+    assert net.initialised and not same(weights(net), seen)
+    other = SpikingMLP(4).train()
+    seen = weights(other)
+    other.load_state_dict({f"model.{key}": value for key, value in first.items()}, strict=False)
+    other(digits())
+    assert not same(weights(other), seen)
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_weights_that_are_drawn_anew_wait_for_data_again(each):
+    with torch.device("meta"):
+        net = SpikingMLP(4)
+    net.to_empty(device="cpu")
+    net.initialised.fill_(True)  # as memory that nobody wrote may have it
+    for module in net.modules() if each else [net]:
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    seen = weights(net)
+    net.train()(digits())
+    assert net.initialised and not same(weights(net), seen)
+    net.reset_parameters()
+    assert not net.initialised
+
+
 def test_a_forward_before_training_leaves_e_i_init_for_the_first_training_batch():
     net = SpikingMLP(2).eval()
     before = weights(net)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -298,3 +299,44 @@ def test_batches_show_every_image_once_in_an_order_of_the_epoch():
     assert sorted(torch.cat(epochs[0]).tolist()) == list(range(107))
     assert torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1])) and not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[2]))
     assert torch.equal(torch.cat(list(batches(107, 10, 1, 0, skip=4))), torch.cat(epochs[0][4:]))
+
+
+@pytest.mark.parametrize("make", [lambda m: EIMuon(m, lr=8e-3, least_inhibition=0.25), lambda m: ProjectedSGD(m, lr=0.01, momentum=0.9)])
+def test_copies_step_as_the_original_does(make, tmp_path):
+    model = build("ei_mlp2_mnist")
+    model.mark_initialised()
+    optimizer = make(model)
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(3))).square().sum().backward()
+        optimizer.step()
+        return [p.detach().clone() for p in model.parameters()]
+
+    step(model, optimizer)
+    torch.save({"model": model, "optimizer": optimizer}, tmp_path / "both.pt")
+    saved = torch.load(tmp_path / "both.pt", weights_only=False)
+    copied = copy.deepcopy((model, optimizer))
+    expected = step(model, optimizer)
+    for pair in (copied, (saved["model"], saved["optimizer"])):
+        assert pair[1].model is pair[0] and all(map(torch.equal, step(*pair), expected))
+
+
+def test_hooks_of_a_step_run_once():
+    model = build("ei_mlp2_mnist")
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # which wraps the class's own step
+    optimizer, seen = ProjectedSGD(model, lr=0.1), []
+    optimizer.register_step_post_hook(lambda *_: seen.append(1))
+    model.mark_initialised()
+    model(torch.rand(2, 1, 28, 28)).sum().backward()
+    optimizer.step()
+    assert seen == [1]
+
+
+def test_muon_sorts_parameters_itself():
+    model = build("ei_mlp2_mnist")
+    model.stages.requires_grad_(False)
+    optimizer = EIMuon(model)
+    model.stages.requires_grad_(True)
+    with pytest.raises(ValueError, match="make a new one once other parameters are to learn"):
+        optimizer.add_param_group({"params": list(model.stages.parameters())})

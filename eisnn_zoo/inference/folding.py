@@ -19,6 +19,7 @@ from ..compiling import compile_options, prepare_compiler
 from ..convolution import apply_dense, dense_matrix, patches
 from ..ei import PLAIN, EIConv2d, EILayer, EIReadout, EISynapses
 from ..evaluating import together
+from ..fusing import hooked
 from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
 from ..networks.cells import BNConv2d, BNLinear, Conv2d
@@ -178,7 +179,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         int8: round the weights of E-I convolutions to 8 bits, except those of the first, which sees pixels; on a CPU, and where
             size is given (ValueError otherwise). See :mod:`~eisnn_zoo.inference.integer`.
 
-    Layers and neurons of classes derived from ours stay as they are: what they changed is theirs.
+    Layers and neurons of classes derived from ours, and those with hooks, stay as they are: what they changed is theirs.
 
     Raises:
         TypeError: model is no network of the zoo. ValueError: negative weights; a size that is no pair; int8 where it cannot be.
@@ -187,8 +188,8 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         raise TypeError(f"only networks of the zoo are folded, not wrapped, got {type(model).__name__}")
     if size is not None and len(tuple(size) if isinstance(size, Iterable) else ()) != 2:
         raise ValueError(f"size is (height, width) of the images to come, got {size!r}")
-    if any((p < 0).any() for layer in model.modules() if isinstance(layer, EISynapses) for p in layer.nonnegative()):
-        raise ValueError("negative weights, which Dale's law forbids: call model.project_() after every step of the optimizer")
+    if any(not (p >= 0).all() for layer in model.modules() if isinstance(layer, EISynapses) for p in layer.nonnegative()):
+        raise ValueError("negative weights, or NaN, which Dale's law forbids: call model.project_() after every step of the optimizer")
     folded = copy.deepcopy(model).eval()
     maps, bytes_of = _measure(folded, size) if size and next(model.parameters()).device.type == "cpu" else ({}, {})
     later = {m for m in folded.modules() if type(m) is EIConv2d} - {next(iter(maps), None)} if int8 else set()
@@ -198,19 +199,21 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         raise ValueError(f"8-bit weights are exact for sums of up to {MOST} spikes, and residual sums of this network have more")
     for module in list(folded.modules()):
         for name, child in module.named_children():
+            if hooked(child):
+                continue
             if type(child) in PLAIN:
                 setattr(module, name, IntegerEI(child, maps[child]) if child in later else FoldedEI(child, maps.get(child)))
-            elif isinstance(child, EIReadout):
+            elif type(child) is EIReadout:
                 readout = nn.Linear(child.ee.weight.shape[1], child.n_e, bias=False, device="meta")
                 readout.weight = nn.Parameter(child.signed_weight(child.w_ei()).detach())
                 setattr(module, name, readout)
-            elif isinstance(child, BNConv2d) and size:
+            elif type(child) is BNConv2d and size:
                 fused = fuse_conv_bn_eval(child.conv, child.bn)
                 fused.__class__ = FoldedConv2d
                 setattr(module, name, fused)
-            elif isinstance(child, BNLinear) and size:
+            elif type(child) is BNLinear and size:
                 setattr(module, name, fuse_linear_bn_eval(child.linear, child.bn))
-            elif isinstance(child, Conv2d) and size is None:
+            elif type(child) is Conv2d and size is None:
                 child.__class__ = nn.Conv2d  # what exporters like best
             elif type(child) is LIF:
                 child.__class__ = FoldedLIF

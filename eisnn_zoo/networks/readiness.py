@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..compiling import uncompiled
-from ..ei import InputError
+from ..ei import EISynapses, InputError
 from ..ei_init import initialize
 
 _logger = logging.getLogger("eisnn_zoo")
@@ -28,7 +28,6 @@ class Readiness(nn.Module):
         # Saved with the weights, so that a network that never saw data is known as such after loading too.
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool, device=device))
         self._fresh = self._unsure = self.kind == "ei"  # not loaded; not known to have been initialised or trained
-        self._drawn = {name: p.detach().flatten()[:4].clone() for name, p in self.stages.named_parameters()} if self._fresh else {}
         self._warned = False
         self._unseen = self.kind == "ei"  # no input was looked at yet
         self.register_load_state_dict_post_hook(_note_loaded)
@@ -45,15 +44,15 @@ class Readiness(nn.Module):
             self._look(x)
 
     def _look(self, x: Tensor) -> None:
-        """At the first input: one warning of pixels that were normalised, as other networks want them."""
+        """At the first input: one warning of pixels that were normalised, as other networks want them, or that are no numbers."""
         self._unseen = False
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return
         with contextlib.suppress(RuntimeError):  # a fake tensor has no values
-            if (x < 0).any():
+            if not (x >= 0).all():
                 how = "; timm.data.resolve_model_data_config(model) says so to timm's transforms" if hasattr(self, "pretrained_cfg") else ""
-                _logger.warning("%s was given values below 0: its input are pixels in [0, 1], without mean and standard deviation%s.",
-                                type(self).__name__, how)
+                _logger.warning("%s was given values below 0, or NaN, which spikes hide: its input are pixels in [0, 1], without mean and "
+                                "standard deviation%s.", type(self).__name__, how)
 
     @uncompiled
     def _make_sure(self, x: Tensor) -> None:
@@ -82,10 +81,16 @@ class Readiness(nn.Module):
                             "call eisnn_zoo.initialize(model, batch, seed).", type(self).__name__)
 
     def _as_drawn(self) -> bool:
-        """Whether the weights are still those that the constructor drew, by some of each; others have come by a way that nobody notes."""
-        now = dict(self.stages.named_parameters())
-        return all(torch.equal(now[name].detach().flatten()[:4], drawn.to(now[name])) for name, drawn in self._drawn.items()
-                   if name in now and drawn.device.type != "meta")
+        """Whether the weights are still those that the constructor drew; others have come by a way that nobody notes."""
+        return all(layer.as_drawn() for layer in self.stages.modules() if isinstance(layer, EISynapses))
+
+    def reset_parameters(self) -> None:
+        """Weights as those of a new network, which E-I Init draws on the first batch in training."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        self.initialised.zero_()
+        self._fresh = self._unsure = self.kind == "ei"
 
     @contextlib.contextmanager
     def unasked(self):
@@ -104,10 +109,11 @@ class Readiness(nn.Module):
 
 
 def _note_loaded(net: Readiness, _keys) -> None:
-    """Weights that were loaded are never drawn again, whatever is known of them."""
+    """Weights that were loaded are never drawn again, whatever is known of them, but for those of a constructor that come back."""
     net._fresh = False
     if net.kind == "ei" and net.initialised.device.type != "meta":
         net._unsure = not net.initialised
+        net._fresh = net._unsure and net._as_drawn()
 
 
 def _in_parallel() -> bool:

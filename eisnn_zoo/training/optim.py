@@ -83,7 +83,7 @@ class EIMuon(torch.optim.Optimizer):
     starts at 0. Steps of absolute size are what makes Adam collapse these networks: W_EI starts at 1/n_I, W_EE at about 1/sqrt(d).
 
     Args:
-        model: a network of the zoo; its Dale constraint is projected inside ``step``.
+        model: a network of the zoo; its Dale constraint is projected inside ``step``. What of it learns is what takes gradients now.
         lr: relative step of the weights; adaptive: the other parameters' step as a fraction of it.
         inhibitory: the inhibitory cells' (W_IE's, g_I's) step as a fraction of it. W_EI hardly leaves its uniform start, so that a step
             of W_IE moves all cells of a layer together; where it is small, W_EE, which tells cells apart, can take larger ones.
@@ -112,6 +112,15 @@ class EIMuon(torch.optim.Optimizer):
         super().__init__([g for g in groups if g["params"]], defaults)
         self.model, self.least_inhibition, self.bf16 = model, least_inhibition, bf16
         self.w_ei = [p for n, p in named if n.endswith("ei.weight")]
+
+    def __getstate__(self) -> dict:
+        own = {name: getattr(self, name) for name in ("model", "least_inhibition", "bf16", "w_ei")}
+        return {**super().__getstate__(), **own}
+
+    def add_param_group(self, param_group: dict) -> None:
+        if "muon" not in param_group:
+            raise ValueError("EIMuon takes each parameter by what it is in the network: make a new one once other parameters are to learn")
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -189,15 +198,19 @@ def _recording(x: Tensor) -> bool:
 
 
 class ProjectedSGD(torch.optim.SGD):
-    """torch's SGD, and Dale's law inside ``step``."""
+    """torch's SGD, and Dale's law inside ``step``, of the parameters that take gradients now; ``add_param_group`` adds others."""
 
     def __init__(self, model: nn.Module, **options):
         super().__init__([p for p in model.parameters() if p.requires_grad], **options)
         self.model = model
 
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "model": self.model}
+
     @torch.no_grad()
     def step(self, closure=None):
-        loss = super().step(closure)
+        step = torch.optim.SGD.step
+        loss = getattr(step, "__wrapped__", step)(self, closure)  # torch wraps it in the calls of hooks, and this one too
         project(self.model)
         return loss
 
