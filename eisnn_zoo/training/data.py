@@ -6,7 +6,6 @@ and pictures stay in their files, read some batches ahead by processes of their 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +86,7 @@ class Data:
         size: pixels a side that the network sees where the recipe names none.
         validation: what valid is, in words.
         held_out: training images that valid was made of; 0: it is a split of its own.
+        identity: by which a run knows its data again.
     """
 
     train: Images
@@ -94,22 +94,11 @@ class Data:
     size: int
     validation: str
     held_out: int = 0
+    identity: str = ""
 
     @property
     def label_names(self) -> tuple[str, ...]:
         return self.train.label_names
-
-    @property
-    def sha256(self) -> str:
-        """By which a run knows its data again: of classes, labels and pixels; of pictures that stream, their files' names and sizes."""
-        digest = hashlib.sha256("\n".join(self.label_names).encode())
-        for images in (self.train, self.valid):
-            if isinstance(images.x, Streamed):
-                digest.update("".join(f"{path.parent.name}/{path.name} {path.stat().st_size}\n" for path in images.x.paths).encode())
-            else:
-                digest.update(np.ascontiguousarray(images.x.cpu().numpy()))
-            digest.update(images.y.cpu().numpy())
-        return digest.hexdigest()
 
     def to(self, device: torch.device) -> Data:
         """On device, as far as :meth:`Images.to` finds sensible."""
@@ -130,22 +119,21 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
         if model.event_input:
             raise DataError(f"{model.name} takes frames of events, not pictures: choose another model")
         channels, size = model.input_size[0], recipe.side(recipe.epochs - 1, model.input_size[1])
-        train, valid = load_folder(root, channels, size)
-        n = recipe.holdout or (0 if valid is not None else max(1, len(train) // 10))
+        rows, others = read_folder(root, channels, size)
+        n = recipe.holdout or (0 if others is not None else max(1, len(rows) // 10))
         said = "its own validation split"
     else:
         dataset = DATASETS[recipe.dataset]
-        size, n, said, valid = dataset.size, recipe.holdout, TEST_SET, None
-        train = load(dataset, root, "train", recipe.final_steps)
-    if n:
-        if n >= len(train):
-            remedy = "lower holdout" if recipe.holdout else "give more, or a folder val/ beside train/"
-            raise DataError(f"{root}: {n} of its {len(train)} training images cannot be set aside for validation: {remedy}")
-        train, valid = hold_out(train, n, recipe.seed, keep_classes=recipe.dataset == FOLDER)
-        said = f"{n} training images held out"
-    elif valid is None:
-        valid = load(dataset, root, "test", recipe.final_steps)
-    return Data(train, valid, size, said, n)
+        size, n, said = dataset.size, recipe.holdout, TEST_SET
+        rows = read(dataset, root, "train", recipe.final_steps)
+        others = None if n else read(dataset, root, "test", recipe.final_steps)
+    if n >= len(rows):
+        remedy = "lower holdout" if recipe.holdout else "give more, or a folder val/ beside train/"
+        raise DataError(f"{root}: {n} of its {len(rows)} training images cannot be set aside for validation: {remedy}")
+    if n or others is None:
+        train, valid = hold_out(Images.of(rows), n, recipe.seed, keep_classes=recipe.dataset == FOLDER)
+        return Data(train, valid, size, f"{n} training images held out", n, rows.identity)
+    return Data(Images.of(rows), Images.of(others), size, said, identity=f"{rows.identity} {others.identity}")
 
 
 def load(dataset: Dataset, root: str | Path, split: str, time_steps: int | None = None) -> Images:

@@ -67,7 +67,7 @@ class Run:
             if before[key] != environment[key]:
                 raise UsageError(f"{self.folder} began with {before[key]} {what} images and the data has {environment[key]}: go on with "
                                  "the data it began with, or choose another --output")
-        for key, what in (("data_sha256", "images, classes or labels"), ("weights_sha256", f"weights {recipe.weights}"),
+        for key, what in (("data_identity", "images, classes or labels"), ("weights_sha256", f"weights {recipe.weights}"),
                           ("teacher_sha256", f"weights of its teacher {recipe.teacher}")):
             if before.get(key) != environment.get(key):
                 raise UsageError(f"{self.folder} began with other {what} than those that are there now: bring those back, or choose "
