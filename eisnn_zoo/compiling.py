@@ -34,6 +34,16 @@ def _answers(program: str) -> bool:
     return subprocess.run([found, "--version"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
+@functools.cache
+def compile_failure(device: str) -> str:
+    """Why torch.compile does not work here, tried on a line of code; "" where it does."""
+    try:
+        torch.compile(lambda x: x + 1, **compile_options(device))(torch.zeros(2, device=device))
+    except Exception as error:  # Python too new for this torch, no headers of Python's, no folder for its cache ...
+        return " ".join(str(error).split())[:200]
+    return ""
+
+
 def check_compiler(device: str) -> None:
     """Raises UsageError where torch.compile cannot work."""
     if not can_compile(device):

@@ -8,6 +8,8 @@ faster in half precision. Measured on two cores with 8-bit and bf16 matrix units
 
 from __future__ import annotations
 
+import os
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,8 @@ from torch import Tensor
 # What torch takes where it was built without oneDNN, as on Macs. It computes outputs as differences of sums (Winograd), and leaves
 # rounding errors of either sign where the divisor asks for an exact 0.
 torch.backends.nnpack.set_flags(False)
+if torch.version.hip:  # AMD's library for GPUs has the same, and reads this before its first convolution
+    os.environ.setdefault("MIOPEN_DEBUG_CONV_WINOGRAD", "0")
 
 
 def conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:

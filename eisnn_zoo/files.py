@@ -101,7 +101,7 @@ def _write_through(path: Path, write: Callable[[Path], object] | bytes | str) ->
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / path.name
+        whole = Path(folder) / "whole"  # NUL is a device of Windows in every folder
         write_atomic(whole, write)
         with whole.open("rb") as source, path.open("ab") as into:
             shutil.copyfileobj(source, into)

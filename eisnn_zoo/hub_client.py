@@ -68,7 +68,7 @@ def fetch(repo: str, filename: str, revision: str | None = None, cache_dir: str 
         raise ZooError(f"the cached file {path} is truncated or altered and cannot be fetched again: {error}") from error
     if is_whole(path):
         return path
-    for altered in {path, path.resolve()}:
+    for altered in (path.resolve(), _led_to(path), path):
         altered.unlink(missing_ok=True)
     raise ZooError(f"{where} arrived altered twice, its hash is not the one that {endpoint() or 'the Hub'} states, and was thrown "
                    "away: try again later, or by another HF_ENDPOINT")
@@ -94,10 +94,15 @@ def commit(path: Path) -> str | None:
     return found[1] if found else None
 
 
+def _led_to(path: Path) -> Path:
+    """By a link, one step alone: what bears the Hub's hash may itself be a link, into a store that all repositories share."""
+    return Path(os.path.normpath(path.parent / os.readlink(path))) if path.is_symlink() else path
+
+
 def recorded_hash(path: Path) -> str | None:
     """The hash the Hub gave for a cached file, sha256 for large files and git's sha1 for small ones; None where unknown."""
-    real = path.resolve()
-    return real.name if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", real.name) else None
+    kept = _led_to(path)
+    return kept.name if kept.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", kept.name) else None
 
 
 def is_whole(path: Path) -> bool:
@@ -159,6 +164,8 @@ def _broken(error: BaseException, where: str) -> ZooError:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ZooError(f"{error.filename or 'the cache'} cannot be written: set HF_HOME to a folder of your own, or use "
                         "`eisnn-zoo download --to FOLDER`")
+    if "home directory" in text:
+        return ZooError(f"there is no folder to keep {where} in, since this user has no home: set HF_HOME to a folder that can be written")
     if isinstance(error, (UnicodeDecodeError, FileExistsError, NotADirectoryError, IsADirectoryError)):
         repo = "/".join(where.split("/")[:2])
         return ZooError(f"what the cache holds of {where} is damaged ({kind}): delete {_folder(repo)} and run the command again")

@@ -11,6 +11,11 @@ from torch import Tensor
 def strict_arithmetic() -> None:
     """No TF32 and no choice of algorithms by timing: a rounding moved is a spike flipped, and another run."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    for backend, parts in ((torch.backends.cuda, ["matmul"]), (torch.backends.cudnn, ["conv", "rnn"]),
+                           (torch.backends.mkldnn, ["matmul", "conv", "rnn"])):
+        for part in filter(None, (getattr(backend, name, None) for name in parts)):
+            if hasattr(part, "fp32_precision"):  # from torch 2.9 on, where somebody may have set all at once, and the above sets too little
+                part.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 
 

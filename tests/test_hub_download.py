@@ -69,6 +69,18 @@ def test_altered_twice_is_an_error_and_nothing_stays(hub, tmp_path):
     assert hub.count(f"GET .*{FILE}") == 2 and blobs(tmp_path) == [] and hub_client.cached(REPO, FILE) is None
 
 
+def test_a_store_that_repositories_share_is_looked_through(hub, tmp_path):
+    """As newer clients keep files: what bears the Hub's hash is a link to them."""
+    path = hub_client.fetch(REPO, FILE)
+    blob, shared = path.resolve(), tmp_path / "cache" / "blobs" / "ab" / "cdef"
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(shared)
+    assert hub_client.recorded_hash(path) == hashlib.sha256(DATA).hexdigest() and hub_client.is_whole(path)
+    shared.write_bytes(DATA[:-1] + b"x")
+    assert not hub_client.is_whole(path) and hub_client.obtain(REPO, FILE).read_bytes() == DATA
+
+
 def test_altered_once_on_the_way_is_fetched_again(hub):
     def once(data):
         del hub.altered[FILE]
@@ -168,6 +180,7 @@ def test_no_trusted_connection():
     (UnicodeEncodeError("ascii", "h\xe9", 1, 2, "ordinal not in range"), "HF_TOKEN holds letters that no token has"),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "models--org--net and run the command again"),
     (NotADirectoryError(20, "Not a directory"), "models--org--net and run the command again"),
+    (RuntimeError("Could not determine home directory."), "set HF_HOME to a folder"),
     (type("UnsupportedProtocol", (Exception,), {})("missing protocol"), "check HF_ENDPOINT"),
 ])
 def test_what_is_amiss_on_this_machine_is_named(error, words):

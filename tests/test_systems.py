@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from training_helpers import digits, recipe
 
 from eisnn_zoo import compiling, files, machine
 from eisnn_zoo.cli.output import check_folder
 from eisnn_zoo.errors import UsageError
+from eisnn_zoo.inference import integer
+from eisnn_zoo.inference.torch_runtime import torch_device
 from eisnn_zoo.sharing.packing import _of_any_system
 from eisnn_zoo.sharing.publishing import _PATH
+from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.recipe_file import load_recipe
 from eisnn_zoo.training.report import log, logging_to
+from eisnn_zoo.training.streaming import _signals_ignored
 from eisnn_zoo.weights import write_tensors
 
 SHIP = Path(__file__).parent / "data" / "cifar10" / "ship_1.png"
@@ -155,3 +161,74 @@ def test_a_log_on_a_full_disk_ends_no_training(capsys):
 def test_a_graphics_card_has_its_own_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device}")
     assert machine.device_name("cuda:1") == "card cuda:1" and machine.device_name("cpu") == machine.processor()
+
+
+def test_somebody_elses_faster_arithmetic_is_undone():
+    code = ("import torch\n"
+            "for name in ('tf32', 'medium'):\n"
+            "    if name == 'medium':\n"
+            "        torch.set_float32_matmul_precision(name)\n"
+            "    elif hasattr(torch.backends, 'fp32_precision'):\n"
+            "        torch.backends.fp32_precision = name\n"
+            "    from eisnn_zoo.precision import strict_arithmetic; strict_arithmetic()\n"
+            "    from eisnn_zoo.training.run import environment\n"
+            "    conv = getattr(torch.backends.cudnn, 'conv', None)\n"
+            "    print(environment(torch.device('cpu'))['tf32'], getattr(conv, 'fp32_precision', 'ieee'))\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "False ieee\n" * 2), done.stderr
+
+
+def test_training_goes_on_where_nothing_can_be_compiled(tmp_path, monkeypatch):
+    """Python too new for this torch, its headers missing: the compiler is there and of no use."""
+    def refuse(*_, **__):
+        raise RuntimeError("torch.compile is not supported on Python 3.99+")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    compiling.compile_failure.cache_clear()
+    try:
+        training = Training(recipe(epochs=1), digits(tmp_path / "data"), tmp_path / "run")
+        assert any("3.99" in doubt and "goes without it" in doubt for doubt in training.doubts) or not compiling.can_compile("cpu")
+        training.fit()
+        assert training.run.environment["compile"] is False
+    finally:
+        compiling.compile_failure.cache_clear()
+
+
+def test_a_gpu_that_this_torch_cannot_use(monkeypatch, caplog):
+    zeros = torch.zeros
+
+    def no_kernels(*size, device=None, **options):
+        if torch.device(device).type == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nand more")
+        return zeros(*size, device=device, **options)
+
+    monkeypatch.setattr(torch, "zeros", no_kernels)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with caplog.at_level("WARNING", "eisnn_zoo"):
+        assert torch_device("auto").type == "cpu" and "no kernel image" in caplog.text and "and more" not in caplog.text
+    with pytest.raises(UsageError, match=r"--device cuda: torch cannot use this GPU .*no kernel image.* or use --device cpu"):
+        torch_device("cuda")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert torch_device("cuda").type == "cuda", "each of several processes opens its own"
+
+
+def test_an_onnxruntime_that_does_not_load_is_gone_without(tmp_path):
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("raise ImportError('DLL load failed')")
+    command = [sys.executable, "-m", "eisnn_zoo", "predict", str(SHIP), "--model", "ei_vgg8_cifar10"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0 and "ship" in done.stdout and "torch on cpu" in done.stderr and "DLL load failed" in done.stderr, done
+    done = subprocess.run([*command, "--backend", "onnx"], capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1 and "Visual C++ Redistributable" in done.stderr
+
+
+def test_8_bit_kernels_are_for_x86(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert not integer.available()
+
+
+def test_a_signal_while_readers_start_reaches_nobody():
+    before = signal.getsignal(signal.SIGTERM)
+    with _signals_ignored():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -61,7 +61,8 @@ def main() -> None:
             _fail("there is not enough memory for this: lower --batch-size or --time-steps, where the command has them", 1)
         words = " ".join(str(error).split())
         if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
-            _fail(f"torch.compile failed here ({words[:500]}): go without it, or give TORCHINDUCTOR_CACHE_DIR a folder with room", 1)
+            _fail(f"torch.compile failed here ({words[:500]}): go without it (in training: --no-compile), or give "
+                  "TORCHINDUCTOR_CACHE_DIR a folder with room", 1)
         _fail(f"this should not happen ({type(error).__name__}: {words}); run again with EISNN_ZOO_DEBUG=1 for the details "
               "and report them", 1)
 

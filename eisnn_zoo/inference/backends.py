@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,10 +13,12 @@ from ..errors import UsageError, ZooError
 from ..files import sha256
 from ..locating import Located, check_header, is_onnx, locate
 from ..table import ONNX, Weights, default_weights, list_weights
-from .onnx_runtime import OnnxModel
+from .onnx_runtime import OnnxModel, import_onnxruntime
 
 if TYPE_CHECKING:
     from .torch_runtime import TorchModel
+
+_logger = logging.getLogger("eisnn_zoo")
 
 BACKENDS = ("auto", "torch", "onnx")
 
@@ -81,11 +84,22 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
             raise UsageError(f"{name} has no ONNX file: make one with `eisnn-zoo export {name}` and name that")
         return Opened(onnx_beside(located, device, time_steps), located.config, located.row)
     light = device in ("auto", "cpu") and time_steps is None and not for_torch
-    if backend == "auto" and light and beside.is_file() and find_spec("onnxruntime"):
+    if backend == "auto" and light and beside.is_file() and _has_onnxruntime():
         return Opened(onnx_beside(located, device), located.config, located.row)
     from .torch_runtime import TorchModel
 
     return Opened(TorchModel(located, device, time_steps, compile, precision), located.config, located.row)
+
+
+def _has_onnxruntime() -> bool:
+    if not find_spec("onnxruntime"):
+        return False
+    try:
+        import_onnxruntime()
+    except ZooError as error:
+        _logger.warning("%s; torch computes instead", error)
+        return False
+    return True
 
 
 def onnx_beside(located: Located, device: str = "cpu", time_steps: int | None = None) -> OnnxModel:

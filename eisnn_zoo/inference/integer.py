@@ -7,6 +7,8 @@ torch's on x86, uses the processor's 8-bit units: measured with those of AMX, 5 
 
 from __future__ import annotations
 
+import platform
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,8 @@ MOST = 32  # and what they may be: processors without VNNI add products in pairs
 
 def available() -> bool:
     """Whether torch has the kernel on this machine."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):  # elsewhere it is there, and slow
+        return False
     return hasattr(torch.ops.onednn, "qconv2d_pointwise") and "onednn" in torch.backends.quantized.supported_engines
 
 

@@ -23,8 +23,11 @@ def import_onnxruntime():
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
+    except ModuleNotFoundError as error:
+        raise ZooError(f"running .onnx files needs onnxruntime ({error}): pip install onnxruntime") from error
     except ImportError as error:
-        raise ZooError(f'running .onnx files needs onnxruntime ({error}): pip install onnxruntime') from error
+        raise ZooError(f"onnxruntime is installed and does not load ({_first_line(error)}): install it again; on Windows it needs "
+                       "Microsoft's Visual C++ Redistributable") from error
     return onnxruntime
 
 

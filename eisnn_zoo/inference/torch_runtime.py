@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -18,6 +20,8 @@ from .anytime import early_exit
 from .folding import fold
 from .stepping import NetworkSteps, stepwise
 
+_logger = logging.getLogger("eisnn_zoo")
+
 PRECISIONS = ("fp32", "int8")
 KINDS = ("cpu", "cuda")  # of devices on which all that the zoo does was written to run
 
@@ -29,18 +33,30 @@ def torch_device(name: str = "auto", kinds: Sequence[str] = ()) -> torch.device:
         kinds: those that can do what is asked; by default, whatever torch has here.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name, reason = ("cuda", _refusal("cuda")) if torch.cuda.is_available() else ("cpu", "")
+        if reason:
+            _logger.warning("torch finds a GPU that this build of it cannot use, and takes the CPU (%s)", reason)
+            name = "cpu"
     elif name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch finds no GPU here; install a CUDA build of torch, or use --device cpu")
-    try:
-        device = torch.device(name)
-        if name != "cuda":  # which is there; to try it would open the first GPU in each of several processes, which then choose their own
-            torch.zeros(1, device=device).cpu()  # "meta" takes tensors and gives none back
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name}: torch has no such device here; use --device cpu") from error
+    if reason := _refusal(name):
+        said = f"torch cannot use this GPU ({reason}); install the build for it" if name == "cuda" else "torch has no such device here"
+        raise UsageError(f"--device {name}: {said}, or use --device cpu")
+    device = torch.device(name)
     if kinds and device.type not in kinds:
         raise UsageError(f"--device {name}: this is done on {' or '.join(kinds)} alone")
     return device
+
+
+def _refusal(name: str) -> str:
+    """Why torch cannot use a device of this name, in one line; "" where it can."""
+    if name == "cuda" and "WORLD_SIZE" in os.environ:  # each of several processes would open the first GPU here, and then choose its own
+        return ""
+    try:
+        torch.zeros(1, device=torch.device(name)).cpu()  # "meta" takes tensors and gives none back
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return str(error).splitlines()[0][:200]
+    return ""
 
 
 def fold_for(device: torch.device, network: SpikingNet, size: tuple[int, int], compile: bool, precision: str) -> SpikingNet:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..catalog import MODELS
-from ..compiling import can_compile, check_compiler
+from ..compiling import can_compile, check_compiler, compile_failure
 from ..config import Config, as_tag
 from ..errors import ZooError
 from ..files import sha256
@@ -88,6 +88,9 @@ class Training:
         if compile is None:
             fused = Graphs.possible(self.world) and setup.fused_throughout(recipe, self.device)
             compile = can_compile(self.device.type) and not fused
+            if compile and (reason := compile_failure(self.device.type)):
+                self.doubts.append(f"torch.compile does not work here, training goes without it, slower ({reason})")
+                compile = False
         deflated = self.schedule.iterations(recipe.deflate_epochs)
         self.feeding = Feeding(recipe, self.data, self.world)
         teacher = Teacher(recipe, trained["teacher"], self.data, self.device, compile) if "teacher" in trained else None
@@ -97,7 +100,7 @@ class Training:
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.data.train),
                                     "validation": self.data.validation, "valid_images": len(self.data.valid),
-                                    "data_sha256": self.data.sha256, **digests})
+                                    "data_identity": self.data.identity, **digests})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -41,10 +43,26 @@ class Streamed(Pictures):
         workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), len(lists)))
         loader: DataLoader = DataLoader(_Reading(self, needed), batch_size=None, sampler=lists, num_workers=workers,
                                         worker_init_fn=_leave_signals_to_the_trainer)
-        for batch in loader:
+        with _signals_ignored():
+            reading = iter(loader)
+        for batch in reading:
             if isinstance(batch, ZooError):
                 raise batch
             yield batch
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """While processes are started: those that are not forked import torch for seconds before they can leave signals to the trainer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
