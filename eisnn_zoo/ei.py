@@ -69,7 +69,8 @@ def scale_gradient(w: Tensor, factor: float) -> Tensor:
 
 class Synapses(nn.Module):
     """A non-negative weight matrix or kernel between two populations, ``[n_post, n_pre, ...]``. It is read, not called: torch's
-    ``parametrize`` changes it, what waits for a forward (``torch.nn.utils.prune``) does not."""
+    ``parametrize`` changes it (after E-I Init; what is behind it is not projected: it is to keep the sign itself), what waits for a
+    forward (``torch.nn.utils.prune``) does not."""
 
     def __init__(self, *shape: int, device=None, dtype=None):
         super().__init__()
@@ -153,8 +154,8 @@ class EISynapses(nn.Module):
         self.ei.weight.fill_(1.0 / self.n_i)
 
     def nonnegative(self) -> list[nn.Parameter]:
-        """What Dale's law binds: all but b_E."""
-        return [parameter for name, parameter in self.named_parameters() if name != "b_e"]
+        """What Dale's law binds: all but b_E, and but what is behind a parametrization."""
+        return [parameter for name, parameter in self.named_parameters() if name != "b_e" and "parametrizations" not in name]
 
 
 class EILayer(EISynapses):

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import sys
+import unicodedata
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -335,6 +336,21 @@ def plain_frames(x, y, p, steps, size):
         for i in range(t * each, len(x) if t == steps - 1 else (t + 1) * each):
             out[t, p[i], y[i], x[i]] += 1
     return out
+
+
+def test_names_of_classes_are_the_same_however_their_accents_are_written(tmp_path):
+    """A folder that went through macOS may have an accent apart from its letter."""
+    for split, form in (("train", "NFD"), ("val", "NFC")):
+        for name in ("Zander", "\xc4pfel"):
+            (tmp_path / split / unicodedata.normalize(form, name)).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (len(name), 0, 0)).save(tmp_path / split / unicodedata.normalize(form, name) / "a.png")
+    train, valid = load_folder(tmp_path, 3, 8)
+    assert train.label_names == valid.label_names == ("Zander", "\xc4pfel")
+    assert train.x[:, 0, 0, 0].tolist() == valid.x[:, 0, 0, 0].tolist() == [6, 5]
+    (tmp_path / "train" / "\xc4pfel").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / "\xc4pfel" / "a.png")
+    with pytest.raises(ZooError, match="holds two folders"):
+        load_folder(tmp_path, 3, 8)
 
 
 @pytest.mark.parametrize("steps", [1, 7, 10])

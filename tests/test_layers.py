@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.utils import parametrize
 
 import eisnn_zoo
 from eisnn_zoo import fold
@@ -146,6 +147,24 @@ def test_project_is_dales_law():
     project(m)
     assert torch.equal(m.b_e, bias) and (bias < 0).any()
     assert all((p >= 0).all() for n, p in m.named_parameters() if n != "b_e")
+
+
+def test_what_is_behind_a_parametrization_is_not_projected():
+    class Exponential(torch.nn.Module):
+        def forward(self, x):
+            return x.exp()
+
+        def right_inverse(self, weight):
+            return weight.log()
+
+    layer = EILinear(10, 8)
+    before = layer.ee.weight.detach().clone()
+    parametrize.register_parametrization(layer.ee, "weight", Exponential())
+    with torch.no_grad():
+        layer.ie.weight.sub_(1.0)
+    project(layer)
+    torch.testing.assert_close(layer.ee.weight, before)
+    assert (layer.ie.weight >= 0).all() and (layer.ie.weight == 0).any()
 
 
 def test_init_formulas():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,10 @@ def _pictures(folder: Path) -> list[Path]:
     return [Path(name) for name in walk(folder, PICTURES)] if folder.is_dir() else []
 
 
-def _split(root: Path, names: tuple[str, ...], channels: int, size: int) -> tuple[Pictures, np.ndarray]:
+def _split(classes: dict[str, Path], names: tuple[str, ...], channels: int, size: int) -> tuple[Pictures, np.ndarray]:
     paths, labels = [], []
     for label, name in enumerate(names):
-        here = _pictures(root / name)
+        here = _pictures(classes[name]) if name in classes else []
         paths += here
         labels += [label] * len(here)
     return Pictures(paths, channels, size), np.array(labels, np.int64)
@@ -78,13 +79,18 @@ def has_classes(root: Path) -> bool:
     return any(_classes(folder) for folder in (root / "train", root))
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    """Names of the folders in a folder that hold pictures themselves, in alphabetical order; none where there is no folder."""
+def _classes(folder: Path) -> dict[str, Path]:
+    """The folders in a folder that hold pictures themselves, by name in alphabetical order; none where there is no folder."""
     inside = [d for d in folder.iterdir() if d.is_dir() and not is_hidden(d)] if folder.is_dir() else []
-    names = tuple(sorted(d.name for d in inside if any(p.suffix.lower() in PICTURES and not is_hidden(p) for p in d.glob("*"))))
-    if strange := next(filter(CONTROL.search, names), None):
-        raise Damaged(f"{folder}: {strange!r} is no name for a class: write it in UTF-8, without control characters")
-    return names
+    found: dict[str, Path] = {}
+    for path in sorted(d for d in inside if any(p.suffix.lower() in PICTURES and not is_hidden(p) for p in d.glob("*"))):
+        name = unicodedata.normalize("NFC", path.name)  # macOS may write an accent apart from its letter, others as one
+        if CONTROL.search(name):
+            raise Damaged(f"{folder}: {name!r} is no name for a class: write it in UTF-8, without control characters")
+        if name in found:
+            raise Damaged(f"{folder} holds two folders {name}, their accents written in two ways: merge them")
+        found[name] = path
+    return dict(sorted(found.items()))
 
 
 def image_folder(root: Path, channels: int, size: int):
@@ -95,23 +101,24 @@ def image_folder(root: Path, channels: int, size: int):
     Raises:
         Damaged: no pictures in class folders, or more than 1000 classes.
     """
-    train, names = root / "train", _classes(root / "train")
-    if not names:  # a class can have that name
-        train, names = root, _classes(root)
+    train, classes = root / "train", _classes(root / "train")
+    if not classes:  # a class can have that name
+        train, classes = root, _classes(root)
+    names = tuple(classes)
     if not names:
         raise Damaged(f"{root / 'train' if (root / 'train').is_dir() else root} holds no pictures in one folder per class")
     if len(names) > 1000:
         raise Damaged(f"{train} holds {len(names)} classes, the most is 1000")
-    x, y = _split(train, names, channels, size)
+    x, y = _split(classes, names, channels, size)
     other = next((root / s for s in VALIDATION if train != root and (root / s).is_dir()), None)
     if other is None:
         return x, y, names, None
     there = _classes(other)
-    if strange := [name for name in there if name not in names]:
-        raise Damaged(f"{other / strange[0]} is a class that {train} does not have")
+    if strange := [path for name, path in there.items() if name not in names]:
+        raise Damaged(f"{strange[0]} is a class that {train} does not have")
     if not there:
         raise Damaged(f"{other} holds no pictures in one folder per class")
-    return x, y, names, _split(other, names, channels, size)
+    return x, y, names, _split(there, names, channels, size)
 
 
 def tiny_imagenet(root: Path, split: str, dataset, _steps):
