@@ -55,7 +55,7 @@ def _refusal(name: str) -> str:
     try:
         torch.zeros(1, device=torch.device(name)).cpu()  # "meta" takes tensors and gives none back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        return str(error).splitlines()[0][:200]
+        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return ""
 
 
