@@ -40,8 +40,8 @@ def torch_device(name: str = "auto", kinds: Sequence[str] = ()) -> torch.device:
     elif name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch finds no GPU here; install a CUDA build of torch, or use --device cpu")
     if reason := _refusal(name):
-        said = f"torch cannot use this GPU ({reason}); install the build for it" if name == "cuda" else "torch has no such device here"
-        raise UsageError(f"--device {name}: {said}, or use --device cpu")
+        said = f"torch cannot use this GPU ({reason}): install the build for it, or" if name == "cuda" else "torch has no such device here:"
+        raise UsageError(f"--device {name}: {said} use --device cpu")
     device = torch.device(name)
     if kinds and device.type not in kinds:
         raise UsageError(f"--device {name}: this is done on {' or '.join(kinds)} alone")
