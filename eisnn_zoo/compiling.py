@@ -37,6 +37,7 @@ def _answers(program: str) -> bool:
 @functools.cache
 def compile_failure(device: str) -> str:
     """Why torch.compile does not work here, tried on a line of code; "" where it does."""
+    prepare_compiler()
     try:
         torch.compile(lambda x: x + 1, **compile_options(device))(torch.zeros(2, device=device))
     except Exception as error:  # Python too new for this torch, no headers of Python's, no folder for its cache ...

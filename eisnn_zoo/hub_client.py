@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from .errors import UsageError, ZooError
-from .files import FULL
+from .files import FULL, sha256
 
 _logger = logging.getLogger("eisnn_zoo")
 
@@ -111,10 +111,9 @@ def is_whole(path: Path) -> bool:
     if recorded is None:
         return True
     try:
-        with path.open("rb") as f:
-            if len(recorded) == 64:
-                return hashlib.file_digest(f, "sha256").hexdigest() == recorded
-            data = f.read()
+        if len(recorded) == 64:
+            return sha256(path) == recorded
+        data = path.read_bytes()
     except OSError:
         return False
     git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_helpers import recipe, run_two, same, start, weights
+from training_helpers import load_folder, recipe, run_two, same, start, weights
 
 from eisnn_zoo.errors import ZooError
 from eisnn_zoo.training import data as data_module
-from eisnn_zoo.training.data import hold_out, load_data, load_folder
+from eisnn_zoo.training.data import hold_out, load_data
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.feeding import Feeding
 from eisnn_zoo.training.stopping import Stopped

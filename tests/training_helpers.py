@@ -26,6 +26,15 @@ def digits(folder: Path, train: int = 200, test: int = 50) -> Path:
     return folder
 
 
+def load_folder(path: Path, channels: int, size: int):
+    """One's own pictures as training takes them."""
+    from eisnn_zoo.training.data import Images
+    from eisnn_zoo.training.reading import read_folder
+
+    train, valid = read_folder(path, channels, size)
+    return Images.of(train), None if valid is None else Images.of(valid)
+
+
 def recipe(**values):
     from eisnn_zoo.training.recipe_file import check_recipe
 

@@ -32,14 +32,15 @@ def torch_device(name: str = "auto", kinds: Sequence[str] = ()) -> torch.device:
     Args:
         kinds: those that can do what is asked; by default, whatever torch has here.
     """
-    if name == "auto":
-        name, reason = ("cuda", _refusal("cuda")) if torch.cuda.is_available() else ("cpu", "")
-        if reason:
-            _logger.warning("torch finds a GPU that this build of it cannot use, and takes the CPU (%s)", reason)
-            name = "cpu"
+    if choose := name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     elif name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch finds no GPU here; install a CUDA build of torch, or use --device cpu")
-    if reason := _refusal(name):
+    reason = _refusal(name)
+    if reason and choose:
+        _logger.warning("torch finds a GPU that this build of it cannot use, and takes the CPU (%s)", reason)
+        name = "cpu"
+    elif reason:
         said = f"torch cannot use this GPU ({reason}): install the build for it, or" if name == "cuda" else "torch has no such device here:"
         raise UsageError(f"--device {name}: {said} use --device cpu")
     device = torch.device(name)
@@ -54,7 +55,7 @@ def _refusal(name: str) -> str:
         return ""
     try:
         torch.zeros(1, device=torch.device(name)).cpu()  # "meta" takes tensors and gives none back
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         return f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return ""
 

@@ -141,12 +141,6 @@ def load(dataset: Dataset, root: str | Path, split: str, time_steps: int | None 
     return Images.of(read(dataset, root, split, time_steps))
 
 
-def load_folder(path: str | Path, channels: int, size: int) -> tuple[Images, Images | None]:
-    """One's own pictures; see :func:`~eisnn_zoo.training.reading.read_folder`."""
-    train, valid = read_folder(path, channels, size)
-    return Images.of(train), None if valid is None else Images.of(valid)
-
-
 def hold_out(images: Images, n: int, seed: int, keep_classes: bool = False) -> tuple[Images, Images]:
     """(the rest, n images set aside), by a seeded permutation; keep_classes: a class's last image only where there are no others."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))

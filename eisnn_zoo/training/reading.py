@@ -52,13 +52,10 @@ class Labelled:
     @property
     def identity(self) -> str:
         """By which a run knows them again: a digest of classes, labels and pixels, or of pictures in files their names and sizes."""
-        digest = hashlib.sha256("\n".join(self.label_names).encode())
-        digest.update(self.y)
+        content = [self.sha256]
         if isinstance(self.x, folders.Pictures):
-            digest.update("".join(f"{path.parent.name}/{path.name} {path.stat().st_size}\n" for path in self.x.paths).encode())
-        else:
-            digest.update(np.ascontiguousarray(self.x))
-        return digest.hexdigest()
+            content = [f"{label} {path.name} {path.stat().st_size}" for label, path in zip(self.y, self.x.paths)]
+        return hashlib.sha256("\n".join([*self.label_names, *content]).encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
     def sha256(self) -> str:
