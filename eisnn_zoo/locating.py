@@ -36,7 +36,7 @@ def is_address(spec: str) -> bool:
     return spec.startswith(("hf-hub:", "hf_hub:"))
 
 
-def locate(spec: str, revision: str | None = None) -> Located:
+def locate(spec: str | os.PathLike[str], revision: str | None = None) -> Located:
     """The files that a name, address or path stands for. Those of a name are fetched from the Hub only where they are not here;
     of an address the Hub is asked for newer ones.
 
@@ -45,6 +45,7 @@ def locate(spec: str, revision: str | None = None) -> Located:
     Raises:
         UsageError: no such model, tag, folder or file. ZooError: it cannot be had, or is not what it should be.
     """
+    spec = os.fspath(spec)
     if is_address(spec):
         repo, _, at = spec[7:].partition("@")
         config = hub_client.fetch(repo, "config.json", at or None)

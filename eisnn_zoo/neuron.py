@@ -43,25 +43,27 @@ class _Spike(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(u: Tensor, surrogate: str, alpha: float) -> Tensor:
+    def forward(u: Tensor, surrogate: str) -> Tensor:
         return (u >= 0).to(u.dtype)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, str, float], output: Tensor) -> None:
-        u, ctx.surrogate, ctx.alpha = inputs
+    def setup_context(ctx, inputs: tuple[Tensor, str], output: Tensor) -> None:
+        u, ctx.surrogate = inputs
         ctx.save_for_backward(u)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         (u,) = ctx.saved_tensors
-        return grad * SURROGATES[ctx.surrogate](u, ctx.alpha), None, None
+        return grad * SURROGATES[ctx.surrogate](u, 1.0), None
 
 
 def spike(u: Tensor, surrogate: str = "sigmoid", alpha: float = 4.0) -> Tensor:
     """1 where ``u >= 0``, else 0, differentiable through the named surrogate."""
     if torch.jit.is_scripting():
         return (u >= 0).to(u.dtype)
-    return _Spike.apply(u, surrogate, alpha)
+    # A surrogate of slope alpha is that of slope 1 at alpha u, times alpha, which the chain rule adds: so the function takes no number,
+    # which torch.compile would turn into a symbol that it cannot bring in.
+    return _Spike.apply(u * alpha, surrogate)
 
 
 def _transformed() -> bool:

@@ -111,9 +111,12 @@ def adapt_state(state: dict, name: str, where: Path | str = "the weights", **opt
             state = from_release(build(name, device="meta", **options), state)
         except ValueError as error:
             raise ZooError(f"{where}: {error}") from error
+    counts = {"initialised": torch.bool, "num_batches_tracked": torch.int64}  # numbers too where all of a state was halved or averaged
     for key, value in state.items():
-        kind = {"initialised": ("bool",), "num_batches_tracked": ("int64",)}.get(key.rpartition(".")[2], FLOATS)
-        if str(value.dtype).removeprefix("torch.") not in kind:
+        kind = counts.get(key.rpartition(".")[2])
+        if kind and torch.equal(value.to(kind).to(value.dtype), value):
+            state = {**state, key: value.to(kind)}
+        elif kind or str(value.dtype).removeprefix("torch.") not in FLOATS:
             raise ZooError(f"{where}: {key} is stored as {value.dtype}, which is no type for it")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ZooError(f"{where}: {key} holds values that are not finite")

@@ -16,6 +16,35 @@ from eisnn_zoo.networks.cells import Spiking
 from eisnn_zoo.neuron import LIF
 
 
+@pytest.mark.parametrize("how", [lambda m: torch.compile(m, backend="eager"), lambda m: m.compile(backend="eager") or m])
+@pytest.mark.parametrize("change", [
+    lambda m, x: iv.drop_spikes(m, 0.5), lambda m, x: iv.scale_subtraction(m, 0.5), lambda m, x: iv.input_noise(m, 0.3),
+    lambda m, x: iv.fixed_division(m, iv.mean_divisors(m, [x])), lambda m, x: iv.lesion(m, 0.5)])
+@torch.no_grad()
+def test_a_compiled_network_is_changed_as_a_plain_one(change, how):
+    net = build("ei_mlp2_mnist").eval()
+    x = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    initialize(net, x, 0)
+    before = net(x)
+    with change(net, x):
+        expected = net(x)
+    assert not torch.allclose(expected, before)
+    compiled = how(net)
+    torch.testing.assert_close(compiled(x), before)
+    with change(compiled, x):
+        torch.testing.assert_close(compiled(x), expected)
+    torch.testing.assert_close(compiled(x), before)
+
+
+@pytest.mark.parametrize("change", [iv.lesion, iv.flip_signs, iv.weight_noise])
+def test_weights_that_are_computed_from_others_are_not_changed_in_vain(change):
+    net = build("ei_mlp2_mnist")
+    for synapses in (net.stages[0].layers[0].current.ee, net.stages[0].layers[0].current.ei):
+        nn.utils.parametrize.register_parametrization(synapses, "weight", nn.ReLU())
+    with pytest.raises(ValueError, match="remove_parametrizations"), change(net, 0.5):
+        pass
+
+
 class Pair(nn.Module):
     """Four excitatory cells with two inhibitory ones: x = (1, 1) makes I_EE = 8, I_IE = (1, 2), I_sub = 1*1 + 0.5*2 = 2,
     I_div = 2 as well, I = (8 - 2) / 2 + 0.5 = 3.5."""

@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from eisnn_zoo.inference.folding import FoldedEI, fold
 from eisnn_zoo.inference.images import open_image, preprocess
 from eisnn_zoo.inference.onnx_kernels import quantise
 from eisnn_zoo.inference.onnx_runtime import OnnxModel
+from eisnn_zoo.inference.torch_runtime import TorchModel
 from eisnn_zoo.locating import locate
 from eisnn_zoo.table import Weights
 from eisnn_zoo.weights import load_network, save_network
@@ -86,6 +89,24 @@ def test_answers_are_the_network_s_at_any_batch(vgg8, fp32, pictures):
     run = OnnxModel(fp32, "cpu")
     assert np.isfinite(run(np.zeros((3, 3, 32, 32), np.float32))).all()
     np.testing.assert_allclose(run(pictures[:13])[4:5], run(pictures[4:5]), atol=1e-4)
+
+
+def test_both_runtimes_take_arrays_as_they_come_and_travel(vgg8, fp32, pictures):
+    read_only = pictures[:2].astype(np.float64)[..., ::-1]
+    read_only.flags.writeable = False
+    for run in (OnnxModel(fp32, "cpu"), TorchModel(vgg8, "cpu")):
+        expected = run(np.ascontiguousarray(read_only, np.float32))
+        np.testing.assert_array_equal(run(read_only), expected)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(run))(read_only), expected)
+
+
+def test_threads_share_a_network_that_takes_single_steps(vgg8, pictures):
+    run = TorchModel(vgg8, "cpu")
+    batches = [pictures[:3], pictures[3:8]] * 4
+    expected = [run.early_exit(x, 1.0)[0] for x in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for (logits, _), alone in zip(pool.map(lambda x: run.early_exit(x, 1.0), batches), expected):
+            np.testing.assert_allclose(logits, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_a_file_that_fails_in_silence_alone_is_found(vgg8, fp32, pictures, monkeypatch):

@@ -268,6 +268,31 @@ def test_what_is_derived_or_hooked_is_left_as_it_is(name, change, size):
         assert not torch.allclose(before, net(x))
 
 
+@pytest.mark.parametrize("part, change", [
+    ("bn", lambda module, inputs, out: out * 0.5), ("conv", lambda module, inputs, out: out * 0.5), ("bn", None)])
+def test_what_somebody_changed_inside_a_layer_of_the_baseline_is_theirs(part, change):
+    net, x = network("bn_vgg8"), images(2, 3, 32, 32)
+    before, layer = net(x), net.stages[1].layers[0].current
+    if change:
+        getattr(layer, part).register_forward_hook(change)
+    else:
+        setattr(layer, part, nn.Identity())
+    with torch.no_grad():
+        torch.testing.assert_close(fold(net, (32, 32))(x), net(x))
+        assert not torch.allclose(before, net(x))
+
+
+@torch.no_grad()
+def test_a_hook_may_keep_the_current_it_sees():
+    """Folded neurons write into their currents."""
+    net, x, kept = network("ei_mlp4_mnist"), images(4, 1, 28, 28), {}
+    net.stages[1].layers[0].current.register_forward_hook(lambda module, inputs, out: kept.update(current=out))
+    net(x)
+    expected = kept.pop("current").clone()
+    fold(net)(x)
+    torch.testing.assert_close(kept["current"], expected)
+
+
 def test_weights_that_are_no_numbers_are_not_folded():
     net = network("ei_mlp2_mnist")
     net.stages[0].layers[0].current.ee.weight.data[0, 0] = math.nan

@@ -49,6 +49,16 @@ def test_surrogate_is_the_gradient_and_has_area_one(name, alpha):
     assert u.grad.argmax() in range(119_000, 121_001)  # steepest at the threshold
 
 
+def test_slopes_of_all_kinds_compile():
+    """A second slope, or dynamic shapes, makes the number a symbol to torch.compile."""
+    for alpha, dynamic in ((4.0, None), (2.0, None), (3.0, True)):
+        lif, current = LIF(alpha=alpha), torch.rand(3, 2, 5, generator=torch.Generator().manual_seed(0)) * 2
+        plain, compiled = (current.clone().requires_grad_() for _ in range(2))
+        lif(plain, 3).sum().backward()
+        torch.compile(lif, backend="aot_eager", dynamic=dynamic)(compiled, 3).sum().backward()
+        torch.testing.assert_close(compiled.grad, plain.grad)
+
+
 def test_sigmoid_surrogate_is_the_derivative_of_a_sigmoid():
     u = torch.randn(50, dtype=torch.float64, requires_grad=True)
     spike(u, "sigmoid", 4.0).sum().backward()

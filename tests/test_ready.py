@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from torch._subclasses import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 
 import eisnn_zoo
@@ -109,6 +110,29 @@ def test_torch_func_asks_for_a_network_that_saw_data():
         gradient(parameters)
     net.mark_initialised()
     assert torch.isfinite(gradient(parameters)["head.ee.weight"]).all()
+
+
+def test_copies_of_data_parallel_ask_for_a_network_that_saw_data():
+    net = SpikingMLP(2).train()
+    copy_ = net._replicate_for_data_parallel()
+    with pytest.raises(RuntimeError, match=r"DataParallel.*initialize.*before"):
+        copy_(digits())
+
+
+def test_an_empty_batch_draws_nothing():
+    net = SpikingMLP(2).train()
+    before = weights(net)
+    assert net(digits()[:0]).shape == (0, 10)
+    assert same(before, weights(net)) and not net.initialised
+    net(digits())
+    assert net.initialised and not same(before, weights(net))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_fake_tensors_are_not_looked_at(training, caplog):
+    with FakeTensorMode(), caplog.at_level(logging.WARNING, "eisnn_zoo"):
+        assert SpikingMLP(2).train(training)(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    assert not caplog.records
 
 
 def test_what_is_no_network_of_the_zoo_is_named():

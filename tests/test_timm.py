@@ -193,6 +193,7 @@ def test_pruning_keeps_the_levels(index):
     taken = model.prune_intermediate_layers([index])
     again = model.train().forward_intermediates(x, indices=taken, intermediates_only=True)
     torch.testing.assert_close(again[0], level)
+    torch.testing.assert_close(model.forward_intermediates(x, intermediates_only=True)[-1], level)
     again[0].sum().backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None]
     assert model.num_features == level.shape[1]

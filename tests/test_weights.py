@@ -269,14 +269,30 @@ def test_a_damaged_configuration(text, word, model_folder):
         locate(str(folder))
 
 
-def test_values_that_are_not_finite(model_folder):
+@pytest.mark.parametrize("key, value, word", [
+    ("current.b_e", float("nan"), "not finite"),
+    *((f"current.{name}", -1.0, "Dale's law forbids") for name in ("ee.weight", "ie.weight", "ei.weight", "g_i", "g_e"))])
+def test_values_that_no_network_has(key, value, word, model_folder):
     folder = model_folder("ei_mlp2_mnist")
-    net = load_network(locate(str(folder)))
-    state = net.state_dict()
-    state["stages.0.layers.0.current.b_e"][3] = float("nan")
+    state = load_network(locate(str(folder))).state_dict()
+    state[f"stages.0.layers.0.{key}"].flatten()[3] = value
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(ZooError, match="not finite"):
+    with pytest.raises(ZooError, match=word):
         load_network(locate(str(folder)))
+
+
+@pytest.mark.parametrize("name", ["ei_mlp2_mnist", "bn_mlp2_mnist"])
+@pytest.mark.parametrize("change", [lambda v: v.half(), lambda v: 0.5 * v + 0.5 * v])
+def test_a_state_halved_or_averaged_as_a_whole_is_one(change, name, model_folder):
+    folder = model_folder(name)
+    state = load_network(locate(folder)).state_dict()
+    save_file({key: change(value).contiguous() for key, value in state.items()}, folder / "model.safetensors")
+    for key, value in eisnn_zoo.create_model(folder).state_dict().items():
+        torch.testing.assert_close(value, state[key], rtol=1e-3, atol=1e-3)
+    save_file({key: value + 0.5 if key.endswith(("initialised", "tracked")) else value for key, value in state.items()},
+              folder / "model.safetensors")
+    with pytest.raises(ZooError, match="no type for it"):
+        eisnn_zoo.create_model(folder)
 
 
 def test_bounds_of_a_configuration(model_folder):

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from ..ei import EILayer, EISynapses
-from ..evaluating import evaluating, together
+from ..evaluating import evaluating
 from ..inference.folding import FoldedEI
 from .gain import at_contrast, thin
 from .parameters import inhibitory_strength
-from .probes import Activity, spiking_layers, stream
+from .probes import Activity, named, spiking_layers, stream, with_hooks
 
 
 def ei_layers(model: nn.Module) -> dict[str, EILayer]:
     """The E-I layers by module name, without the output layer. Raises: ValueError, where the network has none."""
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, EILayer)}
+    layers = named(model, EILayer)
     if not layers:
         folded = any(isinstance(m, FoldedEI) for m in model.modules())
         raise ValueError("the network has no inhibitory cells to change: "
@@ -36,6 +36,10 @@ def ei_layers(model: nn.Module) -> dict[str, EILayer]:
 @contextmanager
 def _changed(parameters: Iterable[nn.Parameter], change: Callable[[nn.Parameter], Tensor]) -> Iterator[None]:
     """Each parameter's value replaced by change(parameter), which must not write to it."""
+    parameters = list(parameters)
+    if not all(isinstance(p, nn.Parameter) for p in parameters):
+        raise ValueError("these weights are computed from others, which a change of them would not reach: "
+                         "torch.nn.utils.parametrize.remove_parametrizations first")
     saved = [(p, p.detach().clone()) for p in parameters]
     try:
         with torch.no_grad():
@@ -50,7 +54,7 @@ def _changed(parameters: Iterable[nn.Parameter], change: Callable[[nn.Parameter]
 
 def _before(model: nn.Module, change: Callable) -> AbstractContextManager[None]:
     """change(module, arguments) gives what the network gets in their place; from when the block begins, as all changes here."""
-    return together(model.register_forward_pre_hook(hook) for hook in (change,))
+    return with_hooks(model, (model.register_forward_pre_hook(hook) for hook in (change,)))
 
 
 def _share(fraction: float, what: str) -> None:
@@ -99,7 +103,7 @@ def scale_subtraction(model: nn.Module, factor: float) -> AbstractContextManager
         g_e = layer.g_e[:, None, None] if current.dim() == 4 else layer.g_e
         return current + g_e * (1 - factor) * c["I_sub"] / c["D"]
 
-    return together(layer.register_forward_hook(hook) for layer in ei_layers(model).values())
+    return with_hooks(model, (layer.register_forward_hook(hook) for layer in ei_layers(model).values()))
 
 
 def mean_divisors(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
@@ -134,7 +138,7 @@ def fixed_division(model: nn.Module, divisors: dict[str, Tensor]) -> AbstractCon
         return hook
 
     layers = ei_layers(model)
-    return together(layers[name].register_forward_hook(hook_of(d)) for name, d in divisors.items())
+    return with_hooks(model, (layers[name].register_forward_hook(hook_of(d)) for name, d in divisors.items()))
 
 
 # ---- weights, inputs, spikes -----------------------------------------------------------------------------------------
@@ -156,7 +160,8 @@ def weight_noise(model: nn.Module, std: float, seed: int = 0) -> AbstractContext
     rng = torch.Generator().manual_seed(seed)
     bounded = {s.weight for m in model.modules() if isinstance(m, EISynapses) for s in (m.ee, m.ie, m.ei)}
     weights = bounded | {m.weight for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    order = [p for p in model.parameters() if p in weights]  # the same draws every time
+    given = {p: i for i, p in enumerate(model.parameters())}
+    order = sorted(weights, key=lambda w: given.get(w, -1))  # the same draws every time
 
     def noisy(w: nn.Parameter) -> Tensor:
         noise = torch.randn(w.shape, generator=rng).to(w)
@@ -198,7 +203,7 @@ def drop_spikes(model: nn.Module, fraction: float, seed: int = 0) -> AbstractCon
     def hook(_module, _args, spikes: Tensor) -> Tensor:
         return spikes * (torch.rand(spikes.shape, generator=rng) >= fraction).to(spikes)
 
-    return together(layer.register_forward_hook(hook) for layer in spiking_layers(model).values())
+    return with_hooks(model, (layer.register_forward_hook(hook) for layer in spiking_layers(model).values()))
 
 
 # ---- accuracy --------------------------------------------------------------------------------------------------------

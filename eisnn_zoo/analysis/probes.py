@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..ei import EILayer, stabilise
 from ..evaluating import evaluating, together
 from ..inference.folding import FoldedEI, FoldedLIF
 from ..networks.base import SpikingNet
 from ..networks.cells import Spiking
+
+M = TypeVar("M", bound=nn.Module)
 
 QUANTITIES = ("input", "I_EE", "I_IE", "I_sub", "I_div", "D", "I", "membrane", "spikes")
 """What can be recorded of a layer, in the paper's names (see ``eisnn_zoo.ei``). The membrane is the one before the reset."""
@@ -32,11 +35,24 @@ def spiking_layers(model: nn.Module) -> dict[str, Spiking]:
 
     A layer has the same name in the network as it was trained, folded, and compiled.
     """
+    return named(model, Spiking)
+
+
+def named(model: nn.Module, kind: type[M]) -> dict[str, M]:
+    """Modules of a kind, by what they are called without torch.compile and a folded network's pieces."""
     return {".".join(part for part in name.split(".") if part not in _WRAPPERS): module
-            for name, module in model.named_modules() if isinstance(module, Spiking)}
+            for name, module in model.named_modules() if isinstance(module, kind)}
 
 
-_WRAPPERS = {"_orig_mod", "stage"}  # what torch.compile and a folded network's pieces add to a name
+_WRAPPERS = {"_orig_mod", "stage"}  # what these add to a name
+
+
+@contextmanager
+def with_hooks(model: nn.Module, handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """With these hooks. A compiled network runs uncompiled meanwhile: compiled code asks no hooks."""
+    compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+    with together(handles), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        yield
 
 
 class Activity:
@@ -146,9 +162,7 @@ def probe(model: nn.Module, see: Callable[[Activity], None], layers: Iterable[st
 
         return layer.current.register_forward_hook(keep_current), layer.register_forward_hook(hand_over)
 
-    compiled = any(hasattr(m, "_orig_mod") for m in model.modules())
-    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    with together(handle for name in chosen for handle in hooks_of(name, present[name])), eager:
+    with with_hooks(model, (handle for name in chosen for handle in hooks_of(name, present[name]))):
         yield
 
 

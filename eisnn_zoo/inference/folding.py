@@ -179,7 +179,8 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
         int8: round the weights of E-I convolutions to 8 bits, except those of the first, which sees pixels; on a CPU, and where
             size is given (ValueError otherwise). See :mod:`~eisnn_zoo.inference.integer`.
 
-    Layers and neurons of classes derived from ours, and those with hooks, stay as they are: what they changed is theirs.
+    Layers and neurons of classes derived from ours, and those with hooks, stay as they are: what they changed is theirs. Neurons
+    overwrite the currents they are given: a hook on the copy's own layers clones what it keeps.
 
     Raises:
         TypeError: model is no network of the zoo. ValueError: negative weights; a size that is no pair; int8 where it cannot be.
@@ -207,15 +208,15 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
                 readout = nn.Linear(child.ee.weight.shape[1], child.n_e, bias=False, device="meta")
                 readout.weight = nn.Parameter(child.signed_weight(child.w_ei()).detach())
                 setattr(module, name, readout)
-            elif type(child) is BNConv2d and size:
+            elif type(child) is BNConv2d and size and _plain(child, Conv2d, nn.BatchNorm2d):
                 fused = fuse_conv_bn_eval(child.conv, child.bn)
                 fused.__class__ = FoldedConv2d
                 setattr(module, name, fused)
-            elif type(child) is BNLinear and size:
+            elif type(child) is BNLinear and size and _plain(child, nn.Linear, nn.BatchNorm1d):
                 setattr(module, name, fuse_linear_bn_eval(child.linear, child.bn))
             elif type(child) is Conv2d and size is None:
                 child.__class__ = nn.Conv2d  # what exporters like best
-            elif type(child) is LIF:
+            elif type(child) is LIF and not hooked(getattr(module, "current", child)):  # who keeps a current keeps what is overwritten
                 child.__class__ = FoldedLIF
     if compile:
         prepare_compiler()  # stages share their code
@@ -224,6 +225,11 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
     if bytes_of:
         folded.stages = nn.ModuleList(Pieces(stage, max(1, PIECE // bytes_of[stage])) for stage in folded.stages)
     return folded.eval().requires_grad_(False)  # the new parts too
+
+
+def _plain(layer: nn.Sequential, *kinds: type[nn.Module]) -> bool:
+    """Whether its parts are of these classes, in turn, and nobody's hook is on them."""
+    return [type(part) for part in layer] == list(kinds) and not any(map(hooked, layer))
 
 
 @torch.no_grad()

@@ -68,6 +68,7 @@ class OnnxModel:
             raise UsageError(f"there is no file {path}")
         onnxruntime = import_onnxruntime()
         self.path, options = Path(path), session_options(onnxruntime, threads)
+        self._made_of = path, device, threads
         wanted = self._wanted(onnxruntime.get_available_providers(), device)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options,
@@ -81,6 +82,10 @@ class OnnxModel:
             raise ZooError(f"onnxruntime cannot use {device} here and would have run on the CPU: {INSTALL[device]}, or --device cpu")
         self._read(path, self._session.get_modelmeta().custom_metadata_map)
         self._input, self.input_shape = self._takes(path)
+
+    def __reduce__(self):
+        """Another process opens the file again: a session cannot be sent."""
+        return type(self), self._made_of
 
     @staticmethod
     def _wanted(available: list[str], device: str) -> list[str]:

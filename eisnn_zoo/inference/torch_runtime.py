@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -24,6 +25,7 @@ _logger = logging.getLogger("eisnn_zoo")
 
 PRECISIONS = ("fp32", "int8")
 KINDS = ("cpu", "cuda")  # of devices on which all that the zoo does was written to run
+_stepping = threading.Lock()  # a network that takes single steps holds one batch's membranes
 
 
 def torch_device(name: str = "auto", kinds: Sequence[str] = ()) -> torch.device:
@@ -117,12 +119,13 @@ class TorchModel:
 
     def early_exit(self, x: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """See :func:`~eisnn_zoo.inference.anytime.early_exit`: samples that are sure take no further steps. Inputs as above."""
-        return early_exit(NetworkSteps(self._stepwise, self._there(x), self.time_steps), confidence)
+        with _stepping:
+            return early_exit(NetworkSteps(self._stepwise, self._there(x), self.time_steps), confidence)
 
     @cached_property
     def _stepwise(self) -> SpikingNet:
         return stepwise(self._network)
 
     def _there(self, x: np.ndarray) -> torch.Tensor:
-        images = torch.from_numpy(x).to(self._place)
+        images = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).to(self._place)
         return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images

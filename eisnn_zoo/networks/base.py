@@ -224,6 +224,7 @@ class SpikingNet(Readiness):
         """Drops the stages after the last level asked for, and the head."""
         chosen, last = self._indices(indices)
         self.stages = self.stages[: max(0, last + 1 - self.input_levels)]
+        self.feature_info = self.feature_info[: last + 1]
         if prune_head:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
             self.reset_classifier(0)

@@ -6,6 +6,7 @@ import logging
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..compiling import uncompiled
@@ -37,7 +38,7 @@ class Readiness(nn.Module):
         """Before every forward; does nothing once the weights are known to mean something, or under a tracer."""
         if isinstance(x, Tensor) and not x.is_floating_point():
             raise ValueError(f"expected pixels in [0, 1] as floats, got {x.dtype}: x.float() / 255 makes them of bytes")
-        traced = not isinstance(x, Tensor) or x.device.type == "meta" or _exporting()
+        traced = not isinstance(x, Tensor) or isinstance(x, FakeTensor) or x.device.type == "meta" or _exporting()
         if self._unsure and not traced and (self.training or not torch.compiler.is_compiling()):  # an evaluation is compiled whole
             self._make_sure(x)
         elif self._unseen and not (traced or torch.jit.is_tracing() or torch.compiler.is_compiling()):
@@ -48,11 +49,10 @@ class Readiness(nn.Module):
         self._unseen = False
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return
-        with contextlib.suppress(RuntimeError):  # a fake tensor has no values
-            if not (x >= 0).all():
-                how = "; timm.data.resolve_model_data_config(model) says so to timm's transforms" if hasattr(self, "pretrained_cfg") else ""
-                _logger.warning("%s was given values below 0, or NaN, which spikes hide: its input are pixels in [0, 1], without mean and "
-                                "standard deviation%s.", type(self).__name__, how)
+        if not (x >= 0).all():
+            how = "; timm.data.resolve_model_data_config(model) says so to timm's transforms" if hasattr(self, "pretrained_cfg") else ""
+            _logger.warning("%s was given values below 0, or NaN, which spikes hide: its input are pixels in [0, 1], without mean and "
+                            "standard deviation%s.", type(self).__name__, how)
 
     @uncompiled
     def _make_sure(self, x: Tensor) -> None:
@@ -61,8 +61,13 @@ class Readiness(nn.Module):
             if self.training and self._fresh:
                 raise RuntimeError("a network that saw no data is not drawn inside torch.func: call eisnn_zoo.initialize(model, batch, "
                                    "seed) before, or model.mark_initialised() where its weights are to be what they are")
+        elif not len(x):  # nothing to draw from, and nothing said of what comes
+            return
         elif self.initialised:  # by hand, or copied from another network
             self._unsure = False
+        elif getattr(self, "_is_replica", False):
+            raise RuntimeError("a network that saw no data is not drawn inside nn.DataParallel, which takes its copies away after each "
+                               "batch: call eisnn_zoo.initialize(model, batch, seed) before")
         elif self.training and torch.is_grad_enabled():
             if self._fresh and _first_says(self, self._as_drawn()):
                 try:
