@@ -25,8 +25,9 @@ from eisnn_zoo.catalog import DATASETS
 from eisnn_zoo.files import add_rows
 from eisnn_zoo.machine import machine
 from eisnn_zoo.training.augment import pixels
-from eisnn_zoo.training.data import load
+from eisnn_zoo.training.data import Images
 from eisnn_zoo.training.optim import EIMuon
+from eisnn_zoo.training.reading import read
 from eisnn_zoo.training.setup import keep_memory
 
 MODELS = ("ei_vgg8_cifar10.zoo", "ei_vgg8_cifar10.homeostasis", "ei_vgg11_cifar10.taught", "ei_resnet18_cifar10.zoo")
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     keep_memory()
-    batch = load(DATASETS["cifar10"], args.data, "train")[torch.arange(IMAGES)]
+    batch = Images.of(read(DATASETS["cifar10"], args.data, "train"))[torch.arange(IMAGES)]
     x, y = pixels(batch.x), batch.y
     for name in args.models:
         rows = [{**row, **machine(("torch",))} for row in measure(name, x, y, args.rounds)]

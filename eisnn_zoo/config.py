@@ -139,9 +139,14 @@ class Config:
         return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
 
 
+def unnamed(classes: int) -> tuple[str, ...]:
+    """What so many classes are called that have no names."""
+    return tuple(f"class {i}" for i in range(classes))
+
+
 def base_config(model: Model, tag: str = "") -> Config:
     """The configuration that a name alone stands for."""
-    labels = model.dataset.label_names if model.dataset else tuple(f"class {i}" for i in range(model.options["num_classes"]))
+    labels = model.dataset.label_names if model.dataset else unnamed(model.options["num_classes"])
     return Config(model, dict(model.options), labels, tag)
 
 
@@ -169,7 +174,7 @@ def parse_config(raw: object, where: str) -> Config:
     if labels is None and model.dataset and classes == model.dataset.num_classes:
         labels = model.dataset.label_names
     if labels is None and whole_number(classes, 0, 10**6):
-        labels = [f"class {i}" for i in range(classes)]
+        labels = unnamed(classes)
     if not whole_number(classes, 0) or not isinstance(labels, (list, tuple)) or len(labels) != classes \
             or raw.get("num_classes", classes) != classes:
         raise ZooError(f"{where}: {classes} classes in model_args, {raw.get('num_classes')} in num_classes and "

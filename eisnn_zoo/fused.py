@@ -177,7 +177,7 @@ class _DivideAndFire(torch.autograd.Function):
         shape = (rows, channels, net.stride(0), positions)
         with on(net):
             _smallest_kernel[(slices,)](i_div, smallest, size, BLOCK=min(triton.next_power_of_2(size), 4096))
-            _forward_kernel[grid](net, i_div, smallest, g_e, b_e, spikes, parts, *shape, 1 - 1 / lif.tau, lif.threshold,
+            _forward_kernel[grid](net, i_div, smallest, g_e, b_e, spikes, parts, *shape, lif.decay, lif.threshold,
                                   T=time_steps, HELD=held, HARD=lif.reset == "hard", SUMMED=parts is not None, **tile, **EXACT)
         if sums is not None:
             sums[:-1] += parts.sum(0)
@@ -195,7 +195,7 @@ class _DivideAndFire(torch.autograd.Function):
         parts = g_e.new_empty(2, grid[0], shape[1])
         with on(net):
             _backward_kernel[grid](net, i_div, smallest, g_e, b_e, d_spikes.contiguous(), d_net, d_i_div, *parts, *shape,
-                                   1 - 1 / lif.tau, lif.threshold, lif.alpha, T=time_steps, HELD=held,
+                                   lif.decay, lif.threshold, lif.alpha, T=time_steps, HELD=held,
                                    HARD=lif.reset == "hard", NAME=lif.surrogate, **tile, **EXACT)
         d_g, d_b = parts.sum(1)
         return d_net, d_i_div, d_g, d_b, None, None, None, None, None, None

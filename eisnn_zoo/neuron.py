@@ -109,7 +109,6 @@ class LIF(nn.Module):
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
         current = full_precision(current)
         held = self.held(current, time_steps)
-        decay = 1.0 - 1.0 / self.tau
         channels_last = current.dim() == 5 and not _transformed() and current[0].is_contiguous(memory_format=torch.channels_last)
         if channels_last:
             current = in_memory_order(current)
@@ -117,12 +116,17 @@ class LIF(nn.Module):
         spikes: list[Tensor] = []
         for t in range(time_steps):
             if t > 0:
-                v = v * decay + current[0 if held else t]
+                v = v * self.decay + current[0 if held else t]
             s = spike(v - self.threshold, self.surrogate, self.alpha)
             v = self.after(v, s.detach())
             spikes.append(s)
         out = compact_spikes(torch.stack(spikes))
         return as_map(out) if channels_last else out
+
+    @property
+    def decay(self) -> float:
+        """What is left of the membrane after a step."""
+        return 1.0 - 1.0 / self.tau
 
     def held(self, current: Tensor, time_steps: int) -> bool:
         """Whether it is one step's current for all T. Raises ValueError."""

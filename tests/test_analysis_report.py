@@ -28,6 +28,7 @@ from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.figures import new, to_png
 from eisnn_zoo.networks import build
 from eisnn_zoo.training import plots
+from eisnn_zoo.weights import create_model
 
 
 @cache
@@ -133,6 +134,19 @@ def test_a_network_that_says_nothing_is_explained(classes, tmp_path):
     assert found.seen == ["No spike reaches the output layer: the network has no answer, all classes are as probable.",
                           "0.0 % of its neurons fired at all."]
     plots.confusion(np.eye(classes), names, tmp_path / "confusion.png")
+
+
+@torch.no_grad()
+def test_it_is_said_from_which_step_the_answer_stands():
+    model = create_model("ei_mlp4_mnist.zoo").eval()
+    pictures = torch.rand(40, 1, 28, 28, generator=torch.Generator().manual_seed(0)).square()
+    answers = model.forward_evidence(pictures).cumsum(0).argmax(2).T.tolist()  # of each picture, by step
+    for picture, by_step in zip(pictures, answers):
+        if len(set(by_step)) > 1:
+            changed = max(t for t, k in enumerate(by_step) if k != by_step[-1])  # from 0; the answer stands from the next
+            assert explain(model, picture, tuple("abcdefghij")).facts["answer stands from step"] == str(changed + 2)
+            return
+    raise AssertionError("no answer changed")
 
 
 def test_networks_without_classes_are_refused(cli, mnist, model_folder, tmp_path):

@@ -98,6 +98,22 @@ def test_cutout_statistics(images):
     assert red.min() < 10 and red.max() > 245 and abs(red.mean() - 127.5) < 5
 
 
+def test_boxes_are_drawn_as_torchvision_draws_them():
+    from torchvision.transforms import RandomResizedCrop
+
+    def facts(boxes: torch.Tensor) -> torch.Tensor:
+        top, left, height, width = boxes.double().unbind(1)
+        values = torch.stack([(height * width).log(), (height / width).log(), top / (33 - height), left / (33 - width)])
+        return torch.cat([values.mean(1), values.std(1), torch.corrcoef(values)[0, 1:], torch.corrcoef(values)[2, 3:]])
+
+    picture = torch.zeros(1, 32, 32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = torch.tensor([RandomResizedCrop.get_params(picture, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
+    ours = transforms.crop_boxes(20_000, 32, 32, rng(), (0.2, 1.0))
+    torch.testing.assert_close(facts(ours), facts(theirs), rtol=0, atol=0.05)
+
+
 def test_random_resized_crop_is_torchvisions(images):
     from torchvision.transforms import InterpolationMode, functional
 

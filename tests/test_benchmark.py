@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import since_torch_2_7
+from torch import nn
 
 from eisnn_zoo.benchmarking.contenders import Contender
 from eisnn_zoo.benchmarking.literal import Literal
 from eisnn_zoo.benchmarking.timing import alternate
 from eisnn_zoo.catalog import MODELS
+from eisnn_zoo.config import base_config
 from eisnn_zoo.ei import EISynapses
 from eisnn_zoo.inference import anytime
 from eisnn_zoo.inference.classify import softmax
@@ -113,6 +115,19 @@ def test_steps_taken_one_by_one_are_those_of_one_forward(name, shape, options):
     assert folded.time_steps == 4
 
 
+@pytest.mark.parametrize("name", ["vgg8", "vgg16", "resnet18", "resnet50"])
+def test_peers_are_made_of_the_baselines_layers(name):
+    from eisnn_zoo.benchmarking.peers import body
+
+    def make(n_in: int, n_out: int, kernel: int, stride: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out))
+
+    theirs, width = body(base_config(MODELS[f"ei_{name}"]), make, lambda: nn.AvgPool2d(2))
+    ours = build(f"bn_{name}")
+    assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.stages.parameters())
+    assert width == ours.num_features and theirs(torch.rand(2, 3, 32, 32)).shape[:2] == (2, width)
+
+
 def test_peers_have_the_shape_of_our_baseline():
     pytest.importorskip("spikingjelly")
     pytest.importorskip("snntorch")
@@ -120,10 +135,10 @@ def test_peers_have_the_shape_of_our_baseline():
 
     for make in NETWORKS.values():
         for name in ("vgg8", "resnet18"):
-            ours, theirs = build(f"bn_{name}"), make(MODELS[f"ei_{name}"], 2)
+            ours, theirs = build(f"bn_{name}"), make(base_config(MODELS[f"ei_{name}"]), 2)
             assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
         for name, shape in (("ei_mlp2_mnist", (1, 28, 28)), ("ei_vgg8_cifar10dvs", (2, 2, 32, 32))):
-            theirs, x = make(MODELS[name], 2).eval(), torch.rand(3, *shape)
+            theirs, x = make(base_config(MODELS[name]), 2).eval(), torch.rand(3, *shape)
             with torch.inference_mode():
                 assert torch.equal(theirs(x), theirs(x)) and theirs(x).shape == (3, 10)  # nothing survives a call
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_helpers import load_folder
+from training_helpers import load, load_folder
 
 from eisnn_zoo.catalog import DATASETS
 from eisnn_zoo.config import base_config, find_model
@@ -24,7 +24,7 @@ from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.inference.events import read_recording
 from eisnn_zoo.inference.inputs import expand
 from eisnn_zoo.training import events
-from eisnn_zoo.training.data import DataError, hold_out, load, load_data
+from eisnn_zoo.training.data import DataError, hold_out, load_data
 from eisnn_zoo.training.reading import read
 from eisnn_zoo.training.recipe_file import check_recipe
 

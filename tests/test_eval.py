@@ -13,6 +13,7 @@ from PIL import Image
 
 from eisnn_zoo.locating import locate
 from eisnn_zoo.training.augment import pixels
+from eisnn_zoo.training.evaluation import Scores, tally
 from eisnn_zoo.training.reading import Labelled
 
 IMAGES = sorted((Path(__file__).parent / "data" / "cifar10").glob("*.png"))
@@ -71,6 +72,12 @@ def test_own_pictures_through_an_onnx_file(without_torch, tmp_path):
     (tmp_path / "bird" / "0.png").write_bytes(b"no picture")
     done = without_torch("eval", file, "--data", tmp_path, "--dataset", "folder")
     assert done.returncode == 1 and done.stdout == "" and "0.png: not an image" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_network_may_be_as_sure_as_numbers_are():
+    sure = tally(np.array([[50.0, 0.0], [0.0, 50.0]], np.float32), np.array([0, 0]))
+    scores = Scores.of(sure, 1.0)
+    assert (scores.top1, scores.loss) == (50, 25)
 
 
 @pytest.mark.parametrize("arguments, code, words", [

@@ -79,6 +79,7 @@ def test_round_trip(hub, packed, token, cli, tmp_path):
     assert f'create_model("hf-hub:{REPO}"'.encode() in tree["README.md"]
 
     model = eisnn_zoo.create_model(f"hf-hub:{REPO}")
+    assert locate(f"hf_hub:{REPO}").path == locate(f"hf-hub:{REPO}").path  # timm's older way to write it
     own = eisnn_zoo.create_model(str(packed))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), own.state_dict().values(), strict=True))
     x = torch.rand(2, 1, 28, 28)

@@ -179,6 +179,16 @@ def test_init_formulas():
     assert (m.ei.weight == 1 / 16).all() and (m.g_e == 1).all() and (m.b_e == 0).all()
 
 
+def test_the_same_weights_are_drawn_in_any_type():
+    layers = {dtype: EILinear(6, 8, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+    x = torch.rand(5, 6, generator=torch.Generator().manual_seed(0)).bernoulli(generator=torch.Generator().manual_seed(1))
+    for dtype, layer in layers.items():
+        layer.initialize(x.to(dtype), np.random.default_rng(0))
+    single, double = layers.values()
+    torch.testing.assert_close(single.ee.weight, double.ee.weight.float(), rtol=1e-6, atol=0)  # the inputs' statistics are rounded otherwise
+    assert torch.equal(double.ee.weight, double.ee.weight.float().double())
+
+
 @pytest.mark.parametrize("bad, word", [(-torch.ones(4, 3, 8, 8), "non-negative"), (torch.zeros(4, 3, 8, 8), "silent"),
                                        (torch.ones(4, 3, 8, 8), "same for every image")])
 def test_init_says_what_is_wrong_with_the_batch(bad, word):

@@ -43,6 +43,9 @@ def test_counted_macs_are_what_torch_counts(name, monkeypatch):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(images(name, 1))
     assert counter.get_total_flops() // 2 == count(MODELS[name]).macs(4)
+    with FlopCounterMode(display=False) as counter:
+        net(images(name, 1)).sum().backward()
+    assert counter.get_total_flops() / 2 == pytest.approx(count(MODELS[name]).training_macs(4), rel=0.02)  # W_EI W_IE is folded once
 
 
 @pytest.mark.parametrize("name", SMALL)

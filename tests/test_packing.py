@@ -98,6 +98,8 @@ def test_pack_makes_a_whole_model_that_loads(run, data, tmp_path, cli, monkeypat
     assert row.top1 == facts["top1"] == facts["top1_best"] == round(100 * right.mean(), 2)
     assert (facts["epoch"], facts["valid_top1"], facts["valid_top1_last"]) == (2, 70.0, 60.0)  # the best at the final T
     assert (facts["held_out"], facts["train_images"], facts["training_seconds"], facts["test_images"]) == (5, 55, 12, 30)
+    assert set(facts["operations"]) == {"ei", "folded", "bn", "ann"} and "30 test images (of 10,000)" in row.obtained
+    assert os.name == "nt" or folder.stat().st_mode & 0o777 == 0o755, "others may read it"
     everything = "".join(p.read_text("utf-8") for p in folder.rglob("*") if p.suffix in (".json", ".yaml", ".md", ".csv"))
     assert str(tmp_path) not in everything
 

@@ -130,9 +130,12 @@ def test_our_entry_as_timms_scripts_pass_it_on_stands_for_our_weights(model_fold
     assert timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg=cfg).time_steps == 4
     path = model_folder("ei_mlp4_mnist", time_steps=3) / "model.safetensors"
     config = replace(locate("ei_mlp4_mnist.zoo").config, options=locate(str(path)).config.options)
-    monkeypatch.setattr("eisnn_zoo.eisnn.locate_name", lambda name, cache_dir=None: Located(path, config))
+    caches = []
+    monkeypatch.setattr("eisnn_zoo.eisnn.locate_name", lambda name, cache_dir=None: caches.append(cache_dir) or Located(path, config))
     for given in (cfg, timm.models.PretrainedCfg(**cfg), "zoo", None):
         assert timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg=given).time_steps == 3
+    timm.create_model("ei_mlp4_mnist", pretrained=True, cache_dir=tmp_path)
+    assert set(caches[:-1]) == {None} and caches[-1] == tmp_path
     other = {**cfg, "file": str(model_folder("ei_mlp4_mnist", folder=tmp_path / "other") / "model.safetensors")}
     model = timm.create_model("ei_mlp4_mnist", pretrained=True, pretrained_cfg=other)
     assert torch.equal(model.head.ee.weight, load_file(other["file"])["head.ee.weight"])

@@ -209,6 +209,7 @@ def test_a_folder_named_like_weights_is_not_what_is_finetuned(trained, tmp_path,
     monkeypatch.chdir(tmp_path)
     tuned = finetune_recipe("ei_vgg8_cifar10", False, {})
     assert locate(tuned.weights) == locate("ei_vgg8_cifar10") and from_anywhere(tuned.weights) == "ei_vgg8_cifar10"
+    assert (tuned.augment, finetune_recipe("ei_mlp4_mnist", False, {}).augment) == ("crop_flip", "none"), "a digit has no mirror image"
 
 
 def test_weights_named_by_a_relative_path_are_found_from_elsewhere(cli, trained, data, tmp_path, monkeypatch):

@@ -342,6 +342,8 @@ def test_the_surrogates_slope_is_resumed(data, tmp_path):
         training.fit()
     Training(recipe(**values), data, tmp_path / "run", compile=False).fit()
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    resumed, whole = (Training(recipe(**values), data, tmp_path / name, compile=False) for name in ("run", "whole"))
+    assert (resumed.best, resumed.best_loss) == (whole.best, whole.best_loss) and resumed.best_loss > 0, "which decide between equals"
 
 
 def test_a_run_whose_folder_is_deleted_says_so(data, tmp_path):

@@ -200,6 +200,12 @@ def test_the_hub_out_of_reach_is_one_sentence():
         hub_client.fetch("a/b/c", "x")
 
 
+def test_a_run_is_its_best_weights(model_folder, tmp_path):
+    for part in ("last", "best"):
+        model_folder("ei_mlp2_mnist", folder=tmp_path / part)
+    assert locate(str(tmp_path)).path.parent.name == "best"
+
+
 def test_a_lone_file_carries_its_configuration(model_folder, tmp_path):
     folder = model_folder("ei_mlp2_mnist", time_steps=3)
     lone = tmp_path / "elsewhere.safetensors"

@@ -26,6 +26,14 @@ def digits(folder: Path, train: int = 200, test: int = 50) -> Path:
     return folder
 
 
+def load(dataset, root: Path, split: str, time_steps: int | None = None):
+    """One split of a dataset as training takes it."""
+    from eisnn_zoo.training.data import Images
+    from eisnn_zoo.training.reading import read
+
+    return Images.of(read(dataset, root, split, time_steps))
+
+
 def load_folder(path: Path, channels: int, size: int):
     """One's own pictures as training takes them."""
     from eisnn_zoo.training.data import Images

@@ -89,10 +89,10 @@ class Activity:
     def _membrane(self) -> Tensor:
         """The neuron's recursion again, with the spikes it sent."""
         lif, current, spikes = self.layer.lif, self["I"], self["spikes"]
-        decay, steps, v = 1.0 - 1.0 / lif.tau, [], current[0]
+        steps, v = [], current[0]
         for t in range(self.time_steps):
             if t > 0:
-                v = v * decay + current[t]
+                v = v * lif.decay + current[t]
             steps.append(v)
             v = lif.after(v, spikes[t].to(v.dtype))
         return torch.stack(steps)

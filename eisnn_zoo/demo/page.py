@@ -27,7 +27,7 @@ from . import result
 
 MAX_MEGABYTES = 20
 MAX_PIXELS = 50_000_000  # a decoded picture takes three bytes for each
-MAX_STEPS = 10
+SLIDER_STEPS = 10
 
 INTRODUCTION = """# Turn inhibition up and down
 
@@ -167,7 +167,7 @@ def _kept(upload: dict | None, cache: Path) -> str | None:
 def _steps(name: str) -> dict:
     """The slider of T for a network."""
     trained = _network(name)[0].config.time_steps
-    return {"maximum": max(MAX_STEPS, trained), "value": trained, "info": f"Moments for which it looks: {trained} as trained."}
+    return {"maximum": max(SLIDER_STEPS, trained), "value": trained, "info": f"Moments for which it looks: {trained} as trained."}
 
 
 @cache

@@ -133,14 +133,13 @@ class FoldedLIF(LIF):
         if self.reset != "soft" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(current, time_steps)
         held = self.held(current, time_steps)
-        decay = 1.0 - 1.0 / self.tau
         steps = [in_memory_order(c) for c in current]
         v = steps[0]
         spikes = v.new_empty(time_steps, *v.shape)
         for t in range(time_steps):
             if t > 0:
                 now = steps[0 if held else t]
-                v = torch.add(now, v, alpha=decay, out=v if held else now)
+                v = torch.add(now, v, alpha=self.decay, out=v if held else now)
             torch.ge(v, self.threshold, out=spikes[t])
             if t + 1 < time_steps:
                 v = torch.sub(v, spikes[t], alpha=self.threshold, out=None if held and t == 0 else v)

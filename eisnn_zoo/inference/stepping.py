@@ -21,7 +21,7 @@ class SteppedLIF(LIF):
     membrane: Tensor | None
 
     def forward(self, current: Tensor, time_steps: int) -> Tensor:
-        v = current[0] if self.membrane is None else torch.add(current[0], self.membrane, alpha=1.0 - 1.0 / self.tau)
+        v = current[0] if self.membrane is None else torch.add(current[0], self.membrane, alpha=self.decay)
         fired = (v >= self.threshold).to(v.dtype)
         self.membrane = self.after(v, fired)
         return fired[None]

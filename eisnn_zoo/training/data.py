@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..catalog import DATASETS, MODELS, Dataset
+from ..catalog import DATASETS, MODELS
 from .folders import Pictures
 from .reading import FOLDER, TEST_SET, DataError, Labelled, read, read_folder
 from .recipe import Recipe
@@ -134,11 +134,6 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
         train, valid = hold_out(Images.of(rows), n, recipe.seed, keep_classes=recipe.dataset == FOLDER)
         return Data(train, valid, size, f"{n} training images held out", n, rows.identity)
     return Data(Images.of(rows), Images.of(others), size, said, identity=f"{rows.identity} {others.identity}")
-
-
-def load(dataset: Dataset, root: str | Path, split: str, time_steps: int | None = None) -> Images:
-    """One split of a dataset from a local folder; see :func:`~eisnn_zoo.training.reading.read`."""
-    return Images.of(read(dataset, root, split, time_steps))
 
 
 def hold_out(images: Images, n: int, seed: int, keep_classes: bool = False) -> tuple[Images, Images]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog import Dataset
-from ..config import CONTROL
+from ..config import CONTROL, unnamed
 from ..errors import Damaged, UsageError, ZooError
 from ..files import npz_arrays
 from ..inference.images import resize
@@ -139,16 +139,12 @@ def matched(images: Labelled, names: tuple[str, ...], what: str, whose: str) -> 
         DataError: what (the images) holds a class that whose (the names) lacks.
     """
     own = images.label_names
-    if own == _unnamed(len(own)) and len(own) <= len(names):
+    if own == unnamed(len(own)) and len(own) <= len(names):
         return replace(images, label_names=names)
     if strange := [name for name in own if name not in names]:
         raise DataError(f"{what} holds a class {strange[0]!r} that {whose} does not have")
     order = np.array([names.index(name) for name in own])
     return replace(images, y=order[images.y], label_names=names)
-
-
-def _unnamed(classes: int) -> tuple[str, ...]:
-    return tuple(f"class {i}" for i in range(classes))
 
 
 def _own(path: Path, channels: int, size: int) -> Labelled:
@@ -159,7 +155,7 @@ def _own(path: Path, channels: int, size: int) -> Labelled:
         raise DataError(f"{path}: labels run from {y.min()} to {y.max()}; they must count from 0, to 999 at most")
     if given.ndim != 1 or (len(given) and given.dtype.kind != "U"):
         raise DataError(f"{path}: label_names must be a list of texts, got {given.dtype} {list(given.shape)}")
-    names = tuple(map(str, given)) or _unnamed(int(y.max()) + 1)
+    names = tuple(map(str, given)) or unnamed(int(y.max()) + 1)
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{path}: label_names holds {twice!r} twice")
     if strange := next(filter(CONTROL.search, names), None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from typing import Annotated, Literal, get_args, get_origin
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..catalog import DATASETS, MODELS
 from ..config import MAX_SIDE, MAX_STEPS
+from ..errors import did_you_mean
 from ..shapes import EI_RATIO, SMALLEST
 from .reading import FOLDER
 
@@ -297,5 +297,4 @@ class AtKey(ValueError):
 
 def _known(key: str, name: str, names) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        raise AtKey(key, f"unknown {key} {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        raise AtKey(key, f"unknown {key} {name!r}" + did_you_mean(name, names))

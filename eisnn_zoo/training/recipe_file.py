@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..shipped import shipped
 from .recipe import AtKey, Recipe
 
@@ -61,9 +60,8 @@ def find_recipe(name: str | Path) -> Path:
         return Path(name)
     path = recipe_folder() / f"{name}.yaml"
     if "/" in str(name) or not path.is_file():
-        near = difflib.get_close_matches(str(name), recipe_names(), 1)
         raise RecipeError(f"there is no recipe {str(name)!r}"
-                          + (f", did you mean {near[0]!r}?" if near else "; `eisnn-zoo recipes list` shows them all"))
+                          + (did_you_mean(str(name), recipe_names()) or "; `eisnn-zoo recipes list` shows them all"))
     return path
 
 
@@ -118,8 +116,7 @@ def check_recipe(values: dict, where: str, places: dict[str, str] | None = None)
         key = cause.key if isinstance(cause, AtKey) else str(first["loc"][0])
         at = (places or {}).get(key, where)
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, Recipe.model_fields, 1, 0.5)
-            raise RecipeError(f"{at}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")) from None
+            raise RecipeError(f"{at}: unknown key {key!r}" + did_you_mean(key, Recipe.model_fields)) from None
         if first["type"] == "missing":
             raise RecipeError(f"{at}: the key {key!r} is missing") from None
         reason = first["msg"].removeprefix("Value error, ")

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 from ..errors import ZooError
 
@@ -16,15 +17,12 @@ class Stopped(ZooError):
     exit_code = 130
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def signals(ask: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM calls ask; a second one raises KeyboardInterrupt, wherever the program is.
-
-    In other threads than the main one, to which no signals come, nothing is done.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """The first of SIGNALS calls ask; a second one raises KeyboardInterrupt, wherever the program is."""
     came = False
 
     def handle(_number, _frame) -> None:
@@ -34,9 +32,19 @@ def signals(ask: Callable[[], None]) -> Iterator[None]:
         came = True
         ask()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    with handled_by(handle):
+        yield
+
+
+@contextlib.contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """SIGNALS go there. In other threads than the main one, to which no signals come, nothing is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -15,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ZooError
 from .folders import Pictures
+from .stopping import SIGNALS, handled_by
 
 
 @dataclass(frozen=True)
@@ -43,26 +42,12 @@ class Streamed(Pictures):
         workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), len(lists)))
         loader: DataLoader = DataLoader(_Reading(self, needed), batch_size=None, sampler=lists, num_workers=workers,
                                         worker_init_fn=_leave_signals_to_the_trainer)
-        with _signals_ignored():
+        with handled_by(signal.SIG_IGN):  # those that are not forked import torch for seconds before they can leave signals to the trainer
             reading = iter(loader)
         for batch in reading:
             if isinstance(batch, ZooError):
                 raise batch
             yield batch
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """While processes are started: those that are not forked import torch for seconds before they can leave signals to the trainer."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -78,5 +63,5 @@ class _Reading(Dataset):
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
