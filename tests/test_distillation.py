@@ -123,6 +123,22 @@ def test_weights_that_know_held_out_images_are_doubted(data, tmp_path, key):
         assert len(doubts(recipe(holdout=40), training.data, {key: unknown})) == 1
 
 
+@pytest.mark.parametrize("key", ["teacher", "weights"])
+def test_what_weights_learned_from_is_doubted_with_them(data, tmp_path, key):
+    Training(recipe(epochs=1), data, tmp_path / "all", compile=False).fit()
+    Training(recipe(epochs=1, holdout=40, **{key: str(tmp_path / "all" / "last")}), data, tmp_path / "child", compile=False).fit()
+    training = Training(recipe(holdout=40, weights=str(tmp_path / "child" / "last")), data, tmp_path / "grandchild", compile=False)
+    assert len(training.doubts) == 1 and "what they had learned from did not" in training.doubts[0]
+
+
+def test_weights_trained_on_other_images_are_doubted(data, tmp_path):
+    """One picture more, and others are held out."""
+    Training(recipe(epochs=1, holdout=40), data, tmp_path / "before", compile=False).fit()
+    more = digits(tmp_path / "more", train=201)
+    training = Training(recipe(holdout=40, weights=str(tmp_path / "before" / "last")), more, tmp_path / "run", compile=False)
+    assert len(training.doubts) == 1 and "their data were others" in training.doubts[0]
+
+
 def test_weights_without_a_pool_are_gone_on_with_and_teach_nobody(data, tmp_path):
     """As timm's users keep backbones: their answers are maps."""
     network = build("ei_mlp2_mnist", global_pool="")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eisnn_zoo.errors import ZooError
 from eisnn_zoo.locating import locate
 from eisnn_zoo.training.augment import pixels
 from eisnn_zoo.training.evaluation import Scores, tally
@@ -78,6 +79,8 @@ def test_a_network_may_be_as_sure_as_numbers_are():
     sure = tally(np.array([[50.0, 0.0], [0.0, 50.0]], np.float32), np.array([0, 0]))
     scores = Scores.of(sure, 1.0)
     assert (scores.top1, scores.loss) == (50, 25)
+    with pytest.raises(ZooError, match="no numbers"):
+        Scores.of(tally(np.full((3, 2), np.nan, np.float32), np.array([0, 0, 1])), 1.0)
 
 
 @pytest.mark.parametrize("arguments, code, words", [

@@ -72,6 +72,8 @@ def test_deflation_takes_out_the_strongest_input_direction_and_nothing_else():
         expected = (u[:, 1:] * s[1:]) @ vh[1:] if shape == slice(None) else g  # of a single row nothing would be left
         torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
     assert abs(v @ vh[0]).item() == pytest.approx(1, abs=1e-5), "the direction is kept for the next step"
+    deflate(torch.zeros(12, 30), v)
+    assert abs(v @ vh[0]).item() == pytest.approx(1, abs=1e-5), "and not lost where there is no gradient"
 
 
 def test_muon_is_deflated_in_its_first_steps_alone():
@@ -202,18 +204,19 @@ def test_sgd_is_torchs_own_and_a_projection():
     assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("make", [lambda m: EIMuon(m, lr=0.01, deflate=4), lambda m: ProjectedSGD(m, lr=0.01, momentum=0.9)])
-def test_state_saves_and_resumes_bit_for_bit(tmp_path, make):
+def test_state_saves_and_resumes_bit_for_bit(tmp_path, make, dtype):
     def steps(model, optimizer, first, last):
         for i in range(first, last):
             draw = torch.Generator().manual_seed(i)
             for p in model.parameters():
-                p.grad = torch.randn(p.shape, generator=draw)
+                p.grad = torch.randn(p.shape, generator=draw).to(dtype)
             optimizer.step()
 
     def fresh():
         torch.manual_seed(5)
-        model = build("ei_mlp2_mnist", input_size=(6, 6))
+        model = build("ei_mlp2_mnist", input_size=(6, 6)).to(dtype)
         return model, make(model)
 
     whole, optimizer = fresh()

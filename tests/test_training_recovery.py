@@ -206,6 +206,15 @@ def test_the_best_weights_of_epochs_that_were_lost_are_replaced(data, tmp_path, 
     assert (facts["epoch"], facts["top1"]) == (2, 40.0) and table(tmp_path)[2].split(",")[7] == "40.0"
 
 
+def test_best_weights_are_of_the_epoch_that_their_own_file_says(data, whole, tmp_path):
+    """Killed between the renames of the two files, their config.json is that of an earlier one."""
+    run = Run(shutil.copytree(whole, tmp_path / "run"))
+    path = run.folder / "best" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "eisnn_zoo": {**config["eisnn_zoo"], "epoch": 77}}))
+    assert run.epoch_of("best") == config["eisnn_zoo"]["epoch"] != 77 and run.epoch_of("nothing") == 0
+
+
 def test_full_disk_leaves_the_previous_checkpoint_whole(data, whole, tmp_path):
     run = tmp_path / "run"
     process = start(VALUES, data, run, save_every=0)

@@ -205,7 +205,7 @@ def _facts(recipe: Recipe, environment: dict, history: list[dict], which: str, e
         "epoch": epoch and int(epoch["epoch"]), "epochs": len(history), "epochs_planned": recipe.epochs,
         "stopped_at": recipe.stop_at if any(recipe.comparable(i) and recipe.reached(row["valid_top1"])
                                                  for i, row in enumerate(history)) else None,
-        "train_images": environment.get("train_images"), "held_out": held_out,
+        "train_images": environment.get("train_images"), "held_out": held_out, "knows_held_out": environment.get("knows_held_out") or None,
         "training_seconds": round(sum(row["seconds"] for row in history)),
         "device": environment.get("device_name"), "threads": environment.get("threads") if environment.get("device") == "cpu" else None,
         "commit": environment.get("commit"), "torch": environment.get("torch"), "stored_as": "float16",

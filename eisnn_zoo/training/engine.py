@@ -84,6 +84,7 @@ class Training:
         self.side = self.size = recipe.side(recipe.epochs - 1, self.data.size)
         first = pixels(self.data.train[rows].x.cpu(), self.size)
         self.doubts = setup.doubts(recipe, self.data, trained)
+        self.knows_held_out = bool(setup.who_knows_held_out(recipe, self.data, trained))
         self.model = setup.make_model(recipe, self.data, first, self.world.first, trained.get("weights")).to(self.device)
         if compile is None:
             fused = Graphs.possible(self.world) and setup.fused_throughout(recipe, self.device)
@@ -100,7 +101,7 @@ class Training:
             self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.data.train),
                                     "validation": self.data.validation, "valid_images": len(self.data.valid),
-                                    "data_identity": self.data.identity, **digests})
+                                    "data_identity": self.data.identity, "knows_held_out": self.knows_held_out, **digests})
         self.world.wait()
         progress = self.run.load_checkpoint(self._parts, self.iteration.optimizer) or {}
         self.step, self.best = progress.get("step", 0), progress.get("best", -1.0)
@@ -258,7 +259,7 @@ class Training:
         facts = {"recipe_sha256": self.recipe.sha256, "seed": self.recipe.seed, "epoch": epoch, "epochs": self.recipe.epochs,
                  "dataset": self.recipe.dataset}
         if self.data.held_out:
-            facts["held_out"] = self.data.held_out
+            facts |= {"held_out": self.data.held_out, "data_identity": self.data.identity, "knows_held_out": self.knows_held_out}
         if self.recipe.comparable(epoch - 1):  # else it was measured with another T, or on other pixels, than it is run with
             facts |= {"top1": round(top1, 2), "measured_on": self.data.validation}
             if self.data.validation == TEST_SET:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..catalog import DATASETS, Dataset
 from ..config import Config
-from ..errors import UsageError
+from ..errors import UsageError, ZooError
 from ..table import Weights
 from .folders import has_classes
 from .reading import FOLDER, TEST_SET, Labelled, matched, read, read_folder
@@ -39,8 +39,10 @@ class Scores:
 
     @classmethod
     def of(cls, sums: np.ndarray, seconds: float) -> Scores:
-        """From the sum of all :func:`tally`."""
+        """From the sum of all :func:`tally`. Raises ZooError of logits that are no numbers."""
         (loss, top5), bins, confusion = np.split(sums, [2, 2 + 3 * BINS])
+        if np.isnan(loss):
+            raise ZooError("the network answers with what are no numbers, so nothing can be said of its accuracy: its weights are damaged")
         side = round(len(confusion) ** 0.5)
         matrix = confusion.astype(np.int64).reshape(side, side)
         return cls(float(loss / matrix.sum()), float(100 * top5 / matrix.sum()), matrix, bins.reshape(BINS, 3), seconds)

@@ -69,8 +69,9 @@ def deflate(g: Tensor, v: Tensor, iterations: int = 2) -> Tensor:
     if min(g.shape) == 1:
         return g  # nothing else is left
     for _ in range(iterations):
-        v.copy_(g.mT @ (g @ v))
-        v.div_(v.norm() + 1e-12)
+        to = g.mT @ (g @ v)
+        length = to.norm()
+        v.copy_(torch.where(length > 0, to / (length + 1e-12), v))  # of no gradient at all nothing is learned
     return g - torch.outer(g @ v, v)
 
 
@@ -149,7 +150,7 @@ class EIMuon(torch.optim.Optimizer):
     def _state(self, p: Tensor, group: dict) -> dict:
         state = self.state[p]
         if not state:
-            rms = p.double().square().mean().sqrt().float()
+            rms = p.double().square().mean().sqrt().to(p.dtype)  # the type in which torch loads a state
             state["rms0"] = torch.where(rms > 0, rms, 1.0)
             state["step"] = torch.zeros((), device=p.device)
             for name in ("momentum",) if group["muon"] else ("exp_avg", "exp_avg_sq"):

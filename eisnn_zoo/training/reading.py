@@ -260,7 +260,7 @@ _FETCH = {
     "tinyimagenet200": "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there (folder tiny-imagenet-200)",
     "nmnist": "unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist there (folders Train, Test)",
     "cifar10dvs": "put the archives of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into its folder download "
-                  "and let spikingjelly.datasets.CIFAR10DVS unpack them (folder events_np)",
+                  "and let spikingjelly.datasets.CIFAR10DVS, of pip install 'eisnn-zoo[events]', unpack them (folder events_np)",
     "dvsgesture": "put DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/ into its folder download and let "
-                  "spikingjelly.datasets.DVS128Gesture unpack it (folder events_np)",
+                  "spikingjelly.datasets.DVS128Gesture, of pip install 'eisnn-zoo[events]', unpack it (folder events_np)",
 }

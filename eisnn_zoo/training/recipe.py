@@ -127,6 +127,8 @@ class Recipe(BaseModel):
             raise AtKey("resolution", f"{self.dataset} has the size of its sensor")
         if self.dataset == "tinyimagenet200" and max(_values(self.resolution)) > own:  # larger are its training images alone
             raise AtKey("resolution", f"the test images of {self.dataset} are read at {own} pixels: not more")
+        if self.dataset == FOLDER and max(side or own for side in _values(self.resolution)) > self.side(self.epochs - 1, own):
+            raise AtKey("resolution", "pictures are read at the size of the last epoch: none before may be larger")
         if model.family == "mlp" and isinstance(self.resolution, dict):
             raise AtKey("resolution", "an MLP takes images of one size: give one number")
         if any((side or own) < least for side in _values(self.resolution)):
@@ -134,6 +136,8 @@ class Recipe(BaseModel):
         for key in ("deflate_epochs", "adaptive", "inhibitory", "least_inhibition"):
             if self.optimizer != "muon" and self._says(key):
                 raise AtKey(key, "only muon has that: set optimizer to muon")
+        if self.optimizer == "muon" and not self.scale_w_ei_gradient:
+            raise AtKey("scale_w_ei_gradient", "muon's step of W_EI is as long whatever its gradient's size: set optimizer to sgd")
         if self._says("warmup_lr") and not self.warmup_epochs:
             raise AtKey("warmup_lr", "it begins a warm-up, and there is none: set warmup_epochs")
         if self.warmup_epochs >= self.epochs:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..config import Config, read_config
 from ..errors import UsageError, ZooError
 from ..files import lock, quoted, to_csv, write_atomic
+from ..locating import header_config
 from ..machine import device_name
 from ..table import WEIGHTS, installed
 from ..weights import save_network, write_tensors
@@ -176,8 +177,12 @@ class Run:
 
     def epoch_of(self, name: str) -> int:
         """The epoch that the weights in ``name/`` are of; 0 where there are none."""
-        path = self.folder / name / "config.json"
-        return read_config(path).facts.get("epoch", 0) if path.is_file() else 0
+        folder = self.folder / name
+        if not (folder / WEIGHTS).is_file():
+            return 0
+        raw = header_config(folder / WEIGHTS)  # which comes with the weights in one piece, as config.json beside them does not
+        facts = raw.get("eisnn_zoo", {}) if isinstance(raw, dict) else read_config(folder / "config.json").facts
+        return facts.get("epoch", 0)
 
     def record(self, row: dict) -> None:
         self.history.append(row)
@@ -211,8 +216,8 @@ def environment(device: torch.device) -> dict:
     from .. import __version__
 
     try:  # installed, it may lie in somebody else's repository
-        commit = "" if installed() else subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True,
-                                                       text=True, timeout=10).stdout.strip()
+        commit = "" if installed() else subprocess.run(["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+                                                       cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         commit = ""
     versions = {name: version(name) for name in ("torchvision", "timm", "numpy")}

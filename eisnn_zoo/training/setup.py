@@ -79,20 +79,29 @@ def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]
     """What of this is allowed, and known to cost accuracy or to make it look higher, in a sentence each.
 
     Args:
-        trained: its :func:`trained_weights`. What they were trained on counts where they have the same classes: it is to be without
-            the images that are held out here.
+        trained: its :func:`trained_weights`.
     """
-    said = [recipe.doubt] if recipe.doubt else []
+    return ([recipe.doubt] if recipe.doubt else []) + [
+        f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
+        f"accuracy is then too high ({why})" for key, why in who_knows_held_out(recipe, data, trained).items()]
+
+
+def who_knows_held_out(recipe: Recipe, data: Data, trained: dict[str, Located]) -> dict[str, str]:
+    """Which of its :func:`trained_weights` may know the images that are held out here, and why; those with other classes do not count."""
+    why = {}
     for key, located in trained.items():
         facts = located.config.facts
         held_out = facts.get("held_out", "none")
-        without = facts.get("seed") == recipe.seed and isinstance(held_out, int) and held_out >= data.held_out
         foreign = recipe.dataset == FOLDER and located.row is not None  # published weights were trained on the zoo's datasets
-        if data.held_out and not (without or foreign or classes_are_others(data, located)):
-            said.append(f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
-                        f"accuracy is then too high (seed and holdout: {facts.get('seed', 'unknown')}, {held_out}; "
-                        f"here {recipe.seed}, {data.held_out})")
-    return said
+        if not data.held_out or foreign or classes_are_others(data, located):
+            continue
+        if facts.get("seed") != recipe.seed or not isinstance(held_out, int) or held_out < data.held_out:
+            why[key] = f"seed and holdout: {facts.get('seed', 'unknown')}, {held_out}; here {recipe.seed}, {data.held_out}"
+        elif facts.get("data_identity", data.identity) != data.identity:
+            why[key] = "their data were others, of which others were held out"
+        elif facts.get("knows_held_out"):
+            why[key] = "they held them out, but what they had learned from did not"
+    return why
 
 
 def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, located: Located | None = None) -> SpikingNet:
