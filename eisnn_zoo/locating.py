@@ -46,6 +46,8 @@ def locate(spec: str | os.PathLike[str], revision: str | None = None) -> Located
         UsageError: no such model, tag, folder or file. ZooError: it cannot be had, or is not what it should be.
     """
     spec = os.fspath(spec)
+    if not spec:
+        raise UsageError("the model's name is empty; `eisnn-zoo list` shows them all")
     if is_address(spec):
         repo, _, at = spec[7:].partition("@")
         config = hub_client.fetch(repo, "config.json", at or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -77,11 +78,23 @@ def write_tensors(path: Path, tensors: dict, metadata: dict[str, str]) -> None:
 
     own = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     try:
-        write_atomic(path, lambda beside: save_file(own, beside, {"format": "pt", **metadata}))
+        write_atomic(path, lambda beside: (save_file(own, beside, {"format": "pt", **metadata}), _in_order(beside)))
     except SafetensorError as error:
         if found := re.search(r"(?:os error|code:) (\d+)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
         raise
+
+
+def _in_order(path: Path) -> None:
+    """So that the same weights are the same file: the library writes metadata in an order that changes."""
+    with path.open("r+b") as f:
+        length = int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            f.seek(8)
+            f.write(text.ljust(length))
 
 
 def read_tensors(path: Path) -> dict:

@@ -42,7 +42,11 @@ def test_list_filters(cli):
     assert tops == sorted(tops, reverse=True)
 
 
-@pytest.mark.parametrize("arguments, word", [(["list", "--dataset", "imagenet"], "cifar10"), (["list", "zzz"], "no model fits"),
+@pytest.mark.parametrize("arguments, word", [*(([*command, ""], "name is empty") for command in (
+                                                 ["predict", __file__, "--model"], ["eval", "--data", ".", "--"], ["export"],
+                                                 ["explain", __file__, "--model"], ["finetune", "--data", ".", "--model"])),
+                                             (["card", "ei_mlp4_mnist.zoo", "-o", "x.safetensors"], "a card ends in .md"),
+                                             (["list", "--dataset", "imagenet"], "cifar10"), (["list", "zzz"], "no model fits"),
                                              (["info", "ei_vgg88"], "did you mean"),
                                              (["info", "resnet18"], "did you mean ei_resnet18_cifar10 or"),
                                              (["predict", "x.png", "--model", "ei_vgg11"], "one that is here: ei_vgg11_cifar10."),

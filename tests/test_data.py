@@ -32,6 +32,17 @@ DATA = Path(__file__).parent / "data"
 RNG = np.random.default_rng(0)
 
 
+def test_a_class_whose_pictures_lie_deeper_is_not_left_out(tmp_path):
+    for place in ("a/x/1.png", "a/y/2.png", "b/3.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place)
+    with pytest.raises(ZooError, match=r"a holds pictures only in folders of its own.*move them up"):
+        load_folder(tmp_path, 3, 8)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "0.png")
+    (tmp_path / "notes" / "old").mkdir(parents=True)
+    assert load_folder(tmp_path, 3, 8)[0].y.tolist() == [0, 0, 0, 1]
+
+
 # ---- official files ----------------------------------------------------------------------------------------------------
 
 

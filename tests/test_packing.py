@@ -104,6 +104,13 @@ def test_pack_makes_a_whole_model_that_loads(run, data, tmp_path, cli, monkeypat
     assert str(tmp_path) not in everything
 
 
+def test_a_run_is_packed_to_the_same_file_again(run, data, tmp_path, cli):
+    digests = {packing.pack(run, "zoo", data, hub=tmp_path / str(i)).sha256 for i in range(4)}
+    assert len(digests) == 1
+    code, _, err = cli("pack", run, "--tag", "zoo", "--data", data, "--hub", tmp_path / "hub", "--license", "")
+    assert code == 2 and "--license is empty" in err and not (tmp_path / "hub").exists()
+
+
 def test_a_model_can_be_published_with_another_t(run, data, tmp_path, cli):
     code, _, err = cli("pack", run, "--tag", "zoo", "--data", data, "--hub", tmp_path / "hub", "--time-steps", 3)
     folder = tmp_path / "hub" / f"{NAME}.zoo"

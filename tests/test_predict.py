@@ -201,6 +201,7 @@ def test_names_that_are_no_text_and_lists_that_are_none(cli, tmp_path):
     assert cli("predict", tmp_path, "--output", out)[0] == 0 and b"caf\xe9.png" in out.read_bytes()
     (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbf" + os.fsencode(FILES[0]) + b"\n")  # as Windows writes lists
     assert cli("predict", "--from-file", tmp_path / "bom.txt")[0] == 0
+    assert cli("predict", "--from-file", "-", stdin="\ufeff".encode() + os.fsencode(FILES[0]) + b"\r\n")[0] == 0
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[os.fsencode(FILES[0]) + b"\n"])
     writer.start()

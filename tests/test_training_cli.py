@@ -203,6 +203,17 @@ def test_finetune_then_predict(cli, trained, tmp_path, classes, freeze):
     assert code == 1 and "holds no MNIST" in err and "your own pictures are for `eisnn-zoo finetune`" in err
 
 
+def test_a_table_that_cannot_be_written_is_said_before_training(cli, data, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = cli("reproduce", "zoo_mlp4_mnist", "--data", data, "--results", tmp_path / "file" / "x.csv", "--output", tmp_path / "run")
+    assert code == 2 and f"--results {tmp_path / 'file'}" in err and "is a file" in err and not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_no_longer_published_are_named_with_the_way_out(cli, data, tmp_path):
+    code, _, err = cli("train", "zoo_mlp4_mnist", "--data", data, "--set", "weights=ei_mlp4_mnist.gone", "--output", tmp_path / "run")
+    assert code == 2 and "weights = ei_mlp4_mnist.gone: " in err and "--set weights=RUN/best takes" in err
+
+
 def test_a_folder_named_like_weights_is_not_what_is_finetuned(trained, tmp_path, monkeypatch):
     """The name means the weights wherever it is said."""
     shutil.copytree(trained, tmp_path / "ei_vgg8_cifar10")

@@ -48,7 +48,8 @@ def bimodality(e: Evolution) -> Study:
     if grown and len(e.snapshots) > 1:
         gain, now, row = max(grown, key=lambda found: found[0])
         where = f"layer {e.layers.index(row['layer']) + 1}" if row["layer"] in e.layers else "the output layer"
-        seen.append(f"The coefficient grew most in {row['parameter']} of {where}, by {decimals(gain)} to {decimals(now)}.")
+        seen.append(f"The coefficient grew most in {row['parameter']} of {where}, by {decimals(gain)} to {decimals(now)}." if gain > 0 else
+                    "The coefficient grew in none of those that had one at the start.")
     return Study("bimodality", seen, rows, figures.bimodality(e))
 
 

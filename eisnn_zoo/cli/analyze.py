@@ -55,7 +55,7 @@ def analyze(
         "--output", "-o", help="Folder. Default: analysis/NAME; with --evolution, RUN/evolution.")] = None,
     time_steps: Steps = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=4, help="Images computed together.")] = 50,
-    seed: Annotated[int, typer.Option("--seed", help="Of the choice of images, lesions and noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of the choice of images, lesions and noise.")] = 0,
 ) -> None:
     """Study a network on real images: rates, balance, gain, lesions, energy ... as CSV, PNG and one HTML report."""
     chosen = _studies(what)
@@ -166,7 +166,7 @@ def explain(
     from ..table import default_weights
     from ..weights import load_network
 
-    located = locate(model or default_weights().name)
+    located = locate(default_weights().name if model is None else model)
     steps = time_steps or located.config.time_steps
     located.config.check_classes()
     located.config.check_spiking()

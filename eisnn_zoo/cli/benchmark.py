@@ -48,7 +48,8 @@ def benchmark(
                           "of an .onnx file onnx.", show_default=False)] = None,
     batch: Annotated[str, typer.Option("--batch", "--batch-size", "-b", help="Batch sizes.")] = "1,32",
     device: Device = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU. Default: the backends' own choice.")] = None,
+    threads: Annotated[int | None, typer.Option(
+        "--threads", min=1, max=1024, help="Of the CPU. Default: the backends' own choice.")] = None,
     peers: Annotated[bool, typer.Option(
         "--peers", help="Beside them: the paper's formulas written down plainly (literal), and networks of this shape in "
                         "spikingjelly and snnTorch.")] = False,

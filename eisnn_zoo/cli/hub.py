@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..catalog import LICENSE
+from ..config import MAX_STEPS
 from ..errors import UsageError, ZooError
 from .output import Format, check_file, check_folder, is_terminal, need, note, render, table
 
@@ -69,7 +70,8 @@ def pack(
     name: Annotated[str | None, typer.Option("--name", metavar="MODEL", help="Default: the model of the run's recipe.")] = None,
     weights: Annotated[str, typer.Option("--weights", help="best, last, or a .safetensors file.")] = "best",
     time_steps: Annotated[int | None, typer.Option(
-        "--time-steps", "-T", min=1, help="Number of time steps to publish with. Default: that of the recipe's last epoch.")] = None,
+        "--time-steps", "-T", min=1, max=MAX_STEPS,
+        help="Number of time steps to publish with. Default: that of the recipe's last epoch.")] = None,
     remark: Annotated[str, typer.Option("--remark", help="Of the training, for the card, in whole sentences.")] = "",
     license: License = LICENSE,
     hub: Annotated[Path | None, typer.Option(
@@ -107,7 +109,7 @@ def card(
     if output is None:
         print(text, end="")
     else:
-        check_file(output, (path for path in folder.iterdir() if path.name != "README.md"))
+        check_file(output, suffix=".md", what="a card")
         write_atomic(output, text)
         note(f"wrote {output}")
 
@@ -132,7 +134,7 @@ def publish(
     with tempfile.TemporaryDirectory() as place:
         if data is None:
             folder, row = publishing.find(model)
-            if tag or license:
+            if tag or license is not None:
                 raise UsageError(f"{row.name} is packed, and --tag and --license were fixed then: leave them out")
         else:  # what would be packed is published, and nothing of it stays here
             from ..sharing.packing import pack
@@ -140,7 +142,7 @@ def publish(
             need("train")
             if (Path(model) / WEIGHTS).is_file():
                 raise UsageError(f"{model} is a packed model, which has been measured: leave out --data")
-            row = pack(Path(model), tag or "zoo", data, hub=Path(place), license=license or LICENSE, say=note)
+            row = pack(Path(model), tag or "zoo", data, hub=Path(place), license=LICENSE if license is None else license, say=note)
             folder = Path(place) / row.folder
         files = publishing.check(folder, row, repo_id)
     if dry_run:

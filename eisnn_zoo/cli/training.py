@@ -128,7 +128,8 @@ def reproduce(
     if loaded.dataset == FOLDER:
         raise UsageError(f"the recipe {name} trains on one's own pictures: use `eisnn-zoo train`")
     test = read(DATASETS[loaded.dataset], data, "test", loaded.final_steps)  # missing data is said before hours of training,
-    read_table(results)  # and a file that is no table
+    read_table(results)  # a file that is no table,
+    check_folder(results.parent, "--results")  # and a folder that cannot be written to
     training = _fit(loaded, data, output or Path("runs") / name, device, compile, report_to)
     if not training.world.first:
         return

@@ -75,7 +75,7 @@ def open_network(model: str | None = None, backend: str = "auto", device: str = 
         raise UsageError(f"{for_torch[0]} needs torch, an ONNX file is as it was exported: name the weights, with --backend torch")
     if from_file:
         return _onnx(Path(str(model)), device, time_steps)
-    located = locate(model or default_weights().name)
+    located = locate(default_weights().name if model is None else model)
     located.config.check_classes()
     beside = located.path.parent / ONNX
     if backend == "onnx":

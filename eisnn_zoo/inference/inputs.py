@@ -91,7 +91,7 @@ def from_list(path: str) -> Iterator[str]:
 
 def _lines(path: str) -> Iterator[str]:
     if path == "-":
-        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        yield from (line.removeprefix("\ufeff").rstrip("\r\n") for line in sys.stdin if line.strip())
         return
     try:
         with Path(path).open("rb") as file:  # once: it may be a pipe

@@ -64,6 +64,8 @@ def pack(run: Path, tag: str, data: Path, name: str | None = None, which: str = 
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", tag) or tag == "paper":
         raise UsageError(f"--tag {tag}: small letters, digits, - and _ make a tag; 'paper' is that of the authors' weights")
+    if not license.strip():
+        raise UsageError(f"--license is empty: name one by its SPDX name, as in {LICENSE}")
     started = Run.existing(run)
     recipe, environment, history = started.recipe, started.environment, read_metrics(run)
     if not history:

@@ -93,6 +93,13 @@ def _classes(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def _all_seen(folder: Path, classes: dict[str, Path]) -> None:
+    """Raises Damaged where a folder beside the classes holds pictures only in folders of its own: they would count as none."""
+    for beside in sorted(d for d in folder.iterdir() if d.is_dir() and not is_hidden(d) and d not in classes.values()):
+        if any(p.suffix.lower() in PICTURES and not is_hidden(p) for p in beside.rglob("*")):
+            raise Damaged(f"{beside} holds pictures only in folders of its own, and is no class so: move them up, or it elsewhere")
+
+
 def image_folder(root: Path, channels: int, size: int):
     """Pictures in ``root/CLASS/`` or ``root/train/CLASS/``, and the split beside train where there is one.
 
@@ -107,6 +114,7 @@ def image_folder(root: Path, channels: int, size: int):
     names = tuple(classes)
     if not names:
         raise Damaged(f"{root / 'train' if (root / 'train').is_dir() else root} holds no pictures in one folder per class")
+    _all_seen(train, classes)
     if len(names) > 1000:
         raise Damaged(f"{train} holds {len(names)} classes, the most is 1000")
     x, y = _split(classes, names, channels, size)
@@ -114,6 +122,7 @@ def image_folder(root: Path, channels: int, size: int):
     if other is None:
         return x, y, names, None
     there = _classes(other)
+    _all_seen(other, there)
     if strange := [path for name, path in there.items() if name not in names]:
         raise Damaged(f"{strange[0]} is a class that {train} does not have")
     if not there:

@@ -72,7 +72,14 @@ def faster_precision(device: torch.device) -> str:
 
 def trained_weights(recipe: Recipe) -> dict[str, Located]:
     """The files of the weights that a recipe names, by its keys: what it starts from, and who teaches it."""
-    return {key: locate(name) for key in ("weights", "teacher") if (name := getattr(recipe, key))}
+    found = {}
+    for key in ("weights", "teacher"):
+        if name := getattr(recipe, key):
+            try:
+                found[key] = locate(name)
+            except UsageError as error:
+                raise UsageError(f"{key} = {name}: {error}; --set {key}=RUN/best takes those of a run that trained them") from error
+    return found
 
 
 def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]:
