@@ -30,7 +30,7 @@ from eisnn_zoo.training.optim import EIMuon
 from eisnn_zoo.training.reading import read
 from eisnn_zoo.training.setup import keep_memory
 
-MODELS = ("ei_vgg8_cifar10.zoo", "ei_vgg8_cifar10.homeostasis", "ei_vgg11_cifar10.taught", "ei_resnet18_cifar10.zoo")
+MODELS = ("ei_vgg8_cifar10.zoo", "ei_vgg8_cifar10.homeostasis", "ei_vgg11_cifar10.ann_taught", "ei_resnet18_cifar10.zoo")
 IMAGES = 32
 OUTPUT = Path(__file__).parent / "results" / "finetuning.csv"
 
