@@ -77,8 +77,13 @@ def write_tensors(path: Path, tensors: dict, metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
     own = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+    def save(beside: Path) -> None:
+        save_file(own, beside, {"format": "pt", **metadata})
+        _in_order(beside)
+
     try:
-        write_atomic(path, lambda beside: (save_file(own, beside, {"format": "pt", **metadata}), _in_order(beside)))
+        write_atomic(path, save)
     except SafetensorError as error:
         if found := re.search(r"(?:os error|code:) (\d+)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
