@@ -131,10 +131,10 @@ def adapt_state(state: dict, name: str, where: Path | str = "the weights", **opt
             raise ZooError(f"{where}: {error}") from error
     counts = {"initialised": torch.bool, "num_batches_tracked": torch.int64}  # numbers too where all of a state was halved or averaged
     for key, value in state.items():
-        kind = counts.get(key.rpartition(".")[2])
-        if kind and torch.equal(value.to(kind).to(value.dtype), value):
+        kind, real = counts.get(key.rpartition(".")[2]), str(value.dtype).removeprefix("torch.") in FLOATS
+        if kind and real and torch.equal(value.to(kind).to(value.dtype), value):
             state = {**state, key: value.to(kind)}
-        elif kind or str(value.dtype).removeprefix("torch.") not in FLOATS:
+        elif value.dtype != kind if kind else not real:
             raise ZooError(f"{where}: {key} is stored as {value.dtype}, which is no type for it")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ZooError(f"{where}: {key} holds values that are not finite")

@@ -11,18 +11,16 @@ import pytest
 
 import eisnn_zoo
 from eisnn_zoo.catalog import MODELS
-from eisnn_zoo.config import read_config
 from eisnn_zoo.files import add_rows, read_rows
 from eisnn_zoo.sharing import card
-from eisnn_zoo.table import hub_folder, list_weights
-from eisnn_zoo.training.recipe_file import recipe_names
+from eisnn_zoo.table import list_weights
+from eisnn_zoo.training.recipe_file import load_recipe, recipe_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *(ROOT / f / "README.md" for f in ("benchmarks", "results")),
          *sorted((ROOT / "hub").glob("*/README.md")), ROOT / "CHANGELOG.md"]
-FACTS = [read_config(hub_folder() / row.folder / "config.json").facts for row in list_weights() if row.folder]
-BEFORE = {f[key] for f in FACTS for key in ("started_from", "teacher") if key in f}  # weights that are named for what came of them
+BEFORE = {getattr(load_recipe(name), key) for name in recipe_names() for key in ("weights", "teacher")}  # named for what came of them
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 

@@ -25,7 +25,7 @@ from eisnn_zoo.sharing.publishing import _PATH
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.recipe_file import load_recipe
 from eisnn_zoo.training.report import log, logging_to
-from eisnn_zoo.training.streaming import _signals_ignored
+from eisnn_zoo.training.stopping import handled_by
 from eisnn_zoo.weights import write_tensors
 
 SHIP = Path(__file__).parent / "data" / "cifar10" / "ship_1.png"
@@ -229,6 +229,6 @@ def test_8_bit_kernels_are_for_x86(monkeypatch):
 
 def test_a_signal_while_readers_start_reaches_nobody():
     before = signal.getsignal(signal.SIGTERM)
-    with _signals_ignored():
+    with handled_by(signal.SIG_IGN):
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before

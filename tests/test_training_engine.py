@@ -20,7 +20,7 @@ from training_helpers import digits, free_port, recipe, run_two, weights
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.config import Config
 from eisnn_zoo.ei import EISynapses
-from eisnn_zoo.errors import UsageError
+from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.files import sha256
 from eisnn_zoo.inference.torch_runtime import TorchModel
 from eisnn_zoo.locating import locate
@@ -386,7 +386,8 @@ def test_confidence_is_held_against_accuracy_bin_by_bin():
     assert scores.top1 == pytest.approx(80) and scores.confidence == pytest.approx(75)
     assert scores.calibration_error == pytest.approx(100 * (abs(4.5 - 3) + abs(3 - 5)) / 10)
     assert [tuple(b) for b in scores.bins if b[0]] == [(5, pytest.approx(3), 5), (5, pytest.approx(4.5), 3)]
-    assert np.isnan(Scores.of(tally(logits, np.zeros(11, int)), 1.0).loss)  # of a network that diverged
+    with pytest.raises(ZooError, match="no numbers"):  # of a network that diverged
+        Scores.of(tally(logits, np.zeros(11, int)), 1.0)
 
 
 MUON = {"optimizer": "muon", "lr": 0.01, "momentum": 0.95}

@@ -49,10 +49,11 @@ class Readiness(nn.Module):
         self._unseen = False
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return
-        if not (x >= 0).all():
-            how = "; timm.data.resolve_model_data_config(model) says so to timm's transforms" if hasattr(self, "pretrained_cfg") else ""
-            _logger.warning("%s was given values below 0, or NaN, which spikes hide: its input are pixels in [0, 1], without mean and "
-                            "standard deviation%s.", type(self).__name__, how)
+        with contextlib.suppress(RuntimeError):  # inside torch.func's transforms a tensor has no values to look at
+            if not (x >= 0).all():
+                how = "; timm.data.resolve_model_data_config(model) says so to timm's transforms" if hasattr(self, "pretrained_cfg") else ""
+                _logger.warning("%s was given values below 0, or NaN, which spikes hide: its input are pixels in [0, 1], without mean and "
+                                "standard deviation%s.", type(self).__name__, how)
 
     @uncompiled
     def _make_sure(self, x: Tensor) -> None:
