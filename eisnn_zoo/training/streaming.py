@@ -42,7 +42,7 @@ class Streamed(Pictures):
         workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), len(lists)))
         loader: DataLoader = DataLoader(_Reading(self, needed), batch_size=None, sampler=lists, num_workers=workers,
                                         worker_init_fn=_leave_signals_to_the_trainer)
-        with handled_by(signal.SIG_IGN):  # those that are not forked import torch for seconds before they can leave signals to the trainer
+        with handled_by(signal.SIG_IGN):  # readers that are not forked import torch for seconds before they can ignore them
             reading = iter(loader)
         for batch in reading:
             if isinstance(batch, ZooError):
