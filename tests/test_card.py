@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -17,11 +20,11 @@ FACTS = {"top1": 80.5, "top1_best": 80.5, "top1_last": 80.1, "weights": "best", 
          "operations": {"folded": {"macs": 1e6, "microjoules": 12.0}}}
 
 
-def made(name="ei_vgg8_cifar10", files=(), repo="", **facts):
+def made(name="ei_vgg8_cifar10", files=(), spec="", **facts):
     config = base_config(MODELS[name], "zoo")
     config = replace(config, options={"time_steps": 4, **config.options}, facts={**FACTS, **facts})
     row = Weights(MODELS[name], "zoo", 80.5, "best epoch by images held out", "Apache-2.0", folder="x", sha256="ab" * 32, size=10_000_000)
-    return card.render(config, row, set(files), repo)
+    return card.render(config, row, set(files), spec)
 
 
 def test_the_card_is_valid_and_carries_the_result():
@@ -66,6 +69,7 @@ def test_a_network_without_spikes_is_not_called_a_spiking_one():
 def test_it_says_nothing_that_is_not_so():
     assert "best epoch by validation" in made() and "large pictures lose" in made()
     events = made("ei_vgg8_nmnist", held_out=0, validation="test set")
+    assert "the scaling of gradients" not in made(optimizer="muon") and "the scaling of gradients" in made(optimizer="sgd")
     assert "best epoch on the test images" in events and "large pictures lose" not in events
     for name, dataset in (("ei_vgg8_nmnist", "N-MNIST"), ("ei_mlp4_mnist", "MNIST")):
         assert f"This is not a recipe of the paper, which has none for this network on {dataset}." in made(name, recipe="zoo_x")
@@ -87,7 +91,7 @@ def test_a_baseline_claims_nothing_of_inhibition():
 def test_it_speaks_only_of_files_that_are_there():
     assert "onnx" not in made().lower() and "curves.png" not in made() and "metrics.csv" not in made()
     assert "--model model.onnx" in made(files={"model.onnx"})
-    assert 'create_model("hf-hub:me/net"' in made(repo="me/net") and 'create_model("ei_vgg8_cifar10.zoo"' in made()
+    assert 'create_model("hf-hub:me/net"' in made(spec="hf-hub:me/net") and 'create_model("ei_vgg8_cifar10.zoo"' in made()
 
 
 @pytest.mark.parametrize("name", [n for n, m in MODELS.items() if m.dataset])
@@ -120,6 +124,8 @@ def test_command_and_file(tmp_path, cli, model_folder):
     put_row(row, folder.parent / "weights.toml")
     code, out, err = cli("card", folder)
     assert code == 0 and out == card.of_folder(folder, row), err
+    loads = re.search(r'import eisnn_zoo\nimport timm\n.*?(?=\ntransform)', out, re.S)[0]
+    subprocess.run([sys.executable, "-c", loads], cwd=folder.parent, check=True)
     card.write(folder, read_config(folder / "config.json"), row)
     assert (folder / "README.md").read_text() == out and "value: 90.0" in (folder / ".eval_results" / "mnist.yaml").read_text()
     assert cli("card", folder, "--output", tmp_path / "card.md")[1] == "" and (tmp_path / "card.md").read_text() == out

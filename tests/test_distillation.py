@@ -20,7 +20,7 @@ from eisnn_zoo.training.data import load_data
 from eisnn_zoo.training.distillation import Teacher
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.run import Run
-from eisnn_zoo.training.setup import doubts
+from eisnn_zoo.training.setup import who_knows_held_out
 from eisnn_zoo.weights import load_network
 
 
@@ -120,7 +120,7 @@ def test_weights_that_know_held_out_images_are_doubted(data, tmp_path, key):
     located = locate(str(tmp_path / "more" / "last"))
     for facts in ({}, {"seed": 2025, "held_out": "some"}):  # the authors' weights say nothing, other people's anything
         unknown = replace(located, config=replace(located.config, facts=facts))
-        assert len(doubts(recipe(holdout=40), training.data, {key: unknown})) == 1
+        assert list(who_knows_held_out(recipe(holdout=40), training.data, {key: unknown})) == [key]
 
 
 @pytest.mark.parametrize("key", ["teacher", "weights"])

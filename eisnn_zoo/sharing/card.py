@@ -12,7 +12,7 @@ from ..catalog import ARXIV
 from ..config import Config, read_config
 from ..errors import ZooError
 from ..files import write_atomic
-from ..table import Weights
+from ..table import Weights, hub_folder
 from .card_text import body
 
 KIND_TAGS = {"ei": ["excitatory-inhibitory", "lateral-inhibition"], "bn": ["batch-normalization"], "ann": ["batch-normalization"]}
@@ -21,12 +21,12 @@ HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "m
                 "tinyimagenet200": "zh-plus/tiny-imagenet"}
 
 
-def render(config: Config, row: Weights, files: set[str], repo: str = "") -> str:
+def render(config: Config, row: Weights, files: set[str], spec: str = "") -> str:
     """The card's text, with the metadata that the Hub reads.
 
     Args:
         files: names of the files beside it, which decide on what it speaks of.
-        repo: where on the Hub it is to lie, "organisation/name"; "" for weights that are loaded by name.
+        spec: what loads it, as :func:`~eisnn_zoo.locating.locate` takes it; "" for weights of the zoo, which are loaded by name.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -36,7 +36,7 @@ def render(config: Config, row: Weights, files: set[str], repo: str = "") -> str
         license=row.license.lower(), library_name="eisnn-zoo", pipeline_tag="image-classification", tags=tags,
         datasets=[HUB_DATASETS[d]] if (d := model.dataset.name) in HUB_DATASETS else None, metrics=["accuracy"],
         model_name=row.name, eval_results=_results(config, row))
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(config, row, files, repo)}\n"))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(config, row, files, spec or row.name)}\n"))
 
 
 def write(folder: Path, config: Config, row: Weights) -> None:
@@ -45,7 +45,7 @@ def write(folder: Path, config: Config, row: Weights) -> None:
     if dataset in HUB_DATASETS:
         (folder / ".eval_results").mkdir(exist_ok=True)
         write_atomic(folder / ".eval_results" / f"{dataset}.yaml", _evaluation(config, row))
-    write_atomic(folder / "README.md", render(config, row, {p.name for p in folder.iterdir()}))
+    write_atomic(folder / "README.md", of_folder(folder, row))
 
 
 def check(text: str) -> None:
@@ -62,8 +62,14 @@ def check(text: str) -> None:
 
 
 def of_folder(folder: Path, row: Weights, repo: str = "") -> str:
-    """The card of a published model's folder. Raises ZooError where its configuration cannot be read."""
-    return render(read_config(folder / "config.json"), row, {p.name for p in folder.iterdir()}, repo)
+    """The card of a packed model's folder. Raises ZooError where its configuration cannot be read.
+
+    Args:
+        repo: where on the Hub it is to lie, "organisation/name"; "" for a copy that stays here.
+    """
+    own = folder.resolve().parent == hub_folder().resolve()
+    spec = f"hf-hub:{repo}" if repo else row.name if own else f"local-dir:{row.folder}"
+    return render(read_config(folder / "config.json"), row, {p.name for p in folder.iterdir()}, spec)
 
 
 def _results(config: Config, row: Weights) -> list:

@@ -36,10 +36,10 @@ VARIANTS = {"ei": "as the formula stands", "folded": "folded (what runs)", "bn":
             "ann": "non-spiking network of the same shape"}
 
 
-def body(config: Config, row: Weights, files: set[str], repo: str) -> str:
+def body(config: Config, row: Weights, files: set[str], spec: str) -> str:
     """The card below its metadata; see :func:`~eisnn_zoo.sharing.card.render` for the arguments."""
     facts = config.facts
-    return "\n\n".join([_about(config, row, facts), _use(config, row, files, repo), _preprocessing(config), _accuracy(config, row, facts),
+    return "\n\n".join([_about(config, row, facts), _use(config, files, spec), _preprocessing(config), _accuracy(config, row, facts),
                         _training(config, facts, files), _cost(config, facts), _limits(config), _licence(config, row)])
 
 
@@ -91,8 +91,7 @@ authors' own code and weights are [{RELEASE_REPO}](https://huggingface.co/{RELEA
 with eisnn-zoo, not by the authors{how}."""
 
 
-def _use(config: Config, row: Weights, files: set[str], repo: str) -> str:
-    name = f"hf-hub:{repo}" if repo else row.name
+def _use(config: Config, files: set[str], spec: str) -> str:
     event, (channels, height, width) = config.event_input, config.input_size
     steps = config.time_steps
     if event:
@@ -104,15 +103,16 @@ def _use(config: Config, row: Weights, files: set[str], repo: str) -> str:
                 "probabilities = model(x).softmax(1)")
     imports = "import torch\n" if event else "from PIL import Image\nfrom timm.data import create_transform, resolve_model_data_config\n"
     source = "recording.npz" if event else "photo.png"
+    here = "In the folder that holds this model's. " if spec.startswith("local-dir:") else ""
     text = f"""## Use
 
-With timm (the `eisnn-zoo` package must be installed and imported: it tells timm of these networks):
+{here}With timm (the `eisnn-zoo` package must be installed and imported: it tells timm of these networks):
 
 ```python
 import eisnn_zoo
 import timm
 {imports}
-model = timm.create_model("{name}", pretrained=True).eval()
+model = timm.create_model("{spec}", pretrained=True).eval()
 {feed}
 ```
 
@@ -121,13 +121,13 @@ In plain torch, without timm:
 ```python
 import eisnn_zoo
 
-model = eisnn_zoo.create_model("{name}", pretrained=True)
+model = eisnn_zoo.create_model("{spec}", pretrained=True)
 ```
 
 On the command line:
 
 ```
-eisnn-zoo predict {source} --model {name}
+eisnn-zoo predict {source} --model {spec}
 ```"""
     if ONNX in files:
         text += f"""
@@ -244,7 +244,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     table = "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items() if v is not None)])
     text = f"## Training\n\n{table}"
     if facts.get("recipe", "").startswith("zoo_"):
-        text += f"\n\n{_whose(config.model)}"
+        text += f"\n\n{_whose(config.model, facts.get('optimizer'))}"
     if facts.get("remark"):
         text += f"\n\n{facts['remark']}"
     dataset = config.model.dataset
@@ -257,7 +257,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     return text
 
 
-def _whose(model: Model) -> str:
+def _whose(model: Model, optimizer: str | None) -> str:
     """What of a network trained by a recipe of ours is the paper's."""
     if not model.spiking:
         return "Neither the network nor the recipe is the paper's."
@@ -266,7 +266,8 @@ def _whose(model: Model) -> str:
     if model.name.removeprefix(f"{model.kind}_") in RELEASED:
         decay = "5e-4" if ei else "1e-4"
         recipe = f"the paper's recipe, which is SGD with momentum 0.9 and weight decay {decay} over 300 epochs at the final T"
-    same = "Architecture, E-I Init, adaptive stabilisation, the scaling of gradients and Dale's law are" if ei else "The network is"
+    scaling = "" if optimizer == "muon" else "the scaling of gradients, "  # without effect on steps that are relative
+    same = f"Architecture, E-I Init, adaptive stabilisation, {scaling}and Dale's law are" if ei else "The network is"
     return f"This is not {recipe}. {same} the paper's."
 
 

@@ -89,7 +89,7 @@ def check(folder: Path, row: Weights, repo: str) -> dict[str, bytes]:
             if path.suffix.lower() not in SUFFIXES:
                 raise ZooError(f"{path} does not belong to a published model: only {', '.join(sorted(SUFFIXES))} are uploaded")
             files[name] = path.read_bytes()
-    files["README.md"] = card.render(config, row, set(files), repo).encode()
+    files["README.md"] = card.render(config, row, set(files), f"hf-hub:{repo}").encode()
     card.check(files["README.md"].decode())
     for name, data in files.items():
         if Path(name).suffix in (".json", ".yaml", ".csv", ".md", ".txt") and (found := _PATH.search(data.decode("utf-8", "replace"))):

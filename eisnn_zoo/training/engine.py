@@ -83,8 +83,8 @@ class Training:
         rows = next(batches(len(self.data.train), INIT_BATCH, recipe.seed, 0))
         self.side = self.size = recipe.side(recipe.epochs - 1, self.data.size)
         first = pixels(self.data.train[rows].x.cpu(), self.size)
-        self.doubts = setup.doubts(recipe, self.data, trained)
-        self.knows_held_out = bool(setup.who_knows_held_out(recipe, self.data, trained))
+        known = setup.who_knows_held_out(recipe, self.data, trained)
+        self.doubts, self.knows_held_out = setup.doubts(recipe, known), bool(known)
         self.model = setup.make_model(recipe, self.data, first, self.world.first, trained.get("weights")).to(self.device)
         if compile is None:
             fused = Graphs.possible(self.world) and setup.fused_throughout(recipe, self.device)

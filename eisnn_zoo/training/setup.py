@@ -82,15 +82,15 @@ def trained_weights(recipe: Recipe) -> dict[str, Located]:
     return found
 
 
-def doubts(recipe: Recipe, data: Data, trained: dict[str, Located]) -> list[str]:
+def doubts(recipe: Recipe, known: dict[str, str]) -> list[str]:
     """What of this is allowed, and known to cost accuracy or to make it look higher, in a sentence each.
 
     Args:
-        trained: its :func:`trained_weights`.
+        known: what :func:`who_knows_held_out` says of it.
     """
     return ([recipe.doubt] if recipe.doubt else []) + [
         f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
-        f"accuracy is then too high ({why})" for key, why in who_knows_held_out(recipe, data, trained).items()]
+        f"accuracy is then too high ({why})" for key, why in known.items()]
 
 
 def who_knows_held_out(recipe: Recipe, data: Data, trained: dict[str, Located]) -> dict[str, str]:
