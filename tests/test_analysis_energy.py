@@ -54,6 +54,13 @@ def test_pooled_and_summed_spikes_are_counts_of_spikes():
     assert spike_events(torch.zeros(2)).tolist() == [0, 0]
 
 
+def test_a_batch_of_black_images_does_not_make_pixels_of_another_spikes():
+    x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    model = build("ei_mlp2")
+    initialize(model, x, seed=0)
+    assert {r["layer"]: r["input"] for r in operations(model, [x, torch.zeros_like(x)])}["stages.0.layers.0"] == "pixels"
+
+
 def test_the_output_layer_does_not_divide():
     ops = count_layer(Shape(3, 4, 1, divides=False), torch.ones(1, 3), 1, 1, 1, None)
     assert ops["ei"] == Operations(macs=4, acs=5 * 3, additions=4)

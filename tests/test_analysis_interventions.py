@@ -127,6 +127,49 @@ def test_signs_noise_and_inputs():
     assert 0.45 < kept < 0.55
 
 
+@torch.no_grad()
+def test_changes_are_as_large_as_they_say(trained):
+    """Measured on weights and inputs of which there are many."""
+    layer = next(iter(iv.ei_layers(trained[0]).values()))
+    before = layer.ee.weight.clone()
+    with iv.flip_signs(trained[0], 0.3):
+        assert (layer.ee.weight != before).double().mean() == pytest.approx(0.3, abs=0.01)
+    with iv.weight_noise(trained[0], 0.1):
+        assert (layer.ee.weight / before - 1).std() == pytest.approx(0.1, abs=0.002)
+    seen = []
+    with trained[0].stages[0].register_forward_pre_hook(lambda _, args: seen.append(args[0])), iv.input_noise(trained[0], 0.05):
+        trained[0](torch.full((20, 1, 28, 28), 0.5))
+        trained[0](torch.full((20, 1, 28, 28), 3.0))  # counts of events
+    for x, mean in zip(seen, (0.5, 3.0)):
+        assert (x.std().item(), x.mean().item()) == pytest.approx((0.05, mean), abs=0.002)
+
+
+def test_which_cells_are_lesioned_is_the_seeds(trained):
+    layer = next(iter(iv.ei_layers(trained[0]).values()))
+    silenced = []
+    for seed in (0, 0, 1):
+        with iv.lesion(trained[0], 0.3, seed=seed):
+            silenced.append((layer.ei.weight == 0).all(0).tolist())
+    assert silenced[0] == silenced[1] != silenced[2]
+
+
+def test_every_layer_loses_spikes():
+    model = build("ei_mlp4_mnist").eval()
+    x = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    initialize(model, x, seed=0)
+    with iv.drop_spikes(model, 1.0):
+        _, recorded = record(model, x, ["input"])
+    assert [layer["input"].count_nonzero().item() > 0 for layer in recorded.values()] == [True, False, False]
+
+
+def test_each_cell_has_its_own_mean_divisor():
+    model = Pair()
+    with torch.no_grad():
+        model.cells.current.ei.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 0.0]]))
+    divisors = iv.mean_divisors(model, [ONE, 4 * ONE, 0 * ONE])["cells.current"]  # of darkness there is none
+    assert divisors.tolist() == pytest.approx([2.0, 4.0, 6.0, 4.0])
+
+
 LEVELS = {
     "lesion": (iv.lesion, 0.5), "strongest": (partial(iv.lesion, by="strongest"), 0.5), "g_i": (iv.scale_g_i, 2.0),
     "subtraction": (iv.scale_subtraction, 0.0), "signs": (iv.flip_signs, 0.3), "weights": (iv.weight_noise, 0.5),

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from eisnn_zoo.analysis import stream
-from eisnn_zoo.analysis.gain import Modulation, at_contrast, exponent, gain_rows
+from eisnn_zoo.analysis.gain import Modulation, _squares, at_contrast, exponent, gain_rows
 from eisnn_zoo.analysis.measures import Balance, FiringRates, Moments, SpikeTrains, ZeroDivisors
-from eisnn_zoo.analysis.parameters import bimodality_coefficient, parameter_rows
+from eisnn_zoo.analysis.parameters import bimodality_coefficient, inhibitory_strength, parameter_rows
 from eisnn_zoo.analysis.similarity import cka, unbiased_hsic
 from eisnn_zoo.ei import EILinear
+from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.networks import build
 from eisnn_zoo.networks.cells import Spiking
 from eisnn_zoo.neuron import LIF
@@ -140,6 +141,19 @@ def test_a_layer_without_bias_has_perfect_gain_control():
     assert before == pytest.approx(math.sqrt((1.5**2 + 0.5**2 + 0.25**2) / 3))
 
 
+def test_modulation_is_by_the_image():
+    """Not by time, of a fully connected layer; nor by the padding, of a map."""
+    model = build("ei_mlp4_mnist")
+    images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    initialize(model, images, seed=0)
+    modulation = Modulation()
+    stream(model, [images[:1].repeat(8, 1, 1, 1)], modulation)
+    assert [max(both) for both in modulation.rms().values()] == pytest.approx([0, 0, 0], abs=1e-5)
+    current = torch.ones(2, 1, 1, 8, 8)
+    current[..., 0, :] = 5
+    assert _squares(current)[0] == 0
+
+
 def test_gain_of_a_batch_norm_network_follows_the_input():
     torch.manual_seed(0)
     rows = gain_rows(build("bn_mlp2_mnist"), [torch.rand(4, 1, 28, 28)], levels=(0.1, 0.5))
@@ -172,6 +186,14 @@ def test_parameters():
     assert rows["b_E"]["negative"] == 0.5
 
 
+def test_an_inhibitory_cell_is_as_strong_as_what_it_hears_and_what_it_says():
+    layer = EILinear(1, 4, ei_ratio=2)
+    with torch.no_grad():
+        layer.ie.weight.copy_(torch.tensor([[5.0], [1.0]]))
+        layer.ei.weight.copy_(torch.tensor([[0.5, 3.0]] * 4))
+    assert inhibitory_strength(layer).tolist() == [10.0, 12.0]  # by W_IE alone, and over all of a row, the first would lead
+
+
 def test_what_an_optimizer_leaves_of_a_weight_is_no_population():
     """Twelve weights of 1e-30 among a thousand would otherwise decide the shape of the rest on a logarithmic axis."""
     weights = -torch.rand(1000, 1, generator=torch.Generator().manual_seed(0)).log()
@@ -195,12 +217,28 @@ def test_hsic_and_cka():
     assert abs(values.mean()) < 4 * values.std() / math.sqrt(200)
 
 
-def test_cka_of_networks():
-    net, twin = One(*NET), One([w[::-1] for w in NET[0]], NET[1], NET[2])
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_layer_that_answers_all_images_alike_resembles_none(steps):
+    """Whatever its cells' rates are: rounding is no similarity."""
     rng = torch.Generator().manual_seed(0)
-    batches = [torch.rand(8, 2, generator=rng) * torch.tensor([4.0, 0.5]) for _ in range(3)]
+    model, x = build("ei_mlp4_mnist", time_steps=steps), torch.rand(50, 1, 28, 28, generator=rng)
+    initialize(model, x, seed=0)
+    with torch.no_grad():
+        for stage in model.stages[1:]:
+            stage.layers[0].current.g_e.fill_(0)
+            stage.layers[0].current.b_e.uniform_(0, 2, generator=rng)
+    similar = cka(model, model, [x])
+    assert similar[0, 0] == pytest.approx(1) and similar.isfinite().sum() == 1
+
+
+def test_cka_of_networks():
+    opposed = [[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]
+    net, twin = One(opposed, *NET[1:]), One([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]], *NET[1:])
+    rng = torch.Generator().manual_seed(0)
+    batches = [torch.rand(8, 2, generator=rng) for _ in range(3)]
     assert cka(net, net, batches).tolist() == [[pytest.approx(1.0)]]
-    assert cka(net, twin, batches).shape == (1, 1)
+    assert cka(net, One(opposed[::-1], *NET[1:]), batches).item() == pytest.approx(1.0)  # which cell is which does not matter
+    assert 0.1 < cka(net, twin, batches).item() < 0.99
     torch.testing.assert_close(cka(net, twin, batches), cka(twin, net, batches).T)
     with pytest.raises(ValueError, match="at least 4 images"):
         cka(net, net, [torch.rand(3, 2)])

@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from eisnn_zoo.config import base_config, find_model
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
+from eisnn_zoo.analysis import explain as module
 from eisnn_zoo.analysis.batches import Batches
-from eisnn_zoo.analysis.explain import explain, occlusion
+from eisnn_zoo.analysis.explain import _example, explain, occlusion
 from eisnn_zoo.analysis.prose import PROSE, Prose
 from eisnn_zoo.analysis.report import render, section, still
+from eisnn_zoo.analysis.response import Response, respond
 from eisnn_zoo.analysis.studies import EI_ONLY, STUDIES
 from eisnn_zoo.analysis.subject import Subject, decimals, microjoules
 from eisnn_zoo.cli import analyze as command
@@ -48,6 +51,12 @@ def mnist(tmp_path):
     x[0] = 0  # a black image: silence in the first layer
     np.savez(folder / "test.npz", x=x, y=rng.integers(0, 10, 24))
     return folder
+
+
+class FakeActivity(dict):
+    def __init__(self, values, **attributes):
+        super().__init__(values)
+        vars(self).update(attributes)
 
 
 def rows(path):
@@ -286,6 +295,37 @@ def test_occlusion_finds_the_part_that_counts():
     assert worth[:4, :4].min() > 0
     assert worth[8:, 8:].abs().max() == 0
     assert worth.max() == worth[:4, :4].max()
+
+
+def test_occlusion_paints_in_the_pictures_own_colour():
+    class Light(torch.nn.Module):
+        def forward(self, x):
+            return torch.stack([torch.zeros(len(x)), x.mean((1, 2, 3))], 1)
+
+    assert occlusion(Light(), torch.full((1, 16, 16), 0.5), target=1).abs().max() == 0
+
+
+def test_the_cell_that_is_shown_fired_at_half_of_the_steps():
+    spikes = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])[:, None]
+    membrane = torch.tensor([[1.0, 1.0, 0.0], [9.0, 0.5, 0.0]])[:, None]
+    layer = SimpleNamespace(lif=SimpleNamespace(threshold=1.0))
+    activity = FakeActivity({"spikes": spikes, "membrane": membrane, "I": membrane}, layer=layer, literal=None)
+    assert _example(activity, 1).spikes.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("classes, stands", [([0, 1, 0, 0], 3), ([1, 1, 1, 1], 1), ([0, 0, 0, 1], 4)])
+def test_an_answer_stands_once_it_stays(classes, stands, monkeypatch):
+    """Also where another class leads by no more than rounding."""
+    evidence = torch.zeros(4, 10)
+    so_far = torch.nn.functional.one_hot(torch.tensor(classes), 10).float()
+    monkeypatch.setattr(Response, "evidence_so_far", property(lambda self: so_far))
+    monkeypatch.setattr(module, "respond", lambda *args: replace(respond(*args), evidence=evidence + 1))
+    assert explain(small(), torch.rand(1, 28, 28), tuple("abcdefghij")).facts["answer stands from step"] == str(stands)
+
+
+def test_evidence_is_the_mean_logit_so_far_less_that_of_all_classes():
+    evidence = torch.tensor([[3.0, 1.0], [1.0, 5.0]])
+    assert Response(evidence, {}).evidence_so_far.tolist() == [[1.0, -1.0], [-0.5, 0.5]]
 
 
 def test_a_twin_of_other_inputs_is_refused(cli, model_folder, mnist):

@@ -73,6 +73,7 @@ def cifar10dvs(x, draw):
 
 @pytest.mark.parametrize("name, parts", [
     ("none", lambda x, draw: x),
+    ("crop", lambda x, draw: transforms.crop(x, draw)),
     ("crop_flip", lambda x, draw: transforms.flip(transforms.crop(x, draw), draw)),
     ("trivial", lambda x, draw: augment.AUGMENTATIONS["cifar"](trivial.trivial_augment(x, draw), draw, 48)),
     ("tinyimagenet", lambda x, draw: transforms.cutout(transforms.color_jitter(crop_of_pictures(x, draw, 0.08), draw), draw)),

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from training_helpers import digits, recipe, same, start, weights
 
-from eisnn_zoo.analysis.evolution import Evolution, coefficient, read_evolution, silent_layers, zeros
+from eisnn_zoo.analysis.evolution import Evolution, coefficient, mean_of, read_evolution, silent_layers, zeros
 from eisnn_zoo.analysis.evolution_figures import course, whole
 from eisnn_zoo.analysis.evolution_studies import evolution_studies
 from eisnn_zoo.analysis.histograms import BINS, NOT_FINITE, ZERO, count, quantiles, shares
@@ -162,6 +163,13 @@ def test_a_run_that_goes_on_longer_records_its_new_end(data, tmp_path):
         record(training, planned(tmp_path / "run") or [0, 1])
         training.fit()
     assert [s.epoch for s in load_snapshots(tmp_path / "run")] == [0, 1, 3]
+
+
+def test_layers_count_by_their_size():
+    layers = [{"layer": "a", "parameter": "W_EE", "zeros": 0.5, "n": 100}, {"layer": "b", "parameter": "W_EE", "zeros": 0.0, "n": 300}]
+    activity = [{"mean": 0.4, "neurons": 10}, {"mean": 5e-4, "neurons": 30}]
+    s = SimpleNamespace(parameters=layers, activity=activity)
+    assert (zeros(s), zeros(s, "a"), mean_of(s, "mean"), silent_layers(s)) == (0.125, 0.5, pytest.approx(0.100375), [2])
 
 
 def test_the_epochs_chosen_by_default():

@@ -2,7 +2,8 @@
 
 What counts. A synapse that a spike reaches costs one accumulation (AC); a synapse of an input that is no count of spikes
 (pixels) costs one multiplication and accumulation (MAC), whatever its value. An average pool or a residual sum before the
-layer changes no count: its values are whole numbers of spikes times a factor that goes into the weights. Synapses onto
+layer changes no count: its values are whole numbers of spikes times a factor that goes into the weights. (The factor is read
+from the values: where all sums of four in a batch are even, as where every cell fires, spikes count as fewer.) Synapses onto
 the padding do not exist. What reaches the first layer of a static image is computed once, not T times.
 
 For a layer with n_E excitatory and n_I inhibitory cells at P positions, s synapses reached a cell (events times taps, summed
@@ -157,7 +158,8 @@ def operations(model: SpikingNet, batches: Iterable[Tensor]) -> list[dict]:
     seen = 0
 
     def add(name: str, images: int, x: Tensor, variants: dict[str, Operations]) -> None:
-        inputs[name] = "pixels" if spike_events(x) is None else "spikes"
+        pixels = spike_events(x) is None or inputs.get(name) == "pixels"  # a batch of black images could be either
+        inputs[name] = "pixels" if pixels else "spikes"
         for variant, ops in variants.items():
             totals[name, variant] = totals.get((name, variant), Operations()) + ops * images
 

@@ -61,14 +61,14 @@ def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, .
     cells: list[Cell] = []
     response = respond(model, x, lambda activity: cells.append(_example(activity, len(cells) + 1)))
     probabilities = response.probabilities
-    order = probabilities.argsort(descending=True, stable=True)  # as argmax below has ties
+    order = probabilities.argsort(descending=True, stable=True)
     best = int(order[0])
     figure = _draw(x, occlusion(model, x, best), response, label_names, three(cells))
 
     spikes = response.spikes.values()
     steps, total = len(response.evidence), sum(s.sum().item() for s in spikes)
     so_far = response.evidence_so_far.argmax(1).tolist()
-    settled = next(t for t in range(steps) if all(k == best for k in so_far[t:])) + 1
+    settled = next(t for t in range(steps) if all(k == so_far[-1] for k in so_far[t:])) + 1
     neurons = sum(s.shape[1] for s in spikes)
     fired = sum((s.sum(0) > 0).sum().item() for s in spikes)
     seen = ["No spike reaches the output layer: the network has no answer, all classes are as probable."] if response.silent else [

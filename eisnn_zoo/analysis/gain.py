@@ -69,7 +69,7 @@ def _squares(current: Tensor) -> tuple[float, int]:
     """(sum of squared deviations, entries)"""
     if current.dim() == 5 and min(current.shape[3:]) > 4:
         current = current[..., 1:-1, 1:-1]
-    mean = current.mean((3, 4) if current.dim() == 5 else (0, 1), keepdim=True)
+    mean = current.mean((3, 4) if current.dim() == 5 else 1, keepdim=True)
     return (current - mean).square().sum(dtype=torch.float64).item(), current.numel()
 
 

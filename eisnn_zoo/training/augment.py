@@ -50,6 +50,7 @@ AUGMENTATIONS = {
     "none": lambda x, rng, size: x,
     "cifar": paper_cifar,
     "trivial": trivial,
+    "crop": lambda x, rng, size: crop(x, rng),
     "crop_flip": lambda x, rng, size: flip(crop(x, rng), rng),
     "tinyimagenet": paper_tinyimagenet,
     "cifar10dvs": paper_cifar10dvs,

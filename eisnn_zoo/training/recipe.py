@@ -15,7 +15,7 @@ from ..errors import did_you_mean
 from ..shapes import EI_RATIO, SMALLEST
 from .reading import FOLDER
 
-Augmentation = Literal["none", "cifar", "trivial", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
+Augmentation = Literal["none", "cifar", "trivial", "crop", "crop_flip", "tinyimagenet", "cifar10dvs", "dvsgesture"]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -36,7 +36,8 @@ class Recipe(BaseModel):
     dataset: str = Field("", description=f"{', '.join(DATASETS)}, or {FOLDER}: pictures of one's own; the model's own where empty")
     holdout: int = Field(0, ge=0, description=(
         "training images set aside, by seed, for decisions; 0: the test set, or of a folder its second split or a tenth"))
-    augment: Augmentation | dict[int, Augmentation] = Field("none", description="random changes; cifar is crop_flip and Cutout")
+    augment: Augmentation | dict[int, Augmentation] = Field(
+        "none", description="random changes; crop moves an image and does not mirror it; cifar is crop_flip and Cutout")
     mixup: float = Field(0.0, ge=0, description="alpha of MixUp's Beta distribution; 0: none")
     cutmix: float = Field(0.0, ge=0, description="the same of CutMix; with both, each batch takes one of them")
     time_steps: int | dict[int, int] = Field(0, description="T; 0: the dataset's")
