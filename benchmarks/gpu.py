@@ -27,7 +27,7 @@ from eisnn_zoo.benchmarking.timing import alternate
 from eisnn_zoo.compiling import compile_options
 from eisnn_zoo.ei import excitatory_current
 from eisnn_zoo.files import to_csv, write_atomic
-from eisnn_zoo.machine import machine
+from eisnn_zoo.machine import device_name, machine
 from eisnn_zoo.neuron import LIF, SURROGATES
 from eisnn_zoo.precision import strict_arithmetic
 
@@ -110,7 +110,7 @@ def write(rows: Iterable[dict], path: Path, device: str, again: bool) -> None:
     if path.exists() and not again:
         print(f"{path} stands there already; --again measures anew")
         return
-    about, made = {**machine(("torch", "triton")), "device": training.device_name(device)}, []
+    about, made = {**machine(("torch", "triton")), "device": device_name(device)}, []
     for row in rows:
         print("  ".join(f"{k}={v}" for k, v in row.items()), flush=True)
         made.append({**about, **row})

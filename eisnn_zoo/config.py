@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .catalog import ARXIV, MODELS, PAPER, Model
+from .catalog import ARXIV, DATASETS, MODELS, PAPER, Dataset, Model
 from .errors import UsageError, ZooError
 from .shapes import MLP_WIDTHS, RESNET_WIDTHS, SMALLEST, VGG_WIDTHS
 
@@ -100,6 +100,11 @@ class Config:
     def event_input(self) -> bool:
         """Whether it takes frames of events, not pictures."""
         return bool(self.options.get("event_input"))
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """What it was trained on, which may not be what the model's name says; None where neither is in the catalog."""
+        return DATASETS.get(str(self.facts.get("dataset")), self.model.dataset)
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -168,11 +168,10 @@ def npz_arrays(path: Path, *names: str, optional: str = "") -> list[np.ndarray]:
         raise Damaged(f"{path} is no sound .npz file with {', '.join(names)}: {numpy_reason(error)}") from error
 
 
-def to_csv(rows: Sequence[dict], columns: Iterable[str] | None = None, header: bool = True) -> str:
-    """Rows as CSV. columns: these alone, in this order; None: all keys of all rows, as they first come."""
+def to_csv(rows: Sequence[dict], header: bool = True) -> str:
+    """Rows as CSV: all keys of all rows, as they first come."""
     out = io.StringIO()
-    columns = dict.fromkeys(key for row in rows for key in row) if columns is None else columns
-    writer = csv.DictWriter(out, list(columns), lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)

@@ -6,10 +6,12 @@ plain path is taken, silently. ``EISNN_ZOO_FUSED=0`` switches them off.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,19 @@ def fused_kernel(current: nn.Module, lif: LIF, x: Tensor) -> Callable[..., Tenso
 def hooked(module: nn.Module) -> bool:
     """Whether somebody's hook sees or changes what it computes."""
     return any(getattr(module, f"_{kind}_hooks") for kind in HOOKS)
+
+
+@contextlib.contextmanager
+def unhooked(model: nn.Module) -> Iterator[None]:
+    """For a forward of our own, of which nobody's hook is to know."""
+    kept = {(module, f"_{kind}_hooks"): getattr(module, f"_{kind}_hooks") for module in model.modules() for kind in HOOKS}
+    try:
+        for module, name in kept:
+            setattr(module, name, OrderedDict())
+        yield
+    finally:
+        for (module, name), hooks in kept.items():
+            setattr(module, name, hooks)
 
 
 def fused_on(device: torch.device) -> bool:

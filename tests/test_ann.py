@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import since_torch_2_7
+from conftest import DATA, since_torch_2_7
 from training_helpers import recipe
 
 from eisnn_zoo.analysis import probe
@@ -107,7 +107,7 @@ def test_recipes_say_what_it_has_not(key, value, says):
 def test_analysis_is_refused_and_prediction_is_not(cli, model_folder, colours):
     folder = model_folder("ann_vgg8_cifar10")
     spiking = model_folder("ei_vgg8_cifar10")
-    picture = "tests/data/cifar10/ship_1.png"
+    picture = DATA / "cifar10" / "ship_1.png"
     for arguments in (["analyze", folder, "--data", colours], ["analyze", spiking, "--data", colours, "--twin", folder],
                       ["explain", picture, "--model", folder]):
         code, _, err = cli(*arguments)

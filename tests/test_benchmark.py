@@ -147,7 +147,7 @@ def test_benchmark_command(cli, tmp_path, monkeypatch):
     from eisnn_zoo.cli import benchmark
 
     monkeypatch.setattr(benchmark, "find_spec", lambda name: None if name in ("spikingjelly", "snntorch") else find_spec(name))
-    code, out, err = cli("benchmark", "ei_mlp2_mnist", "--batch", "1,3", "--rounds", 1, "--time-steps", 2, "--peers", "--device", "cpu",
+    code, out, err = cli("benchmark", "ei_mlp2_mnist", "--batch", "1,3,1", "--rounds", 1, "--time-steps", 2, "--peers", "--device", "cpu",
                          "--output", tmp_path, "--format", "csv")
     assert code == 0, err
     assert "pip install spikingjelly" in err and "pip install snntorch" in err

@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -374,14 +375,19 @@ def test_8_bit_weights_that_cost_too_much_are_not_written(cli, tmp_path, monkeyp
     monkeypatch.setattr("eisnn_zoo.cli.export.ALLOWED_DROP", 100)  # of twenty pictures one answer is 5 points
     code, _, err = cli(*command, "--data", tmp_path)
     assert code == 0 and "torch fp32: top-1" in err and "onnxruntime int8: top-1" in err and "on 20 images" in err, err
-    (tmp_path / "x.onnx").unlink()
+    made = (tmp_path / "x.onnx").read_bytes()
+    monkeypatch.setattr("eisnn_zoo.inference.export.export", lambda located, path, *_: path.write_bytes(made))
+    monkeypatch.setattr("eisnn_zoo.cli.export.ALLOWED_DROP", 0.5)
+    for before, after, written in ((90.0, 89.4, False), (89.4, 90.0, True)):
+        (tmp_path / "x.onnx").unlink()
+        measured = iter([SimpleNamespace(top1=before, seconds=1.0), SimpleNamespace(top1=after, seconds=1.0)])
+        monkeypatch.setattr("eisnn_zoo.training.evaluation.evaluate", lambda *_: next(measured))
+        code, out, err = cli(*command, "--data", tmp_path)
+        assert (tmp_path / "x.onnx").exists() == written == (code == 0) == bool(out)
+        assert written or ("costs 0.60 points of accuracy" in err and "export fp32" in err)
+        (tmp_path / "x.onnx").touch()
     code, out, err = cli(*command)
     assert code == 0 and "its accuracy was not measured" in err
-    (tmp_path / "x.onnx").unlink()
-    monkeypatch.setattr("eisnn_zoo.cli.export.ALLOWED_DROP", -101)  # a file can only be worse than that
-    code, out, err = cli(*command, "--data", tmp_path)
-    assert code == 1 and out == "" and "points of accuracy" in err and "export fp32" in err
-    assert [p.name for p in tmp_path.iterdir()] == ["test.npz"]
 
 
 def test_weights_are_not_overwritten(cli, model_folder):

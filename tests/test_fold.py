@@ -293,6 +293,16 @@ def test_a_hook_may_keep_the_current_it_sees():
     torch.testing.assert_close(kept["current"], expected)
 
 
+@torch.no_grad()
+def test_hooks_do_not_see_the_image_that_folding_measures_with():
+    net, seen = network("ei_vgg8"), []
+    net.stages[1].register_forward_hook(lambda module, inputs, out: seen.append(out))
+    folded = fold(net, (32, 32))
+    assert seen == []
+    folded(images(2, 3, 32, 32))
+    assert len(seen) == 1
+
+
 def test_weights_that_are_no_numbers_are_not_folded():
     net = network("ei_mlp2_mnist")
     net.stages[0].layers[0].current.ee.weight.data[0, 0] = math.nan

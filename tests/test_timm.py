@@ -87,6 +87,16 @@ def test_other_channels_and_classes_from_trained_weights(name, model_folder):
     assert features(torch.rand(2, *MODELS[name].input_size)).shape == (2, features.num_features)
 
 
+def test_weights_of_a_colour_image_drive_as_much_where_the_stem_does_not_divide(model_folder):
+    """The planes of a grey digit, seen in three colours, share what one had."""
+    folder = model_folder("bn_mlp2_mnist")
+    one, three = (timm.create_model(f"local-dir:{folder}", pretrained=True, in_chans=n).eval() for n in (1, 3))
+    grey = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(three.forward_features(grey.expand(-1, 3, -1, -1)), one.forward_features(grey))
+    key = "stages.0.layers.0.current.linear.weight"
+    torch.testing.assert_close(three.state_dict()[key].unflatten(1, (3, -1)).sum(1), one.state_dict()[key])
+
+
 def test_half_precision_files_load_into_float32(model_folder):
     folder = model_folder("ei_mlp2_mnist")
     path = folder / "model.safetensors"

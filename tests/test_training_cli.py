@@ -40,6 +40,21 @@ def trained(cli, data, tmp_path):
     return run
 
 
+def test_a_run_is_judged_on_what_it_was_trained_on(cli, tmp_path):
+    """Not on what its model's name says; and a folder is no dataset because it has its name."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "CIFAR-10 test"
+    folder.mkdir()
+    for split, n in (("train", 40), ("test", 20)):
+        np.savez(folder / f"{split}.npz", x=rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), y=np.arange(n) % 10)
+    run = tmp_path / "run"
+    assert cli("train", "ei_mlp2_mnist", "--data", folder, "--output", run, "--no-compile", *QUICK, "--set", "dataset=cifar10")[0] == 0
+    found = json.loads(cli("eval", run, "--data", folder, "-f", "json")[1])
+    assert found["data"] == "CIFAR-10 test" and found["images"] == 20 and found["difference"] == 0
+    found = json.loads(cli("eval", "ei_vgg8_cifar10", "--data", folder, "--dataset", "folder", "-f", "json")[1])
+    assert found["data"] == f"{folder}, its validation split" and found["expected_top1"] is None
+
+
 def test_recipes(cli):
     code, out, _ = cli("recipes", "list", "--format", "json")
     rows = {row["recipe"]: row for row in json.loads(out)}

@@ -363,7 +363,7 @@ def test_scores_against_counting_by_hand():
             answers = {0.0: 0, 0.2: 1, 0.4: 0, 0.6: 2, 0.8: 2, 1.0: 1}
             return F.one_hot(torch.tensor([answers[round(v, 1)] for v in x.flatten().tolist()]), 3).float()
 
-    scores = validate(Fixed(), images, batch_size=4)
+    scores = validate(Fixed(), images, 1, 4, World(0, 1, torch.device("cpu")))
     assert scores.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 2]]
     assert scores.top1 == pytest.approx(100 * 4 / 6) and scores.top5 == 100 and scores.images == 6
     assert scores.per_class == [100, 50, pytest.approx(200 / 3)]
@@ -414,7 +414,8 @@ def test_several_processes_judge_the_network_that_is_saved(data, tmp_path):
     """BatchNorm's statistics are each process's own until the next forward pass in training."""
     values = {"model": "bn_mlp2_mnist", "optimizer": "sgd", "lr": 0.1, "batch_size": 40}
     run_two(values, data, tmp_path / "two")
-    scores = validate(create_model(str(tmp_path / "two" / "last")), Training(recipe(**values), data, tmp_path / "one", compile=False).data.valid)
+    alone = Training(recipe(**values), data, tmp_path / "one", compile=False)
+    scores = validate(create_model(str(tmp_path / "two" / "last")), alone.data.valid, 28, 250, alone.world)
     with (tmp_path / "two" / "metrics.csv").open() as f:
         assert float(list(csv.DictReader(f))[-1]["valid_loss"]) == pytest.approx(scores.loss, abs=1e-4)
 

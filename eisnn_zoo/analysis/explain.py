@@ -66,7 +66,7 @@ def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, .
     figure = _draw(x, occlusion(model, x, best), response, label_names, three(cells))
 
     spikes = response.spikes.values()
-    steps, total = len(response.evidence), sum(s.sum().item() for s in spikes)
+    steps = len(response.evidence)
     so_far = response.evidence_so_far.argmax(1).tolist()
     settled = next(t for t in range(steps) if all(k == so_far[-1] for k in so_far[t:])) + 1
     neurons = sum(s.shape[1] for s in spikes)
@@ -76,7 +76,8 @@ def explain(model: SpikingNet, x: np.ndarray | Tensor, label_names: tuple[str, .
         + (f", then {label_names[order[1]]} at {100 * probabilities[order[1]]:.1f} %." if len(order) > 1 else "."),
         f"Its answer stands from step {settled} of {steps}."]
     seen.append(f"{100 * fired / neurons:.1f} % of its neurons fired at all.")
-    facts = {"time steps T": str(steps), "spikes": f"{total:,.0f}", "neurons": f"{neurons:,}", "answer stands from step": str(settled)}
+    facts = {"time steps T": str(steps), "spikes": f"{response.total_spikes:,}",
+             "neurons": f"{neurons:,}", "answer stands from step": str(settled)}
     return Explanation(figure, label_names[best], probabilities[best].item(), seen, facts,
                        READING + (READING_INHIBITED if model.kind == "ei" else ""))
 

@@ -52,9 +52,11 @@ def _changed(parameters: Iterable[nn.Parameter], change: Callable[[nn.Parameter]
                 p.copy_(value)
 
 
-def _before(model: nn.Module, change: Callable) -> AbstractContextManager[None]:
+@contextmanager
+def _before(model: nn.Module, change: Callable) -> Iterator[None]:
     """change(module, arguments) gives what the network gets in their place; from when the block begins, as all changes here."""
-    return with_hooks(model, (model.register_forward_pre_hook(hook) for hook in (change,)))
+    with with_hooks(model, [model.register_forward_pre_hook(change)]):
+        yield
 
 
 def _share(fraction: float, what: str) -> None:

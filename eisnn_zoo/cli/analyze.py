@@ -89,7 +89,7 @@ def analyze(
     if beside and _inputs(beside.config) != _inputs(located.config):
         raise UsageError(f"--twin {twin} takes other inputs than {located.config.name}: name one that was trained on the same data")
     steps = time_steps or located.config.time_steps
-    labelled, title = test_images(located.config, data, dataset, steps)
+    labelled, title, _ = test_images(located.config, data, dataset, steps)
     strict_arithmetic()
     network = load_network(located, time_steps=steps)
     other = load_network(beside, time_steps=steps) if beside else None

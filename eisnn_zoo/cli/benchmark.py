@@ -112,7 +112,7 @@ def _ways(text: str | None) -> list[str]:
 
 def _sizes(text: str) -> list[int]:
     try:
-        sizes = [int(part) for part in text.split(",")]
+        sizes = list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         sizes = []
     if not sizes or min(sizes) < 1:
@@ -161,7 +161,7 @@ def _file(path: str, ways: list[str], peers: bool, time_steps: int | None, devic
     network = OnnxModel(path, device, threads)
     check_steps(network, time_steps or network.time_steps)
     way = "onnx" if network.precision == "fp32" else f"onnx-{network.precision}"
-    return Contender(path, way, None, device, threads, network.metadata["source"])
+    return Contender(path, way, None, device, threads, network.metadata.get("source", path))
 
 
 def _untrained(name: str, folder: Path) -> str:

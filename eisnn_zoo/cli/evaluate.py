@@ -71,14 +71,14 @@ def evaluate(
     config, size = network.config, network.config.input_size[1]
     if stepwise and config.event_input:
         raise UsageError("accuracy by T and early exit are for static images: events are cut into other frames for another T")
-    images, title = test_images(config, data, dataset, network.time_steps)
+    images, title, measured = test_images(config, data, dataset, network.time_steps)
     note(f"{config.name}: T = {network.time_steps}, {network.where}, {len(images)} images of {title}")
     if stepwise:
         steps = several or list(range(1, network.time_steps + 1))
         report(network.run.evidence, images, size, steps, early_exit, batch_size, output, format)
         return
     scores = measure(network.run, images, size, batch_size)
-    facts = compare(config, network.row, title, scores, network.time_steps)
+    facts = compare(config, network.row, title, measured, scores, network.time_steps)
     per_class = [{"class": name, "images": int(n), "top1": None if a is None else round(a, 2)}
                  for name, n, a in zip(images.label_names, scores.confusion.sum(1), scores.per_class)]
     if format is Whole.json:

@@ -66,7 +66,7 @@ def export(
         if verify:
             note(f"{'verified' if precision == 'fp32' else 'beside float32'}: {exporter.verify(fresh, located, inputs)}")
         if test:
-            _measure(fresh, located, *test, precision)
+            _measure(fresh, located, *test[:2], precision)
         elif precision == "int8":
             note("its accuracy was not measured: give --data to compare it with float32 on the test set")
         write_atomic(path, lambda beside: shutil.copyfile(fresh, beside))

@@ -66,13 +66,16 @@ def check_file(output: Path, read: Iterable[str | Path] = (), suffix: str = "", 
         raise UsageError(f"--output {output} is a folder: name a file")
     if not output.parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.parent}")
-    if not output.exists() and not os.access(output.parent, os.W_OK):
-        raise UsageError(f"--output {output}: nothing can be written into {output.parent}: name another folder")
     if output.exists() and not output.is_file():
         return
+    target = output.resolve()  # where a new file is written beside it, and renamed
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"--output {output}: nothing can be written into {target.parent}: name another folder")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise UsageError(f"--output {output} is write-protected: name another file")
     if suffix and output.suffix.lower() != suffix:
         raise UsageError(f"--output {output}: the name of {what} ends in {suffix}")
-    if output.is_file() and output.resolve() in (Path(name).resolve() for name in read):
+    if target.is_file() and target in (Path(name).resolve() for name in read):
         raise UsageError(f"--output {output} is what is read: name another file")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..catalog import DATASETS
 from ..config import Config
 from ..errors import Damaged
 from ..files import npz_arrays, numpy_reason
@@ -85,8 +84,7 @@ def read_recording(name: str, config: Config, time_steps: int) -> np.ndarray:
             raise Damaged(f"{name} holds no events")
         if offset.size > 2:  # a whole split
             raise Damaged(f"{name} holds {offset.size - 1} recordings: give one, or use eisnn-zoo eval with its folder as --data")
-    seen = DATASETS.get(str(config.facts.get("dataset")), config.model.dataset)  # what it was trained on may not be what its name says
-    size = (seen and seen.sensor) or side
+    size = (config.dataset and config.dataset.sensor) or side
     counts = frames(*checked(*events, size, path), time_steps, size).astype(np.float32)
     return counts if size == side else resize(counts, side)
 

@@ -19,7 +19,7 @@ from ..compiling import compile_options, prepare_compiler
 from ..convolution import apply_dense, dense_matrix, patches
 from ..ei import PLAIN, EIConv2d, EILayer, EIReadout, EISynapses
 from ..evaluating import together
-from ..fusing import hooked
+from ..fusing import hooked, unhooked
 from ..layout import as_map, in_memory_order
 from ..networks.base import SpikingNet
 from ..networks.cells import BNConv2d, BNLinear, Conv2d
@@ -246,6 +246,7 @@ def _measure(model: SpikingNet, size: tuple[int, int]) -> tuple[dict[nn.Module, 
             maps[layer] = (args[0].shape[2], args[0].shape[3])
 
     like = next(model.parameters())
-    with model.unasked(), together(layer.register_forward_hook(note) for layer in stage_of if isinstance(layer, (EIConv2d, LIF))):
+    seen = (layer.register_forward_hook(note) for layer in stage_of if isinstance(layer, (EIConv2d, LIF)))
+    with model.unasked(), unhooked(model), together(seen):
         model.forward_steps(torch.zeros(1, model.in_chans, *size, dtype=like.dtype, device=like.device))
     return maps, most

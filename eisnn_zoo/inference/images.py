@@ -49,6 +49,7 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
         raise ImageError(f"{name!r}: {error}") from error
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    check_bytes(name, len(data), MAX_BYTES)
     limit = f"the {max_pixels // 10**6} million that are safe to decode: save it smaller"
     try:
         with warnings.catch_warnings():
@@ -74,10 +75,14 @@ def _read(path: Path) -> bytes:
     """Raises OSError, ValueError; ImageError of a file that is too large to be a picture."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # 0 of a pipe
-        data = b"" if size > MAX_BYTES else file.read() if size else file.read(MAX_BYTES + 1)
-    if max(size, len(data)) > MAX_BYTES:
-        raise ImageError(f"{path}: larger than the {MAX_BYTES // 2**20} MB that a picture can have")
-    return data
+        check_bytes(str(path), size, MAX_BYTES)
+        return file.read() if size else file.read(MAX_BYTES + 1)
+
+
+def check_bytes(name: str, size: int, most: int) -> None:
+    """Raises ImageError where that is more than a picture has."""
+    if size > most:
+        raise ImageError(f"{name}: larger than the {most // 2**20} MB that a picture can have")
 
 
 def reason(error: OSError) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import UsageError, ZooError
 from .events import RECORDINGS
-from .images import ImageError
+from .images import MAX_BYTES, ImageError, check_bytes
 
 MAX_DOWNLOAD = 64 * 2**20
 PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
@@ -111,7 +111,7 @@ def is_url(name: str) -> bool:
 def content(name: str) -> str | bytes:
     """What :func:`~eisnn_zoo.inference.images.open_image` takes for this name. Raises ImageError."""
     if name == "-":
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read(MAX_BYTES + 1)  # one more than open_image takes
     return _download(name) if is_url(name) else name
 
 
@@ -125,6 +125,5 @@ def _download(url: str) -> bytes:
             data = answer.read(MAX_DOWNLOAD + 1)
     except (URLError, HTTPException, OSError, ValueError) as error:
         raise ImageError(f"{url}: could not be fetched ({getattr(error, 'reason', error)})") from error
-    if len(data) > MAX_DOWNLOAD:
-        raise ImageError(f"{url}: larger than {MAX_DOWNLOAD // 2**20} MB")
+    check_bytes(url, len(data), MAX_DOWNLOAD)
     return data

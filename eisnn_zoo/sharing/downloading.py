@@ -36,6 +36,8 @@ def download(spec: str, to: Path | None = None, revision: str | None = None) -> 
         UsageError, ZooError: see :func:`~eisnn_zoo.locating.locate` and :func:`~eisnn_zoo.hub_client.fetch`.
     """
     located = locate(_at(spec, revision), revision)
+    if not (located.row or is_address(spec)):
+        raise UsageError(f"{spec} is no model on the Hub: give a name of `eisnn-zoo list --pretrained`, or hf-hub:organisation/name")
     if revision and located.row and located.row.folder:
         raise UsageError(f"{located.config.name} comes with the package and has no --revision")
     if to is None:
@@ -49,13 +51,12 @@ def download(spec: str, to: Path | None = None, revision: str | None = None) -> 
 
 
 def _at(spec: str, revision: str | None) -> str:
-    if is_address(spec):
-        if revision and "@" in spec:
-            raise UsageError(f"{spec} names a revision already: leave out --revision {revision}")
-        return f"{spec}@{revision}" if revision else spec
-    if "/" in spec or spec.endswith(".safetensors"):
-        raise UsageError(f"{spec} is no model on the Hub: give a name of `eisnn-zoo list --pretrained`, or hf-hub:organisation/name")
-    return spec
+    """The address with the revision; a name as it is."""
+    if not (revision and is_address(spec)):
+        return spec
+    if "@" in spec:
+        raise UsageError(f"{spec} names a revision already: leave out --revision {revision}")
+    return f"{spec}@{revision}"
 
 
 def _config(located: Located) -> str:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +39,21 @@ from .recipe import Recipe
 from .run import Run, environment
 from .schedule import Schedule, batches
 from .stopping import Stopped, signals
-from .validation import AT_ONCE, validate
+from .validation import validate
 from .world import World
 
 APART = 5.0  # seconds, at least, between the checkpoints that follow epochs: on a GPU an epoch can take one, and saving it a part of one
 INIT_BATCH = 128  # images, as they are, that E-I Init sees: enough to show the statistics, whatever batch_size and augment are
-NOTHING = [0, 0.0, 0, 0.0]  # images seen in this epoch, their summed loss, right ones among them, seconds
+VALIDATED = 250  # images at a time, on a CPU
+
+
+class Sums(NamedTuple):
+    """Over the images that an epoch has seen: their number, their loss, right ones among them, and seconds of training."""
+
+    images: int = 0
+    loss: float = 0.0
+    right: int = 0
+    seconds: float = 0.0
 
 
 class Diverged(ZooError):
@@ -58,7 +68,7 @@ class Training:
         data: folder of the data.
         output: the run folder; a checkpoint in it is gone on from.
         device: "cpu", "cuda", ...
-        compile: torch.compile the training step's network; None: where that is possible, and recorded fused kernels are not as fast.
+        compile: torch.compile the training step's network; None: where that works, unless fused kernels in CUDA graphs are as fast.
         report_to: names of :data:`~eisnn_zoo.training.report.TRACKERS`.
 
     Raises:
@@ -109,7 +119,7 @@ class Training:
         if self.run.epoch_of("best") > len(self.run.history):  # of epochs that were lost, and may not come again
             self.best = -1.0
         self.epoch = min(len(self.run.history), recipe.epochs - 1)
-        self.epoch_sums = progress.get("epoch", NOTHING[:])
+        self.sums = Sums(*progress.get("epoch", ()))
         self.hooks = [report.tracker(name, self.run, recipe) for name in report_to] if self.world.first else []
         self.memory: int | None = None  # bytes that fit held at most, where it had something to do
         self.asked = self.stop = False  # this process was asked to stop; all processes know of one that was
@@ -169,7 +179,7 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to train. Once the accuracy to stop at is reached, an epoch that was begun still is."""
-        return len(self.run.history) >= self.recipe.epochs or (self.reached and not self.epoch_sums[0])
+        return len(self.run.history) >= self.recipe.epochs or (self.reached and not self.sums.images)
 
     @property
     def reached(self) -> bool:
@@ -191,11 +201,11 @@ class Training:
         while batch:
             images = batch.images
             loss, right, batch = self._iteration(batch, batches_ahead)
-            seen, loss_sum, right_sum, seconds = self.epoch_sums
-            self.epoch_sums = [seen + images, loss_sum + loss * images, right_sum + right, seconds + time.monotonic() - start]
-            seen, loss_sum, right_sum, seconds = self.epoch_sums
-            bar.update(self.step, f"epoch {epoch + 1}/{recipe.epochs}  loss {loss_sum / seen:.3f}  "
-                                  f"top-1 {100 * right_sum / seen:.1f} %  {seen / seconds:.0f} images/s")
+            sums = self.sums
+            seen, seconds = sums.images + images, sums.seconds + time.monotonic() - start
+            self.sums = sums = Sums(seen, sums.loss + loss * images, sums.right + right, seconds)
+            bar.update(self.step, f"epoch {epoch + 1}/{recipe.epochs}  loss {sums.loss / seen:.3f}  "
+                                  f"top-1 {100 * sums.right / seen:.1f} %  {seen / seconds:.0f} images/s")
             if self.stop:
                 self._save()
                 raise self._stopped()
@@ -215,13 +225,13 @@ class Training:
                 raise self._stopped()
 
         scores = self.evaluate(each)
-        seen, loss, right, seconds = self.epoch_sums
+        seen, loss, right, seconds = self.sums
         steps = self.model.time_steps
         row = {"epoch": epoch + 1, "time_steps": steps, "resolution": self.side, "lr": float(f"{self.schedule.lr(self.step - 1):.3g}"),
                "train_loss": round(loss / seen, 4), "train_top1": round(100 * right / seen, 2),
                "valid_loss": round(scores.loss, 4), "valid_top1": round(scores.top1, 2),
                "images_per_s": round(seen / seconds, 1), "seconds": round(seconds, 1)}
-        self.epoch_sums = NOTHING[:]
+        self.sums = Sums()
         best = self.recipe.comparable(epoch) and (scores.top1, -scores.loss) > (self.best, -self.best_loss)
         if best:
             self.best, self.best_loss = scores.top1, scores.loss
@@ -249,7 +259,7 @@ class Training:
         """Scores of the judged network on the validation images."""
         self.world.share(self.judged.buffers())  # BatchNorm's statistics are each process's own; those of the first are saved
         on_gpu = self.device.type == "cuda"  # which waits for launches: as many images as should fit where a part of a batch trains
-        at_once = 4 * self.recipe.part_size(self.epoch, 1) if on_gpu else AT_ONCE
+        at_once = 4 * self.recipe.part_size(self.epoch, 1) if on_gpu else VALIDATED
         with self.iteration.autocast():
             return validate(self.judged, self.data.valid, self.side, at_once, self.world, each)
 
@@ -269,7 +279,7 @@ class Training:
 
     def _save(self) -> None:
         if self.world.first:
-            progress = {"step": self.step, "best": self.best, "best_loss": self.best_loss, "epoch": self.epoch_sums}
+            progress = {"step": self.step, "best": self.best, "best_loss": self.best_loss, "epoch": self.sums}
             self.run.save_checkpoint(self._parts, self.iteration.optimizer, progress)
         self.saved = time.monotonic()
 

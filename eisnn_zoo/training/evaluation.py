@@ -117,20 +117,16 @@ def _said(value: int) -> str:
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
-def _title(dataset: Dataset) -> str:
-    return f"{dataset.title} test"
-
-
-def test_images(config: Config, root: Path, dataset: str | None, time_steps: int) -> tuple[Labelled, str]:
-    """The labelled images on which to measure a network, with its class names, and what they are.
+def test_images(config: Config, root: Path, dataset: str | None, time_steps: int) -> tuple[Labelled, str, Dataset | None]:
+    """The labelled images on which to measure a network, with its class names; what they are, in words; and their dataset.
 
     Args:
-        dataset: of the catalog; "folder" for one's own pictures, whose classes are matched by name; None for the model's, for a
-            network of other classes the folder.
+        dataset: of the catalog; "folder" for one's own pictures, whose classes are matched by name; None for the one the network
+            was trained on, for a network of other classes the folder.
     Raises:
         UsageError: no such dataset, or one that is not what the network takes. DataError: see :func:`read`.
     """
-    own = config.model.dataset
+    own = config.dataset
     if dataset is None:
         if own and config.label_names == own.label_names:
             dataset = own.name
@@ -148,28 +144,28 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
                                     ("frames of events", config.event_input, found.event)):
             if network != data:
                 raise UsageError(f"{config.name} cannot be measured on {found.title}: {what}: {_said(network)}, there {_said(data)}")
-        return read(found, root, "test", time_steps), _title(found)
+        return read(found, root, "test", time_steps), f"{found.title} test", found
     train, valid = read_folder(root, *config.input_size[:2])
     images = train if valid is None else valid
     title = f"{root}" if valid is None else f"{root}, its validation split"
     if valid is None and config.facts.get("held_out") and config.facts.get("measured_on") != TEST_SET:
         title += " (all of it: too high a figure, if the network was trained on most of it)"
-    return matched(images, config.label_names, str(root), config.name), title
+    return matched(images, config.label_names, str(root), config.name), title, None
 
 
-def compare(config: Config, row: Weights | None, title: str, scores: Scores, time_steps: int) -> dict:
+def compare(config: Config, row: Weights | None, title: str, dataset: Dataset | None, scores: Scores, time_steps: int) -> dict:
     """What was measured, and what the weights' own record says should be.
 
     Args:
         row: of the table of weights, where they have one.
-        title: of the images, from :func:`test_images`.
+        title, dataset: of the images, from :func:`test_images`.
     """
     facts = config.facts
     expected, source, steps = (row.top1, row.obtained, row.steps) if row else (
         facts.get("top1"), facts.get("measured_on"), config.time_steps)
-    own = config.model.dataset and title == _title(config.model.dataset) and (row or source == TEST_SET)
+    own = dataset is not None and dataset == (config.model if row else config).dataset and (row or source == TEST_SET)
     same = bool(own) and isinstance(expected, (int, float)) and time_steps == steps
-    among = facts.get("test_images") or (config.model.dataset.test_images if config.model.dataset else 0)
+    among = facts.get("test_images") or (dataset.test_images if dataset else 0)
     return {"model": config.name, "data": title, "images": scores.images, "time_steps": time_steps,
             "top1": round(scores.top1, 2), "top5": round(scores.top5, 2), "loss": round(scores.loss, 4),
             "mean_confidence": round(scores.confidence, 2), "calibration_error": round(scores.calibration_error, 2),

@@ -188,7 +188,7 @@ class Run:
         self.history.append(row)
         metrics = self.folder / "metrics.csv"
         with self.writing(metrics):
-            write_atomic(metrics, to_csv(self.history, self.history[0]))
+            write_atomic(metrics, to_csv(self.history))
 
     def save_weights(self, name: str, model: nn.Module, config: Config) -> None:
         """Into ``name/``, as :func:`~eisnn_zoo.weights.save_network` does."""

@@ -14,21 +14,21 @@ from .data import Images
 from .evaluation import Scores, no_tally, tally
 from .world import World
 
-AT_ONCE = 250  # images, where nothing else is said
-
 
 @torch.no_grad()
-def validate(model: nn.Module, images: Images, size: int | None = None, batch_size: int = AT_ONCE, world: World | None = None,
+def validate(model: nn.Module, images: Images, size: int, batch_size: int, world: World,
              each: Callable[[int], object] = lambda done: None) -> Scores:
-    """As :func:`~eisnn_zoo.training.evaluation.evaluate`, of a network in torch, in evaluation mode."""
-    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    world = world or World(0, 1, device)
+    """As :func:`~eisnn_zoo.training.evaluation.evaluate`, of a network in torch, in evaluation mode.
+
+    Args:
+        each: told how many images are done, after every batch.
+    """
     sums = no_tally(len(images.label_names))
     start, done = time.perf_counter(), 0
     rows = torch.arange(len(images)).split(batch_size)
     with evaluating(model):
         for part in images.batches(map(world.part, rows)):
-            logits = model(pixels(part.x.to(device), size)).float().cpu().numpy()
+            logits = model(pixels(part.x.to(world.device), size)).float().cpu().numpy()
             sums += tally(logits, part.y.cpu().numpy())
             done = min(done + batch_size, len(images))
             each(done)
