@@ -140,7 +140,7 @@ class EISynapses(nn.Module):
         mean, square, variance = x.mean().item(), x.square().mean().item(), x.var(0).mean().item()
         if not (mean > 0 and variance > 0):
             raise InputError("E-I Init needs a batch whose inputs vary: this layer's input is "
-                             + ("silent" if mean == 0 else "the same for every image"))
+                             + ("silent" if mean == 0 else "that of a single image" if len(x) == 1 else "the same for every image"))
         scale = self._scale(square, variance)
         for synapses in (self.ee, self.ie):
             drawn = torch.from_numpy(rng.exponential(scale, tuple(synapses.weight.shape)))

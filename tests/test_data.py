@@ -195,7 +195,7 @@ def test_validation_is_the_test_set_or_held_out(tmp_path):
     rows = read(DATASETS["mnist"], tmp_path, "train")
     digests = {each.sha256 for each in (rows, replace(rows, y=rows.y[::-1].copy()), replace(rows, x=255 - rows.x), read(DATASETS["mnist"], tmp_path, "train"))}
     assert len(digests) == 3, "a checksum is of images and of their classes"
-    with pytest.raises(DataError, match="20 of its 20 training images cannot be set aside for validation: lower holdout"):
+    with pytest.raises(UsageError, match="20 of its 20 training images cannot be set aside for validation: lower holdout"):
         load_data(check_recipe({"model": "ei_mlp2_mnist", "holdout": 20}, ""), tmp_path)
 
 

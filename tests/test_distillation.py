@@ -128,7 +128,14 @@ def test_what_weights_learned_from_is_doubted_with_them(data, tmp_path, key):
     Training(recipe(epochs=1), data, tmp_path / "all", compile=False).fit()
     Training(recipe(epochs=1, holdout=40, **{key: str(tmp_path / "all" / "last")}), data, tmp_path / "child", compile=False).fit()
     training = Training(recipe(holdout=40, weights=str(tmp_path / "child" / "last")), data, tmp_path / "grandchild", compile=False)
-    assert len(training.doubts) == 1 and "what they had learned from did not" in training.doubts[0]
+    assert len(training.doubts) == 1 and "the teacher that they came from did not" in training.doubts[0]
+
+
+def test_published_weights_are_doubted_where_there_are_fewer_images(data, tmp_path):
+    """They were trained on thousands of digits, of which others were held out."""
+    held_out = locate("ei_mlp4_mnist.zoo").config.facts["held_out"]
+    few = recipe(model="ei_mlp4_mnist", holdout=40, weights="ei_mlp4_mnist.zoo")
+    assert held_out > 40 and len(Training(few, data, tmp_path / "run", compile=False).doubts) == 1
 
 
 def test_weights_trained_on_other_images_are_doubted(data, tmp_path):

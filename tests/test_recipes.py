@@ -204,10 +204,21 @@ def test_settings_from_the_command_line_are_checked_too():
 
 def test_augmentation_that_changes_under_homeostasis_is_doubted():
     values = {"model": "ei_vgg8_cifar10", "epochs": 9, "augment": {0: "trivial", 6: "cifar"}}
-    assert check_recipe(values, "test").doubt == "" == check_recipe({**values, "homeostasis": {0: 0.1, 6: 0.0}}, "test").doubt
-    doubt = check_recipe({**values, "homeostasis": 0.1}, "test").doubt
+    assert check_recipe(values, "test").doubts == [] == check_recipe({**values, "homeostasis": {0: 0.1, 6: 0.0}}, "test").doubts
+    (doubt,) = check_recipe({**values, "homeostasis": 0.1}, "test").doubts
     assert "in epoch 7 augment changes from trivial to cifar" in doubt and '--set "homeostasis={0: 0.1, 6: 0}"' in doubt
-    assert check_recipe({**values, "homeostasis": parse_value("homeostasis", "{0: 0.1, 6: 0}")}, "test").doubt == ""
+    assert check_recipe({**values, "homeostasis": parse_value("homeostasis", "{0: 0.1, 6: 0}")}, "test").doubts == []
+
+
+def test_values_of_epochs_that_never_come_are_doubted():
+    (doubt,) = load_recipe("zoo_mlp4_mnist", {"epochs": "14"}).doubts
+    assert doubt == "time_steps: 4 from epoch 15 on never comes, as training ends after epoch 14"
+    assert not [name for name in recipe_names() if load_recipe(name).doubts]
+
+
+def test_a_path_is_taken_as_it_is():
+    assert load_recipe("zoo_mlp4_mnist", {"weights": "my #2/best", "about": "'it''s'"}).weights == "my #2/best"
+    assert parse_value("about", "'it''s'") == "it's"
 
 
 def test_a_recipe_that_is_not_there():

@@ -233,9 +233,29 @@ def test_a_folder_named_like_weights_is_not_what_is_finetuned(trained, tmp_path,
     """The name means the weights wherever it is said."""
     shutil.copytree(trained, tmp_path / "ei_vgg8_cifar10")
     monkeypatch.chdir(tmp_path)
-    tuned = finetune_recipe("ei_vgg8_cifar10", False, {})
+    tuned = finetune_recipe("ei_vgg8_cifar10", {})
     assert locate(tuned.weights) == locate("ei_vgg8_cifar10") and from_anywhere(tuned.weights) == "ei_vgg8_cifar10"
-    assert (tuned.augment, finetune_recipe("ei_mlp4_mnist", False, {}).augment) == ("crop_flip", "none"), "a digit has no mirror image"
+    assert (tuned.augment, finetune_recipe("ei_mlp4_mnist", {}).augment) == ("crop_flip", "none"), "a digit has no mirror image"
+
+
+@pytest.mark.parametrize("options, twice", [
+    (["--set", "weights=x"], "--model"), (["--lr", 0.1, "--set", "lr=0.2"], "--lr"), (["--epochs", 2, "--set", "epochs=3"], "--epochs"),
+    (["--freeze", "--set", "freeze=false"], "--freeze")])
+def test_what_is_said_twice_is_refused(cli, data, options, twice):
+    code, _, err = cli("finetune", "--model", "ei_mlp4_mnist", "--data", data, *options)
+    assert code == 2 and f"and {twice} say the same thing" in err
+
+
+def test_frozen_by_a_key_is_frozen_by_the_option():
+    assert finetune_recipe("ei_mlp4_mnist", {"freeze": True}).lr == LR_FROZEN != finetune_recipe("ei_mlp4_mnist", {}).lr
+
+
+def test_a_run_that_goes_on_by_its_recipe_says_what_changed(cli, data, trained):
+    path = trained / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "processes": 2, "compile": True}))
+    again = "train", "ei_mlp2_mnist", "--data", data, "--output", trained, *QUICK
+    assert "began in 2 processes and goes on in 1: " in (err := cli(*again, "--no-compile")[2]) and "began compiled and goes on" in err
+    assert "began compiled" not in cli(*again)[2], "as it began"
 
 
 def test_weights_named_by_a_relative_path_are_found_from_elsewhere(cli, trained, data, tmp_path, monkeypatch):

@@ -46,11 +46,11 @@ def analyze(
         help="Name, name.tag, hf-hub:org/name, folder, or weight file.", show_default=False)] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of the data set the network was trained on.")] = None,
     what: Annotated[str, typer.Option("--what", "-w", help=f"Studies, by commas: all, or some of {', '.join(STUDIES)}.")] = "all",
-    images: Annotated[int, typer.Option("--images", "-n", min=4, help="So many test images, drawn at random.")] = 200,
+    images: Annotated[int, typer.Option("--images", "-n", min=4, help="Number of test images, drawn at random.")] = 200,
     twin: Annotated[str | None, typer.Option("--twin", help="A second network to compare with: the BN baseline, say.")] = None,
     dataset: Dataset = None,
     evolution: Annotated[Path | None, typer.Option(
-        "--evolution", metavar="RUN", help="Instead of a network: a run trained with --record, how it came about.")] = None,
+        "--evolution", metavar="RUN", help="How a run trained with --record developed, instead of a network.")] = None,
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Folder. Default: analysis/NAME; with --evolution, RUN/evolution.")] = None,
     time_steps: Steps = None,
@@ -150,7 +150,7 @@ def explain(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: explain/NAME of the picture.")] = None,
     time_steps: Steps = None,
 ) -> None:
-    """Show how the network comes to its answer for one picture: spikes, currents, membranes, evidence, saliency."""
+    """Show how the network comes to its answer for one picture: spikes, currents, membranes, evidence, occlusion."""
     need("analysis")
     check_folder(output)
     if not image:

@@ -47,7 +47,7 @@ def evaluate(
     time_steps: Annotated[str | None, typer.Option(
         "--time-steps", "-T", help="Default: as trained. Several, as in 1,2,4,8: accuracy by T.")] = None,
     early_exit: Annotated[float | None, typer.Option(
-        "--early-exit", metavar="CONFIDENCE", help="Stop an image's steps once the network is so sure, in (0, 1].")] = None,
+        "--early-exit", metavar="CONFIDENCE", help="End an image's steps once its best class is so probable, in (0, 1].")] = None,
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Write pictures and the numbers as JSON into this folder.")] = None,
     format: Annotated[Whole, typer.Option("--format", "-f")] = Whole.table,

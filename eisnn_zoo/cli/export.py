@@ -45,7 +45,7 @@ def export(
     data: Annotated[Path | None, typer.Option(
         "--data", help="Folder of the test set: measure the accuracy too. int8 that loses more than 0.5 points is refused.")] = None,
 ) -> None:
-    """Write a network with all its time steps as one ONNX file, for any batch size, that says itself how to be used."""
+    """Write a network with all its time steps as one ONNX file, for any batch size, with its preprocessing and classes."""
     from ..files import is_stream, write_atomic
     from ..inference import export as exporter
     from ..locating import locate

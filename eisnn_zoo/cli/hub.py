@@ -51,7 +51,7 @@ CONVERT = """[bold]Examples[/bold]
 """
 
 
-License = Annotated[str, typer.Option("--license", help="Of the weights, by its SPDX name, for the card.")]
+License = Annotated[str, typer.Option("--license", help="SPDX name of the weights' licence, for the card.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +72,7 @@ def pack(
     time_steps: Annotated[int | None, typer.Option(
         "--time-steps", "-T", min=1, max=MAX_STEPS,
         help="Number of time steps to publish with. Default: that of the recipe's last epoch.")] = None,
-    remark: Annotated[str, typer.Option("--remark", help="Of the training, for the card, in whole sentences.")] = "",
+    remark: Annotated[str, typer.Option("--remark", help="On the training, for the card, in whole sentences.")] = "",
     license: License = LICENSE,
     hub: Annotated[Path | None, typer.Option(
         "--hub", help="Folder to write to, with a table weights.toml of its own. Default: hub/ of this checkout.")] = None,
@@ -120,7 +120,7 @@ def publish(
     data: Annotated[Path | None, typer.Option("--data", help="For a run: the test images, on which it is measured first.")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="For a run: of its weights, as in MODEL.TAG. Default: zoo.")] = None,
     license: Annotated[str | None, typer.Option(
-        "--license", help=f"For a run: of its weights, by its SPDX name, for the card. Default: {LICENSE}.")] = None,
+        "--license", help=f"For a run: SPDX name of the weights' licence, for the card. Default: {LICENSE}.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and show what would go; no network.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch to publish to; made where there is none.")] = None,
@@ -245,7 +245,7 @@ def _here(spec: str):
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors file in the authors' layout, or in ours.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write, in the other layout.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Where no config.json says whose weights they are.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model of the weights, where no config.json lies beside them.")] = None,
     like: Annotated[Path | None, typer.Option("--like", help="A checkpoint of the authors, as a pattern for their layout.")] = None,
 ) -> None:
     """Convert a checkpoint between the authors' layout and ours, bit for bit."""

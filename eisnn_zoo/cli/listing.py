@@ -38,7 +38,7 @@ def list_models(
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help=f"One of {', '.join(DATASETS)}.")] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", "-p", help="Only models with trained weights, one row for each.")] = False,
     min_acc: Annotated[float | None, typer.Option("--min-acc", help="Only weights of at least this top-1 accuracy, in %.")] = None,
-    max_params: Annotated[float | None, typer.Option("--max-params", help="Only models of at most so many million parameters.")] = None,
+    max_params: Annotated[float | None, typer.Option("--max-params", help="Only models with at most this many million parameters.")] = None,
     sort: Annotated[Sort, typer.Option("--sort", "-s", help="Order of the rows.")] = Sort.name,
     format: Annotated[Format, typer.Option("--format", "-f")] = Format.table,
 ) -> None:

@@ -17,7 +17,7 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder.
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")]
 Compile = Annotated[bool | None, typer.Option(
     "--compile/--no-compile",
-    help="torch.compile the network. Default: where possible, but for E-I networks on one GPU, which have fused kernels.")]
+    help="torch.compile the network. Default: where it works, except for E-I networks on one GPU, which have fused kernels.")]
 Report = Annotated[list[str] | None, typer.Option("--report-to", help="tensorboard, trackio or wandb (extra: track); repeatable.")]
 
 TRAIN = """[bold]Examples[/bold]
@@ -70,12 +70,12 @@ def register(app: typer.Typer) -> None:
 def train(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a .yaml file.", show_default=False)] = None,
     data: Annotated[Path | None, typer.Option(
-        "--data", help="Folder of the data; what must lie in it is said where it does not.")] = None,
+        "--data", help="Folder with the dataset; if files are missing, the error says which.")] = None,
     output: Output = None,
     device: Device = "auto",
     set_: Set = None,
     resume: Annotated[Path | None, typer.Option(
-        "--resume", help="Go on with this run; all else comes from the run itself. --set changes epochs that are still to come.")] = None,
+        "--resume", help="Go on with this run; all else is read from its folder. --set may change epochs still to come.")] = None,
     compile: Compile = None,
     report_to: Report = None,
     save_every: Annotated[float, typer.Option(
@@ -86,7 +86,7 @@ def train(
         "--record-at", metavar="EPOCHS", help="Record at these epochs instead: all, or 0,1,10 (0: the start).",
     )] = None,
 ) -> None:
-    """Train a network by a recipe; interrupted at any moment, it can be gone on with."""
+    """Train a network by a recipe. A run that was interrupted, at any moment, goes on with --resume."""
     need("train")
     moments = record_at or ("auto" if record else None)
     if resume is not None:
@@ -115,7 +115,7 @@ def reproduce(
 ) -> None:
     """Train by a recipe, evaluate on the test images, compare with the paper, and record the result.
 
-    Where the run folder holds an unfinished run of the recipe, it is gone on with.
+    An unfinished run of this recipe in the run folder goes on.
     """
     need("train")
     from ..catalog import DATASETS
@@ -126,7 +126,7 @@ def reproduce(
     name = Path(recipe).stem
     loaded = load_recipe(recipe, _settings(set_))
     if loaded.dataset == FOLDER:
-        raise UsageError(f"the recipe {name} trains on one's own pictures: use `eisnn-zoo train`")
+        raise UsageError(f"the recipe {name} trains on your own pictures: use `eisnn-zoo train`")
     test = read(DATASETS[loaded.dataset], data, "test", loaded.final_steps)  # missing data is said before hours of training,
     read_table(results)  # a file that is no table,
     check_folder(results.parent, "--results")  # and a folder that cannot be written to
@@ -160,9 +160,12 @@ def finetune(
     from ..training.finetune import finetune_recipe
     from ..training.recipe_file import parse_value
 
-    overrides = {key: parse_value(key, value) for key, value in _settings(set_).items()}
-    overrides |= {key: value for key, value in (("epochs", epochs), ("lr", lr)) if value is not None}
-    recipe = finetune_recipe(model, freeze, overrides)
+    given = {key: value for key, value in (("epochs", epochs), ("lr", lr), ("freeze", freeze or None)) if value is not None}
+    settings = _settings(set_)
+    for key in settings.keys() & {"weights", *given}:
+        option = "model" if key == "weights" else key
+        raise UsageError(f"--set {key}={settings[key]} and --{option} say the same thing: leave one of them out")
+    recipe = finetune_recipe(model, {key: parse_value(key, value) for key, value in settings.items()} | given)
     where = data.resolve()
     run = output or Path("runs") / ((where.stem if where.is_file() else where.name) or "finetuned")
     training = _fit(recipe, data, run, device, False, report_to)
@@ -230,6 +233,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     from ..locating import from_anywhere
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
+    from ..training.run import Run, environment
 
     check_folder(run)
     recipe = recipe.model_copy(update={key: from_anywhere(spec) for key in ("weights", "teacher") if (spec := getattr(recipe, key))})
@@ -237,8 +241,13 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
     if moments and not MODELS[recipe.model].spiking:
         raise UsageError(f"--record keeps what neurons do, and {recipe.model} has no spikes: leave it out")
+    begun = Run(run).environment if Run(run).checkpoint.exists() else None
+    if begun and compile is None:
+        compile = begun.get("compile")
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
+        if begun:
+            _say_what_changed(begun, environment(training.device), compile)
         going_on = f", going on from iteration {training.step}" if training.step else ""
         going_on = ", finished already" if training.finished else going_on
         held = "streamed from their files" if training.data.train.streams else "in memory"
@@ -260,26 +269,29 @@ def _say_next(training) -> None:
 
 def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, save_every: float, record_at: str | None,
             settings: dict[str, str]):
-    from ..inference.torch_runtime import torch_device
     from ..training.recipe_file import load_recipe
-    from ..training.run import Run, environment
+    from ..training.run import Run
 
     begun = Run.existing(folder).environment
     try:
         where = data or Path(begun["data"])
         device = str(begun["device"]) if device == "auto" else device
-        compiled, report_to = begun["compile"], list(map(str, begun["report_to"]))
+        report_to = list(map(str, begun["report_to"]))
     except KeyError as error:
         raise ZooError(f"{folder / 'environment.json'} lacks {error}: this run cannot be gone on with") from error
     except TypeError as error:
         raise ZooError(f"{folder / 'environment.json'} is damaged ({error}): this run cannot be gone on with") from error
-    now, otherwise = environment(torch_device(device)), "sums are rounded in another order"
+    recipe = load_recipe(folder / "recipe.yaml", settings)  # set on the way: what lies ahead may change
+    return _fit(recipe, where, folder, device, compile, report_to, save_every, record_at)
+
+
+def _say_what_changed(begun: dict, now: dict, compile: bool | None) -> None:
+    """Of a run that goes on: what of its environment keeps it from ending bit for bit as it would have."""
+    otherwise = "sums are rounded in another order"
     for key, before, after in (("threads", "with {} threads", "with {}"), ("processes", "in {} processes", "in {}"),
                                ("device_name", "on {}", "with {}"), ("torch", "with torch {}", "with {}")):
         if begun.get(key, now[key]) != now[key]:
             remedy = f" (OMP_NUM_THREADS={begun[key]} keeps it exact)" if key == "threads" else ""
             note(f"this run began {before.format(begun[key])} and goes on {after.format(now[key])}: {otherwise}{remedy}")
-    if compile not in (None, compiled):
-        note(f"this run began {'compiled' if compiled else 'without compiling'} and goes on otherwise: {otherwise}")
-    recipe = load_recipe(folder / "recipe.yaml", settings)  # set on the way: what lies ahead may change
-    return _fit(recipe, where, folder, device, compiled if compile is None else compile, report_to, save_every, record_at)
+    if compile != begun.get("compile"):
+        note(f"this run began {'compiled' if begun.get('compile') else 'without compiling'} and goes on otherwise: {otherwise}")

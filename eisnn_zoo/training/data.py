@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..catalog import DATASETS, MODELS
+from ..errors import UsageError
 from .folders import Pictures
 from .reading import FOLDER, TEST_SET, DataError, Labelled, read, read_folder
 from .recipe import Recipe
@@ -112,12 +113,12 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
     second split has a tenth of its images set aside.
 
     Raises:
-        DataError: see :func:`~eisnn_zoo.training.reading.read`.
+        DataError: see :func:`~eisnn_zoo.training.reading.read`. UsageError: a model or a holdout that they are not for.
     """
     model = MODELS[recipe.model]
     if recipe.dataset == FOLDER:
         if model.event_input:
-            raise DataError(f"{model.name} takes frames of events, not pictures: choose another model")
+            raise UsageError(f"{model.name} takes frames of events, not pictures: choose another model")
         channels, size = model.input_size[0], recipe.side(recipe.epochs - 1, model.input_size[1])
         rows, others = read_folder(root, channels, size)
         n = recipe.holdout or (0 if others is not None else max(1, len(rows) // 10))
@@ -128,8 +129,10 @@ def load_data(recipe: Recipe, root: str | Path) -> Data:
         rows = read(dataset, root, "train", recipe.final_steps)
         others = None if n else read(dataset, root, "test", recipe.final_steps)
     if n >= len(rows):
-        remedy = "lower holdout" if recipe.holdout else "give more, or a folder val/ beside train/"
-        raise DataError(f"{root}: {n} of its {len(rows)} training images cannot be set aside for validation: {remedy}")
+        said = f"{root}: {n} of its {len(rows)} training images cannot be set aside for validation"
+        if recipe.holdout:
+            raise UsageError(f"{said}: lower holdout")
+        raise DataError(f"{said}: give more, or a folder val/ beside train/")
     if n or others is None:
         train, valid = hold_out(Images.of(rows), n, recipe.seed, keep_classes=recipe.dataset == FOLDER)
         return Data(train, valid, size, f"{n} training images held out", n, rows.identity)

@@ -57,12 +57,12 @@ class Scores:
 
     @property
     def confidence(self) -> float:
-        """The probability in % that the network gives its answers, in the mean over the images."""
+        """The probability in % that the network gives its answers, on average over the images."""
         return 100 * float(self.bins[:, 1].sum()) / self.images
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error in points: how far confidence lies from accuracy, in the mean over the images, bin by bin."""
+        """Expected calibration error in points: how far confidence lies from accuracy, on average over the images, bin by bin."""
         return 100 * float(np.abs(self.bins[:, 1] - self.bins[:, 2]).sum()) / self.images
 
     @property

@@ -13,20 +13,19 @@ DEFAULTS = {"epochs": 10, "batch_size": 32, "optimizer": "muon", "momentum": 0.9
 LR, LR_FROZEN = 1e-2, 0.15
 
 
-def finetune_recipe(weights: str, freeze: bool, overrides: dict) -> Recipe:
+def finetune_recipe(weights: str, overrides: dict) -> Recipe:
     """The recipe that fine-tunes these weights on a folder of pictures.
 
     Args:
         weights: a name, address or path, see :func:`eisnn_zoo.locating.locate`.
-        freeze: train the output layer alone.
         overrides: values by key.
     Raises:
         ZooError: weights that cannot be had; an impossible value.
     """
     config = locate(weights).config
     values = {"model": config.model.name, "about": f"fine-tuned from {config.name}", "dataset": FOLDER, "weights": weights,
-              "freeze": freeze, "augment": "crop_flip" if config.input_size[0] == 3 else "none",
+              "augment": "crop_flip" if config.input_size[0] == 3 else "none",
               "resolution": 0 if config.input_size == config.model.input_size else config.input_size[1],
-              "time_steps": config.time_steps, "lr": LR_FROZEN if freeze else LR, **DEFAULTS,
+              "time_steps": config.time_steps, "lr": LR_FROZEN if overrides.get("freeze") else LR, **DEFAULTS,
               **overrides}
     return check_recipe(values, f"fine-tuning {config.name}")

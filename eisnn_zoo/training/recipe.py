@@ -35,17 +35,17 @@ class Recipe(BaseModel):
 
     dataset: str = Field("", description=f"{', '.join(DATASETS)}, or {FOLDER}: pictures of one's own; the model's own where empty")
     holdout: int = Field(0, ge=0, description=(
-        "training images set aside, by seed, for decisions; 0: the test set, or of a folder its second split or a tenth"))
+        "training images held out for validation, by seed; 0: validation on the test set, of a folder on its second split or a tenth"))
     augment: Augmentation | dict[int, Augmentation] = Field(
         "none", description="random changes; crop moves an image and does not mirror it; cifar is crop_flip and Cutout")
     mixup: float = Field(0.0, ge=0, description="alpha of MixUp's Beta distribution; 0: none")
     cutmix: float = Field(0.0, ge=0, description="the same of CutMix; with both, each batch takes one of them")
-    time_steps: int | dict[int, int] = Field(0, description="T; 0: the dataset's")
-    resolution: int | dict[int, int] = Field(0, description="side of the images in pixels; 0: the model's own")
+    time_steps: int | dict[int, int] = Field(0, description="T; 0: the dataset's, of a folder the model's")
+    resolution: int | dict[int, int] = Field(0, description="side of the images in pixels; 0: the dataset's, of a folder the model's")
 
     weights: str = Field("", description="start from these weights, with a new output layer where the classes are others")
     freeze: bool = Field(False, description="train the output layer alone")
-    epochs: int = Field(300, ge=1, le=10**6, description="times that every training image is seen")
+    epochs: int = Field(300, ge=1, le=10**6, description="passes over the training images")
     batch_size: Count | dict[int, Count] = Field(128, description="images of one optimizer step, whatever the number of processes")
     accumulate: Count | dict[int, Count] = Field(1, description="parts in which a batch is computed, to save memory")
     seed: int = Field(2025, ge=0, lt=2**31, description="of the initial weights, the order of images and their augmentation")
@@ -64,8 +64,8 @@ class Recipe(BaseModel):
     weight_decay: float = Field(5e-4, ge=0, description="in the gradient (sgd), or of the weights by this times their relative step (muon)")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="part of the target that is spread over all classes")
     teacher: str = Field("", description="weights of a trained network whose answers are learned beside the classes")
-    distillation: float = Field(0.5, gt=0, le=1, description="part that the distance from the teacher's answers has in the loss")
-    temperature: Rate = Field(2.0, description="by which the logits are divided before that distance is taken")
+    distillation: float = Field(0.5, gt=0, le=1, description="weight in the loss of the distance from the teacher's answers")
+    temperature: Rate = Field(2.0, description="of the softmax of both, in that distance")
     clip_grad: float = Field(0.0, ge=0, description="largest norm of the whole gradient; 0: any")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights, which are then evaluated; 0: none")
     alpha: float | dict[int, float] = Field(0.0, description="slope of the surrogate; 0: the model's own")
@@ -227,15 +227,20 @@ class Recipe(BaseModel):
                 or self.ei_ratio not in (0, EI_RATIO))
 
     @property
-    def doubt(self) -> str:
-        """What is allowed and known to cost accuracy, in a sentence; "" where nothing is."""
+    def doubts(self) -> list[str]:
+        """What is allowed, and known to cost accuracy or hardly meant, in a sentence each."""
+        unreached = [(key, value, max(value)) for key in OVER_EPOCHS
+                     if isinstance(value := getattr(self, key), dict) and max(value) >= self.epochs]
+        said = [f"{key}: {value[last]} from epoch {last + 1} on never comes, as training ends after epoch {self.epochs}"
+                for key, value, last in unreached]
         for epoch in range(1, self.epochs):
             before, after = self.at("augment", epoch - 1), self.at("augment", epoch)
             if before != after and self.at("homeostasis", epoch):
-                return (f"in epoch {epoch + 1} augment changes from {before} to {after}, and homeostasis will move biases to suit the new "
-                        "pictures, which cost accuracy where it was tried: let it end there, as in "
-                        f'--set "homeostasis={{0: {self.at("homeostasis", epoch - 1):g}, {epoch}: 0}}"')
-        return ""
+                said.append(f"in epoch {epoch + 1} augment changes from {before} to {after}, and homeostasis will move biases to suit the "
+                            "new pictures, which cost accuracy where it was tried: let it end there, as in "
+                            f'--set "homeostasis={{0: {self.at("homeostasis", epoch - 1):g}, {epoch}: 0}}"')
+                break
+        return said
 
     @property
     def paper(self) -> tuple[float | None, str]:

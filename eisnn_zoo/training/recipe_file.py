@@ -12,6 +12,8 @@ from ..errors import UsageError, did_you_mean
 from ..shipped import shipped
 from .recipe import AtKey, Recipe
 
+TEXTS = tuple(key for key, field in Recipe.model_fields.items() if field.annotation is str)
+
 
 class RecipeError(UsageError):
     """A recipe that cannot be used; the message is one sentence."""
@@ -95,7 +97,9 @@ def load_recipe(name: str | Path, overrides: dict[str, str] | None = None) -> Re
 
 
 def parse_value(key: str, text: str) -> object:
-    """A value given as YAML text, as in --set. Raises RecipeError."""
+    """A value given as YAML text, as in --set; of a key that takes text, that text as it is. Raises RecipeError."""
+    if key in TEXTS and not text.startswith(("'", '"')):
+        return text
     try:
         return yaml.load(text, _Loader)
     except RecipeError as error:

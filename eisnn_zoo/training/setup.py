@@ -83,14 +83,14 @@ def trained_weights(recipe: Recipe) -> dict[str, Located]:
 
 
 def doubts(recipe: Recipe, known: dict[str, str]) -> list[str]:
-    """What of this is allowed, and known to cost accuracy or to make it look higher, in a sentence each.
+    """What of this is allowed, and known to cost accuracy, to make it look higher or to be hardly meant, in a sentence each.
 
     Args:
         known: what :func:`who_knows_held_out` says of it.
     """
-    return ([recipe.doubt] if recipe.doubt else []) + [
-        f"{key} = {getattr(recipe, key)}: for all that is known they were trained on images that are held out here, whose "
-        f"accuracy is then too high ({why})" for key, why in known.items()]
+    return recipe.doubts + [
+        f"{key} = {getattr(recipe, key)}: they may have been trained on images that are held out here, whose accuracy is then too "
+        f"high ({why})" for key, why in known.items()]
 
 
 def who_knows_held_out(recipe: Recipe, data: Data, trained: dict[str, Located]) -> dict[str, str]:
@@ -104,11 +104,17 @@ def who_knows_held_out(recipe: Recipe, data: Data, trained: dict[str, Located]) 
             continue
         if facts.get("seed") != recipe.seed or not isinstance(held_out, int) or held_out < data.held_out:
             why[key] = f"seed and holdout: {facts.get('seed', 'unknown')}, {held_out}; here {recipe.seed}, {data.held_out}"
-        elif facts.get("data_identity", data.identity) != data.identity:
+        elif (facts.get("data_identity", data.identity) != data.identity
+              or _all_images(facts) not in (None, len(data.train) + data.held_out)):
             why[key] = "their data were others, of which others were held out"
         elif facts.get("knows_held_out"):
-            why[key] = "they held them out, but what they had learned from did not"
+            why[key] = "they held them out, but the weights or the teacher that they came from did not"
     return why
+
+
+def _all_images(facts: dict) -> int | None:
+    """How many there were to train on, as published weights record it."""
+    return facts["train_images"] + facts["held_out"] if "train_images" in facts else None
 
 
 def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, located: Located | None = None) -> SpikingNet:
