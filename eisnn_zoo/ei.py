@@ -46,8 +46,9 @@ def stabilise(i_div: Tensor, mode: str = "adaptive") -> Tensor:
 
     Args:
         i_div: divisive inhibition, ``[N, ...]``; each leading index is a slice.
-        mode: one of STABILISATIONS: "adaptive"; the paper's ablations "no_ste" (no derivative at replaced entries) and "none"
-            (D = identity).
+        mode: "adaptive"; the paper's ablations "no_ste" (no derivative at replaced entries) and "none" (D = identity).
+    Raises:
+        ValueError: another mode.
     """
     if mode == "none":
         return i_div
@@ -283,7 +284,10 @@ class EIConv2d(EILayer):
 
 
 class EILinear(EILayer):
-    """Fully connected E-I layer. Shape: ``[N, d]`` >= 0 in, current ``[N, n_e]`` out; each of the N is a slice for D."""
+    """Fully connected E-I layer (paper Eq. 14-18). Arguments as of :class:`EIConv2d`.
+
+    Shape: ``[N, d]`` >= 0 in, current ``[N, n_e]`` out; each of the N is a slice for D.
+    """
 
     def __init__(self, n_in: int, n_e: int, ei_ratio: int = EI_RATIO, stabilisation: str = "adaptive", device=None, dtype=None):
         super().__init__(n_in, n_e, (), ei_ratio, stabilisation, device, dtype)
@@ -294,7 +298,11 @@ PLAIN = (EIConv2d, EILinear)
 
 
 class EIReadout(EISynapses):
-    """Output layer: I = I_EE - I_sub, no division, no gain, no bias. Shape: ``[N, d]`` in, ``[N, classes]`` out."""
+    """Output layer: I = I_EE - I_sub, no division, no gain, no bias. Shape: ``[N, d]`` in, ``[N, classes]`` out.
+
+    Args:
+        ei_ratio: outputs per inhibitory cell; there is at least one of these.
+    """
 
     def __init__(self, n_in: int, classes: int, ei_ratio: int = EI_RATIO, device=None, dtype=None):
         super().__init__(n_in, classes, (), ei_ratio, device, dtype)

@@ -155,7 +155,8 @@ def create_model(name: str, pretrained: bool = False, **options) -> SpikingNet:
         options: of :class:`~eisnn_zoo.networks.SpikingNet`; they override what the name or configuration fixes.
 
     Raises:
-        UsageError, ZooError: see :func:`locate` and :func:`load_network`.
+        UsageError: there is no such name, tag, folder or file. ZooError: weights that cannot be had, or do not fit the network.
+        ValueError, TypeError: options that are impossible, or that there are not.
     """
     from .networks import build
 

@@ -72,7 +72,10 @@ def lesion(model: nn.Module, fraction: float, by: str = "random", seed: int = 0)
     becomes 0, for both paths.
 
     Args:
-        by: "random", "strongest" or "weakest" first (:func:`~eisnn_zoo.analysis.parameters.inhibitory_strength`).
+        fraction: of the cells, in [0, 1].
+        by: "random" (by seed), "strongest" or "weakest" first: by what they can take away, the sum of W_EI times that of W_IE.
+    Raises:
+        ValueError: another fraction or order; a network without inhibitory cells.
     """
     _share(fraction, "the part of cells to lesion")
     if by not in ("random", "strongest", "weakest"):
@@ -147,7 +150,7 @@ def fixed_division(model: nn.Module, divisors: dict[str, Tensor]) -> AbstractCon
 
 
 def flip_signs(model: nn.Module, fraction: float, seed: int = 0) -> AbstractContextManager[None]:
-    """Breaks Dale's law: a random share of the excitatory synapses W_EE turn inhibitory."""
+    """Breaks Dale's law: a random share in [0, 1] of the excitatory synapses W_EE turn inhibitory."""
     _share(fraction, "the part of signs to flip")
     rng = torch.Generator().manual_seed(seed)
     weights = [layer.ee.weight for layer in ei_layers(model).values()]
@@ -174,7 +177,7 @@ def weight_noise(model: nn.Module, std: float, seed: int = 0) -> AbstractContext
 
 
 def input_noise(model: nn.Module, std: float, seed: int = 0) -> AbstractContextManager[None]:
-    """Adds normal noise to the pixels and keeps them in [0, 1] (in >= 0 where they exceeded 1: counts of events)."""
+    """Adds normal noise of this deviation to the pixels, and keeps them in [0, 1] (in >= 0 where they exceeded 1: counts of events)."""
     rng = torch.Generator().manual_seed(seed)
 
     def hook(_module, args):

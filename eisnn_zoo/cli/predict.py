@@ -39,7 +39,7 @@ def predict(
         metavar="INPUT", show_default=False,
         help="Image files, folders, patterns, http(s) addresses, or - (stdin); recordings, where the network takes events.")] = None,
     model: Annotated[str | None, typer.Option(
-        "--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, .safetensors or .onnx file. Default: the most accurate E-I network here.")] = None,
+        "--model", "-m", help="Name, name.tag, hf-hub:org/name, folder, .safetensors or .onnx file. Default: best E-I one here.")] = None,
     topk: Annotated[int, typer.Option("--topk", "-k", min=1, help="Classes to show for each image.")] = 5,
     format: Annotated[Format | None, typer.Option("--format", "-f", help="Default: table, or what --output ends in.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this file.")] = None,
@@ -51,7 +51,7 @@ def predict(
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images computed together.")] = 32,
     time_steps: Steps = None,
     early_exit: Annotated[float | None, typer.Option(
-        "--early-exit", metavar="CONFIDENCE", help="End an image's steps once its best class is so probable, in (0, 1]; needs torch.")] = None,
+        "--early-exit", metavar="CONFIDENCE", help="End an image's steps once its best class is so probable, in (0, 1]; by torch.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
 ) -> None:
     """Classify images with a trained network."""

@@ -30,7 +30,7 @@ TRAIN = """[bold]Examples[/bold]
 
   eisnn-zoo train zoo_mlp4_mnist --data mnist/ --record
 
-  eisnn-zoo train --resume runs/zoo_mlp4_mnist --set epochs=30 --set "lr={0: 8e-3, 20: 4e-3}"
+  eisnn-zoo train --resume runs/zoo_mlp4_mnist --set epochs=30 --set "lr={0: 11e-3, 20: 5e-3}"
 
   torchrun --no-python --nproc-per-node 4 eisnn-zoo train ei_resnet18_cifar10 --data cifar/ --device cuda
 

@@ -49,6 +49,7 @@ class SpikingNet(Readiness):
     """Stages of spiking layers, a pool, and an output layer whose mean over time gives the logits.
 
     Args:
+        kind: "ei", "bn" (BatchNorm in place of inhibition) or "ann" (that, without spikes).
         num_classes: 0 gives pooled features.
         in_chans: channels of the input.
         time_steps: T. May be changed at any time; frames must come T at a time.
@@ -58,8 +59,12 @@ class SpikingNet(Readiness):
         drop_rate: dropout before the output layer, in [0, 1).
         global_pool: one of :data:`POOLS`; "" keeps the map, and gives a map of logits.
         event_input: the data are frames ``[B, T, C, H, W]`` of events. A 4-D input is one frame held for T steps.
+        device, dtype: of the parameters, as torch's layers take them.
 
     Shape: pixels in [0, 1] ``[B, C, H, W]`` (or frames) in, logits ``[B, num_classes]`` out.
+
+    Raises:
+        ValueError: no such kind, depth or pool; a number out of its range.
     """
 
     num_features: int
@@ -147,7 +152,7 @@ class SpikingNet(Readiness):
         return self.forward_head(self.forward_features(x))
 
     def forward_evidence(self, x: Tensor) -> Tensor:
-        """Logits of every single step, ``[T, B, num_classes]``; their mean over T is ``forward(x)``."""
+        """Logits of every single step, ``[T, B, num_classes]``; in evaluation mode their mean over T is ``forward(x)``, to rounding."""
         steps = self.forward_steps(x)
         return self.forward_head(steps.flatten(0, 1)).unflatten(0, (steps.shape[0], -1))
 

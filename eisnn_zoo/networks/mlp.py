@@ -33,9 +33,10 @@ class Hidden(nn.Module):
 
 
 class SpikingMLP(SpikingNet):
-    """An MLP of spiking neurons; see :class:`SpikingNet` for the options.
+    """An MLP of spiking neurons; see :class:`SpikingNet` for the options, of which in_chans is 1 where nothing is said.
 
     Args:
+        depth: 2, 4, 6, 8, 12 or 16 layers, the output layer among them.
         input_size: (height, width) of the image, which fixes the fan-in of the first layer.
     """
 

@@ -44,7 +44,7 @@ class SEWStage(nn.Module):
 
 
 class SpikingResNet(SpikingNet):
-    """SEW-ResNet-18, 34, 50, 101 or 152; see :class:`SpikingNet` for the options."""
+    """SEW-ResNet-18, 34, 50, 101 or 152; see :class:`SpikingNet` for the options. Input at least 8 x 8."""
 
     def __init__(self, depth: int, kind: str = "ei", **options):
         self.depth = depth

@@ -18,7 +18,7 @@ def orthogonalise(g: Tensor, steps: int = 5, bf16: bool = False) -> Tensor:
     which is then multiplied once: for d = 9 n two fifths of the arithmetic. In bfloat16 their rounding would grow twelvefold an iteration.
 
     Args:
-        bf16: compute in bfloat16, all iterations with x.
+        steps: iterations. bf16: compute in bfloat16, all iterations with x.
     """
     x = g.bfloat16() if bf16 else g
     tall = x.shape[-2] > x.shape[-1]
@@ -60,7 +60,7 @@ def _iterate_without(x: Tensor, steps: int) -> Tensor:
 
 @torch.no_grad()
 def deflate(g: Tensor, v: Tensor, iterations: int = 2) -> Tensor:
-    """``[n, d]`` without its strongest input direction, ``g - (g v) v^T``; v ``[d]`` is power-iterated to it in place.
+    """``[n, d]`` without its strongest input direction, ``g - (g v) v^T``; v ``[d]`` is power-iterated to it in place, so many times.
 
     One pattern of input that drives every neuron the same way is by far the strongest part of the gradient under Dale's
     law: with no negative weights, all the inputs of a layer push together. Orthogonalised, that part is stepped at full speed for as long
@@ -91,7 +91,7 @@ class EIMuon(torch.optim.Optimizer):
             g_I, a divisor, can reach 0 in a thousand steps of full size, and with it its layer is silent for good.
         least_inhibition: W_EI stays at or above this part of its initial size. A cell whose W_EI may go to 0 can shed its inhibition,
             and with it its divisor: its current then grows without bound, and at last the gradient's norm overflows.
-        momentum: of Muon; betas: of Adam.
+        momentum: of Muon; betas, eps: of Adam.
         weight_decay: the weights shrink by this times the size of their relative step, in every step.
         deflate: number of first steps without the strongest input direction of a weight's momentum, see :func:`deflate`.
         bf16: orthogonalise in bfloat16, for processors that multiply matrices faster in it: others take several times as long.
@@ -199,7 +199,11 @@ def _recording(x: Tensor) -> bool:
 
 
 class ProjectedSGD(torch.optim.SGD):
-    """torch's SGD, and Dale's law inside ``step``, of the parameters that take gradients now; ``add_param_group`` adds others."""
+    """torch's SGD, and Dale's law inside ``step``, of the parameters that take gradients now; ``add_param_group`` adds others.
+
+    Args:
+        model: a network of the zoo. options: of ``torch.optim.SGD``.
+    """
 
     def __init__(self, model: nn.Module, **options):
         super().__init__([p for p in model.parameters() if p.requires_grad], **options)
