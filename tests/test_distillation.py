@@ -56,7 +56,7 @@ def test_the_distance_is_the_divergence_of_softened_answers(data, master):
 
 
 def test_the_loss_is_shared_with_a_teacher_that_keeps_its_own_time_steps(data, master, tmp_path):
-    values = {"teacher": str(master), "distillation": 0.25, "time_steps": 2, "epochs": 1, "batch_size": 200}
+    values = {"teacher": str(master), "distillation": 0.25, "time_steps": 2, "epochs": 1, "batch_size": 200, "label_smoothing": 0.1}
     training = Training(recipe(**values), data, tmp_path, compile=False)
     network, teacher = copy.deepcopy(training.model), load_network(locate(str(master)))
     assert (network.time_steps, teacher.time_steps) == (2, 4)
@@ -66,7 +66,19 @@ def test_the_loss_is_shared_with_a_teacher_that_keeps_its_own_time_steps(data, m
     softened = [(z / 2).log_softmax(1) for z in (ours, theirs)]
     distance = 4 * F.kl_div(*softened, reduction="batchmean", log_target=True)
     training.fit()
-    assert training.run.history[0]["train_loss"] == pytest.approx((0.75 * F.cross_entropy(ours, y) + 0.25 * distance).item(), abs=1e-3)
+    assert training.run.history[0]["train_loss"] == pytest.approx((
+        0.75 * F.cross_entropy(ours, y, label_smoothing=0.1) + 0.25 * distance).item(), abs=1e-3)
+
+
+def test_a_teacher_sees_the_images_of_every_epoch(tmp_path, model_folder):
+    """Those that grow too: what it cannot take in one of them is said before the first."""
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 20), ("test", 10)):
+        np.savez(tmp_path / f"{split}.npz", x=rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), y=np.arange(n) % 10)
+    values = {"model": "ei_resnet18_cifar10", "time_steps": 1, "resolution": {0: 32, 1: 8}}
+    ours = recipe(**values, teacher=str(model_folder("ei_vgg8_cifar10")))  # which halves an image five times
+    with pytest.raises(UsageError, match="not of 3 x 8 x 8"):
+        Teacher(ours, locate(ours.teacher), load_data(ours, tmp_path), torch.device("cpu"), compile=False)
 
 
 def test_where_the_teacher_is_all_of_the_loss_the_classes_do_not_count(data, master, tmp_path):

@@ -24,7 +24,7 @@ from eisnn_zoo.networks import build
 from eisnn_zoo.release import release_names
 from eisnn_zoo.sharing import card
 from eisnn_zoo.sharing.verifying import _accuracy
-from eisnn_zoo.table import Weights, put_row, read_table
+from eisnn_zoo.table import Weights, hub_folder, put_row, read_table
 
 pytest_plugins = ("fake_hub",)
 NAME, REPO = "ei_mlp2_mnist", "me/net"
@@ -238,7 +238,7 @@ def test_weights_and_configuration_are_of_one_commit(hub, repo, folder, name, mo
 
 @pytest.mark.parametrize("arguments, word", [
     ([], "name a model"), (["--all", "x"], "leave the names out"), (["a/b"], "hf-hub:"), (["ei_vgg9_cifar10"], "did you mean"),
-    (["x.safetensors"], "no model on the Hub"), (["hf-hub:a/b@v1", "--revision", "v2"], "leave out --revision v2"),
+    (["x.safetensors"], "no file"), ([str(hub_folder() / "ei_mlp2_mnist.zoo"), "--revision", "v1"], "no model on the Hub"), (["hf-hub:a/b@v1", "--revision", "v2"], "leave out --revision v2"),
     (["ei_vgg8_cifar10.zoo", "--revision", "v1"], "comes with the package"),
 ])
 def test_downloads_that_cannot_be_meant(arguments, word, cli):

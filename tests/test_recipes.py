@@ -216,6 +216,13 @@ def test_values_of_epochs_that_never_come_are_doubted():
     assert not [name for name in recipe_names() if load_recipe(name).doubts]
 
 
+@pytest.mark.parametrize("key, value", [("ei_ratio", 8), ("init", "default"), ("time_steps", 2), ("scale_w_ei_gradient", False)])
+def test_another_task_has_another_figure(key, value):
+    """What the paper reports of a network is no figure of another."""
+    before = load_recipe("ei_vgg8_cifar10")
+    assert before.task != before.model_copy(update={key: value}).task
+
+
 def test_a_path_is_taken_as_it_is():
     assert load_recipe("zoo_mlp4_mnist", {"weights": "my #2/best", "about": "'it''s'"}).weights == "my #2/best"
     assert parse_value("about", "'it''s'") == "it's"

@@ -230,6 +230,19 @@ def test_state_saves_and_resumes_bit_for_bit(tmp_path, make, dtype):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
 
 
+def test_what_a_recipe_says_reaches_the_optimizer():
+    model = build("ei_mlp2_mnist")
+    said = recipe(optimizer="muon", lr=0.02, momentum=0.8, adaptive=0.5, inhibitory=0.25, weight_decay=0.01)
+    groups = make_optimizer(said, model, 7).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    of = {names[id(p)].split("current.")[-1]: group for group in groups for p in group["params"] if "current" in names[id(p)]}
+    assert {name: group["scale"] for name, group in of.items()} == {
+        "ee.weight": 1.0, "ie.weight": 0.25, "ei.weight": 0.5, "g_e": 0.5, "b_e": 0.5, "g_i": 0.125}
+    assert (of["ee.weight"]["momentum"], of["ee.weight"]["weight_decay"], of["ee.weight"]["deflate"]) == (0.8, 0.01, 7)
+    (group,) = make_optimizer(recipe(lr=0.02, momentum=0.8, weight_decay=0.01), model, 0).param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.02, 0.8, 0.01)
+
+
 def test_a_checkpoint_whose_parameters_are_counted_otherwise_is_refused(tmp_path):
     model = build("ei_mlp2_mnist", input_size=(6, 6))
     optimizer, other = EIMuon(model), EIMuon(model)
