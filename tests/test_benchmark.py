@@ -147,13 +147,13 @@ def test_benchmark_command(cli, tmp_path, monkeypatch):
     from eisnn_zoo.cli import benchmark
 
     monkeypatch.setattr(benchmark, "find_spec", lambda name: None if name in ("spikingjelly", "snntorch") else find_spec(name))
-    code, out, err = cli("benchmark", "ei_mlp2_mnist", "--batch", "1,3,1", "--rounds", 1, "--time-steps", 2, "--peers", "--device", "cpu",
+    code, out, err = cli("benchmark", "ei_mlp12_mnist", "--batch", "1,3,1", "--rounds", 1, "--time-steps", 2, "--peers", "--device", "cpu",
                          "--output", tmp_path, "--format", "csv")
     assert code == 0, err
     assert "pip install spikingjelly" in err and "pip install snntorch" in err
     rows = list(csv.DictReader(out.splitlines()))
     assert [(r["model"], r["backend"], r["batch"]) for r in rows] == [
-        ("ei_mlp2_mnist (untrained)", way, batch) for batch in "13" for way in ("torch", "literal")]
+        ("ei_mlp12_mnist (untrained)", way, batch) for batch in "13" for way in ("torch", "literal")]
     for row in rows:
         assert float(row["images_per_s"]) == pytest.approx(1e3 * int(row["batch"]) / float(row["p50_ms"]), rel=0.05)
         assert float(row["p50_ms"]) <= float(row["p90_ms"]) <= float(row["p99_ms"])
@@ -169,11 +169,11 @@ def test_networks_of_one_name_are_told_apart(cli, model_folder, tmp_path, monkey
     sources = []
     monkeypatch.setattr(Contender, "cold", lambda self, batch: sources.append(self.source) or {"start_s": 0.0, "memory_mb": 0})
     runs = [model_folder("ei_mlp2_mnist", folder=tmp_path / name) for name in ("first", "second")]
-    code, out, err = cli("benchmark", *runs, runs[0], "ei_mlp4_mnist", "ei_mlp6_mnist", "ei_mlp6_mnist", "--backend", "torch,onnx", "--batch", "1", "--rounds", 1, "--format", "csv")
+    code, out, err = cli("benchmark", *runs, runs[0], "ei_mlp4_mnist", "ei_mlp12_mnist", "ei_mlp12_mnist", "--backend", "torch,onnx", "--batch", "1", "--rounds", 1, "--format", "csv")
     assert code == 0, err
     names = [(r["model"], r["backend"]) for r in csv.DictReader(out.splitlines())]
     titles = [f"ei_mlp2_mnist ({run})" for run in runs]
-    assert names == [(title, way) for title in (*titles, "ei_mlp4_mnist.zoo", "ei_mlp6_mnist (untrained)") for way in ("torch", "onnx")]
+    assert names == [(title, way) for title in (*titles, "ei_mlp4_mnist.zoo", "ei_mlp12_mnist (untrained)") for way in ("torch", "onnx")]
     assert len(set(sources)) == len(names)  # nor are files exported for one of them overwritten by another
 
 

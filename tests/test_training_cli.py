@@ -305,8 +305,8 @@ def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):
     (["train", "ei_mlp2_mnist", "--data", ".", "--output", __file__], 2, "is a file: name a folder"),
     (["train", "ei_mlp2_mnist", "--data", ".", "--device", "cpu", "--compile"], 2, "needs the C++ compiler no-such-compiler"),
     (["reproduce", "ei_vgg8_cifar10", "--data", "."], 1, "holds no CIFAR-10: unpack"),
-    (["finetune", "--model", "ei_mlp2_mnist", "--data", "."], 2, "has no trained weights"),
-    (["eval", "ei_mlp2_mnist", "--data", "."], 2, "has no trained weights"),
+    (["finetune", "--model", "ei_mlp12_mnist", "--data", "."], 2, "has no trained weights"),
+    (["eval", "ei_mlp12_mnist", "--data", "."], 2, "has no trained weights"),
     (["eval", "ei_mlp4_mnist", "--data", ".", "--output", "report.png"], 2, "that is the name of a file: name a folder"),
 ])
 def test_mistakes_are_one_sentence(cli, tmp_path, monkeypatch, arguments, code, said):

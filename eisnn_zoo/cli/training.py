@@ -276,6 +276,7 @@ def _resume(folder: Path, data: Path | None, device: str, compile: bool | None, 
     try:
         where = data or Path(begun["data"])
         device = str(begun["device"]) if device == "auto" else device
+        compile = begun["compile"] if compile is None else compile
         report_to = list(map(str, begun["report_to"]))
     except KeyError as error:
         raise ZooError(f"{folder / 'environment.json'} lacks {error}: this run cannot be gone on with") from error
