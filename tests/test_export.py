@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import since_torch_2_7
+from PIL import Image
 
 from eisnn_zoo.config import read_config
 from eisnn_zoo.ei import EILayer
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.files import sha256
-from eisnn_zoo.inference import onnx_kernels
-from eisnn_zoo.inference.export import drawn_inputs, export, verify
+from eisnn_zoo.inference import backends, onnx_kernels
+from eisnn_zoo.inference.export import BATCHES, drawn_inputs, export, verify
 from eisnn_zoo.inference.folding import FoldedEI, fold
 from eisnn_zoo.inference.images import open_image, preprocess
 from eisnn_zoo.inference.onnx_kernels import quantise
@@ -395,6 +396,25 @@ def test_weights_are_not_overwritten(cli, model_folder):
     before = weights.read_bytes()
     code, _, err = cli("export", weights, "--no-verify", "--output", weights)
     assert code == 2 and "ends in .onnx" in err and weights.read_bytes() == before
+
+
+def test_the_pictures_given_are_those_it_is_verified_with(cli, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("eisnn_zoo.inference.export.export", lambda located, path, *_: path.write_bytes(b"made"))
+    monkeypatch.setattr("eisnn_zoo.inference.export.verify", lambda path, located, inputs: seen.append(inputs) or "the same")
+    (tmp_path / "own").mkdir()
+    for i in range(max(BATCHES)):
+        Image.new("L", (28, 28), 20 * i).save(tmp_path / "own" / f"{i:02}.png")
+    assert cli("export", "ei_mlp2_mnist", "--images", tmp_path / "own", "--output", tmp_path / "x.onnx")[0] == 0
+    np.testing.assert_allclose(seen[0][:, 0, 0, 0], [20 * i / 255 for i in range(max(BATCHES))], rtol=1e-5)
+
+
+@pytest.mark.parametrize("source", [None, "0" * 64])
+def test_a_file_that_does_not_say_what_it_was_made_from_is_not_taken_for_the_weights(source, monkeypatch):
+    made = SimpleNamespace(metadata={"source_sha256": source} if source else {}, path="model.onnx", time_steps=4)
+    monkeypatch.setattr(backends, "OnnxModel", lambda *_: made)
+    with pytest.raises(ZooError, match="not made from the weights beside it"):
+        backends.onnx_beside(locate("ei_vgg8_cifar10.zoo"))
 
 
 def test_what_cannot_be_is_said_before_the_export(cli, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from eisnn_zoo.inference import images, inputs, integer
 from eisnn_zoo.inference.classify import classify, softmax
 from eisnn_zoo.inference.events import frames, read_recording
 from eisnn_zoo.inference.inputs import expand
+from eisnn_zoo.inference.torch_runtime import TorchModel
 from eisnn_zoo.locating import locate
 from eisnn_zoo.table import default_weights
 from eisnn_zoo.training.augment import pixels
@@ -122,6 +123,13 @@ def test_more_than_a_picture_has_is_not_read(cli, monkeypatch):
     code, out, _ = cli("predict", "-", FILES[0], "-f", "json", stdin=bytes(most + 2))
     rows = json.loads(out)
     assert code == 1 and rows[0]["error"].startswith("stdin: larger than the") and rows[1]["label"]
+
+
+def test_as_many_pictures_as_asked_are_computed_together(cli, monkeypatch):
+    sizes, run = [], TorchModel.__call__
+    monkeypatch.setattr(TorchModel, "__call__", lambda self, x: sizes.append(len(x)) or run(self, x))
+    assert cli("predict", *FILES[:5], "--model", "ei_vgg8_cifar10", "--backend", "torch", "--batch-size", 2)[0] == 0
+    assert sizes == [2, 2, 1]
 
 
 def test_over_http(cli, monkeypatch):

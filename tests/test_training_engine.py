@@ -27,7 +27,7 @@ from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import build
 from eisnn_zoo.training import engine, feeding
 from eisnn_zoo.training.augment import AUGMENTATIONS, pixels
-from eisnn_zoo.training.data import Images
+from eisnn_zoo.training.data import Images, load_data
 from eisnn_zoo.training.engine import Training
 from eisnn_zoo.training.evaluation import Scores, tally
 from eisnn_zoo.training.run import Run
@@ -164,6 +164,15 @@ def test_mixtures_change_images_and_targets(data, tmp_path):
         assert target.shape == (50, 10) and torch.allclose(target.sum(1), torch.ones(50))
         assert (target.gather(1, y[:, None]) < 1).any(), "no image was mixed with another"
         assert np.isfinite(loss) and loss != plain
+
+
+def test_images_are_mixed_as_far_as_the_recipe_says(data):
+    """Beta(0.01, 0.01) takes nearly all of one image, Beta(100, 100) nearly half of each."""
+    images = load_data(recipe(), data)
+    for alpha, low, high in ((0.01, 0.0, 0.05), (100.0, 0.4, 0.5)):
+        feed = feeding.Feeding(recipe(mixup=alpha), images, World(0, 1, torch.device("cpu")))
+        least = [feed.batch(images.train[torch.arange(50)], 0, step).target.topk(2, 1).values[:, 1].max().item() for step in range(20)]
+        assert low <= float(np.median(least)) <= high
 
 
 @pytest.mark.parametrize("values", [{"init": "default"}, {"stabilisation": "no_ste"}, {"stabilisation": "none"},
