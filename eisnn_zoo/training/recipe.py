@@ -228,7 +228,7 @@ class Recipe(BaseModel):
 
     @property
     def doubts(self) -> list[str]:
-        """What is allowed, and known to cost accuracy or hardly meant, in a sentence each."""
+        """What is allowed, but is known to cost accuracy or was probably not meant, in a sentence each."""
         unreached = [(key, value, max(value)) for key in OVER_EPOCHS
                      if isinstance(value := getattr(self, key), dict) and max(value) >= self.epochs]
         said = [f"{key}: {value[last]} from epoch {last + 1} on never comes, as training ends after epoch {self.epochs}"

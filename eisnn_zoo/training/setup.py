@@ -83,7 +83,7 @@ def trained_weights(recipe: Recipe) -> dict[str, Located]:
 
 
 def doubts(recipe: Recipe, known: dict[str, str]) -> list[str]:
-    """What of this is allowed, and known to cost accuracy, to make it look higher or to be hardly meant, in a sentence each.
+    """What of this is allowed, but is known to cost accuracy or to make it look higher, or was probably not meant, in a sentence each.
 
     Args:
         known: what :func:`who_knows_held_out` says of it.
@@ -114,7 +114,7 @@ def who_knows_held_out(recipe: Recipe, data: Data, trained: dict[str, Located]) 
 
 def _all_images(facts: dict) -> int | None:
     """How many there were to train on, as published weights record it."""
-    return facts["train_images"] + facts["held_out"] if "train_images" in facts else None
+    return n + facts["held_out"] if isinstance(n := facts.get("train_images"), int) else None
 
 
 def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, located: Located | None = None) -> SpikingNet:
