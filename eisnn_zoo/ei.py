@@ -216,20 +216,6 @@ class EILayer(EISynapses):
         d = stabilise(i_div, self.stabilisation)
         return {"I_EE": i_ee, "I_IE": i_ie, "I_sub": i_sub, "I_div": i_div, "D": d, "I": g_e * (i_ee - i_sub) / d + b_e}
 
-    @torch.no_grad()
-    def standardise_(self, x: Tensor) -> None:
-        """Sets g_E and b_E so that each cell's current over input x, as in ``forward``, has mean 0 and variance 1.
-
-        E-I Init draws each cell's synapses, and so its mean current, at random; where that is far below the threshold, the cell never
-        fires (results/currents.csv). A cell that hardly varies gets at most 20 times the gain of the median cell. Dale's law holds:
-        g_E stays positive, and b_E has no sign to keep.
-        """
-        current = self.currents(x)["I"]
-        deviation, mean = torch.std_mean(current, [d for d in range(current.dim()) if d != 1])
-        gain = 1 / torch.maximum(deviation, deviation.median() / 20)
-        self.g_e.mul_(gain)
-        self.b_e.sub_(mean).mul_(gain)
-
     def joint_weight(self) -> tuple[Tensor, Tensor]:
         """[W_EE - W_EI W_IE ; W_IE], ``[n_E + n_I, d]``, and W_EI g_I, ``[n_E, n_I]``."""
         w_ei = self.w_ei()

@@ -26,7 +26,8 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
         model: any network of the zoo.
         batch: images ``[B, C, H, W]`` in [0, 1], or frames ``[B, T, C, H, W]``; enough of them to show the variance.
         seed: of the draws.
-        standardise: not the paper's: after each layer's draw, :meth:`~eisnn_zoo.ei.EILayer.standardise_` its cells on this batch.
+        standardise: not the paper's: after each layer's draw g_E and b_E are set so that each cell's current over this batch has
+            mean 0 and variance 1.
 
     Raises:
         TypeError: model is no network of the zoo, or wrapped (DistributedDataParallel: give its ``module``).
@@ -47,7 +48,7 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
     def draw_and_run(layer: EILayer, args: tuple[Tensor], _folded: Tensor) -> Tensor:
         layer.initialize(args[0], rng)
         if standardise:
-            layer.standardise_(args[0])
+            standardise_currents(layer, args[0])
         return layer.currents(args[0])["I"]  # as the formula stands, not folded: the release's rounding
 
     drawing = together(layer.register_forward_hook(draw_and_run) for layer in model.stages.modules() if isinstance(layer, EILayer))
@@ -62,3 +63,18 @@ def initialize(model: SpikingNet, batch: Tensor, seed: int, standardise: bool = 
             parameter.copy_(value)
         raise
     model.mark_initialised()
+
+
+@torch.no_grad()
+def standardise_currents(layer: EILayer, x: Tensor) -> None:
+    """Sets g_E and b_E so that each cell's current over input x, as in ``forward``, has mean 0 and variance 1. Not the paper's.
+
+    E-I Init draws each cell's synapses, and so its mean current, at random; where that is far below the threshold, the cell never
+    fires (results/currents.csv). A cell that hardly varies gets at most 20 times the gain of the median cell. Dale's law holds:
+    g_E stays positive, and b_E has no sign to keep.
+    """
+    current = layer.currents(x)["I"]
+    deviation, mean = torch.std_mean(current, [d for d in range(current.dim()) if d != 1])
+    gain = 1 / torch.maximum(deviation, deviation.median() / 20)
+    layer.g_e.mul_(gain)
+    layer.b_e.sub_(mean).mul_(gain)

@@ -19,8 +19,8 @@ from eisnn_zoo.networks import build
 from eisnn_zoo.training.data import load_data
 from eisnn_zoo.training.distillation import Teacher
 from eisnn_zoo.training.engine import Training
+from eisnn_zoo.training.provenance import who_knows_held_out
 from eisnn_zoo.training.run import Run
-from eisnn_zoo.training.setup import who_knows_held_out
 from eisnn_zoo.weights import load_network
 
 

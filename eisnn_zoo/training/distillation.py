@@ -13,15 +13,15 @@ from ..locating import Located
 from ..shapes import SMALLEST
 from ..weights import load_network
 from .data import Data
+from .provenance import classes_are_others
 from .recipe import Recipe
-from .setup import classes_are_others
 
 
 class Teacher:
     """A recipe's teacher, in evaluation mode and with its own number of time steps.
 
     Args:
-        located: its weights, see :func:`~eisnn_zoo.training.setup.trained_weights`.
+        located: its weights, see :func:`~eisnn_zoo.training.provenance.trained_weights`.
         data: whose classes it must answer with.
         compile: torch.compile it.
     Raises:

@@ -26,7 +26,7 @@ from ..files import sha256
 from ..machine import peak_memory
 from ..networks import SpikingNet
 from ..precision import strict_arithmetic
-from . import report, setup
+from . import provenance, report, setup
 from .augment import pixels
 from .data import TEST_SET, load_data
 from .diagnose import first_overflow
@@ -85,7 +85,7 @@ class Training:
         self.device = self.world.device
         if compile:
             check_compiler(self.device.type)
-        trained = setup.trained_weights(recipe)
+        trained = provenance.trained_weights(recipe)
         self.recipe = recipe = self._decide_precision(recipe)
         self.data = load_data(recipe, data).to(self.device)
         setup.check_parts(recipe, len(self.data.train), self.world.size)
@@ -93,8 +93,8 @@ class Training:
         rows = next(batches(len(self.data.train), INIT_BATCH, recipe.seed, 0))
         self.side = self.size = recipe.side(recipe.epochs - 1, self.data.size)
         first = pixels(self.data.train[rows].x.cpu(), self.size)
-        known = setup.who_knows_held_out(recipe, self.data, trained)
-        self.doubts, self.knows_held_out = setup.doubts(recipe, known), bool(known)
+        known = provenance.who_knows_held_out(recipe, self.data, trained)
+        self.doubts, self.knows_held_out = provenance.doubts(recipe, known), bool(known)
         self.model = setup.make_model(recipe, self.data, first, self.world.first, trained.get("weights")).to(self.device)
         if compile is None:
             fused = Graphs.possible(self.world) and setup.fused_throughout(recipe, self.device)
