@@ -158,7 +158,7 @@ def operations(model: SpikingNet, batches: Iterable[Tensor]) -> list[dict]:
     seen = 0
 
     def add(name: str, images: int, x: Tensor, variants: dict[str, Operations]) -> None:
-        pixels = spike_events(x) is None or inputs.get(name) == "pixels"  # a batch of black images could be either
+        pixels = inputs.get(name) == "pixels" or spike_events(x) is None  # a batch of black images could be either
         inputs[name] = "pixels" if pixels else "spikes"
         for variant, ops in variants.items():
             totals[name, variant] = totals.get((name, variant), Operations()) + ops * images

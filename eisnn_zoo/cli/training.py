@@ -233,7 +233,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     from ..locating import from_anywhere
     from ..training.engine import Training
     from ..training.record import choose_epochs, planned, record
-    from ..training.run import Run, environment
+    from ..training.run import Run
 
     check_folder(run)
     recipe = recipe.model_copy(update={key: from_anywhere(spec) for key in ("weights", "teacher") if (spec := getattr(recipe, key))})
@@ -247,7 +247,7 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     training = Training(recipe, data, run, device, compile, report_to or ())
     if training.world.first:
         if begun:
-            _say_what_changed(begun, environment(training.device), compile)
+            _say_what_changed(begun, training.environment, compile)
         going_on = f", going on from iteration {training.step}" if training.step else ""
         going_on = ", finished already" if training.finished else going_on
         held = "streamed from their files" if training.data.train.streams else "in memory"

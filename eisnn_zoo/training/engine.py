@@ -94,7 +94,7 @@ class Training:
         self.side = self.size = recipe.side(recipe.epochs - 1, self.data.size)
         first = pixels(self.data.train[rows].x.cpu(), self.size)
         known = provenance.who_knows_held_out(recipe, self.data, trained)
-        self.doubts, self.knows_held_out = provenance.doubts(recipe, known), bool(known)
+        self.doubts, self.knows_held_out = recipe.doubts + provenance.doubts(recipe, known), bool(known)
         self.model = setup.make_model(recipe, self.data, first, self.world.first, trained.get("weights")).to(self.device)
         if compile is None:
             fused = Graphs.possible(self.world) and setup.fused_throughout(recipe, self.device)
@@ -108,7 +108,8 @@ class Training:
         self.iteration = Iteration(recipe, self.model, self.world, deflated, compile, teacher)
         if self.world.first:
             digests = {f"{key}_sha256": sha256(located.path) for key, located in trained.items()}
-            self.run.start(recipe, {**environment(self.device), "data": str(Path(data).resolve()), "device": device,
+            self.environment = environment(self.device)
+            self.run.start(recipe, {**self.environment, "data": str(Path(data).resolve()), "device": device,
                                     "compile": compile, "report_to": list(report_to), "train_images": len(self.data.train),
                                     "validation": self.data.validation, "valid_images": len(self.data.valid),
                                     "data_identity": self.data.identity, "knows_held_out": self.knows_held_out, **digests})

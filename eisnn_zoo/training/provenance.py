@@ -22,12 +22,12 @@ def trained_weights(recipe: Recipe) -> dict[str, Located]:
 
 
 def doubts(recipe: Recipe, known: dict[str, str]) -> list[str]:
-    """What of this is allowed, but is known to cost accuracy or to make it look higher, or was probably not meant, in a sentence each.
+    """What makes an accuracy look higher, in a sentence each.
 
     Args:
-        known: what :func:`who_knows_held_out` says of it.
+        known: what :func:`who_knows_held_out` says of the recipe's weights.
     """
-    return recipe.doubts + [
+    return [
         f"{key} = {getattr(recipe, key)}: they may have been trained on images that are held out here, whose accuracy is then too "
         f"high ({why})" for key, why in known.items()]
 
