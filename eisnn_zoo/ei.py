@@ -270,7 +270,7 @@ class EIConv2d(EILayer):
 
 
 class EILinear(EILayer):
-    """Fully connected E-I layer (paper Eq. 14-18). Arguments as of :class:`EIConv2d`.
+    """Fully connected E-I layer. Arguments as of :class:`EIConv2d`.
 
     Shape: ``[N, d]`` >= 0 in, current ``[N, n_e]`` out; each of the N is a slice for D.
     """
