@@ -117,7 +117,7 @@ def _example(activity: Activity, number: int) -> Cell:
     membrane = activity["membrane"][:, 0].flatten(1)
     moved = membrane.amax(0) - membrane.amin(0)
     off = (spikes.mean(0) - 0.5).abs()
-    cell = torch.where(off == off.min(), moved, -1.0).argmax().item()
+    cell = torch.where(off == off.min(), moved, -1.0).argmax()
 
     def of(quantity: str) -> np.ndarray:
         return activity[quantity][:, 0].flatten(1)[:, cell].float().cpu().numpy()

@@ -183,7 +183,8 @@ def interventions(s: Subject) -> Study:
         "spikes": ("Spikes lost", "share of the spikes", 0.0, partial(iv.drop_spikes, **seed), (0.1, 0.2, 0.4, 0.6)),
     }
     intact = iv.accuracy(s.model, s.data)
-    rows, panels = [], {}
+    rows: list[dict] = []
+    panels: dict[str, tuple] = {}
     for how, (what, x, neutral, intervention, levels) in plan.items():
         own = iv.curve(s.model, s.data, intervention, levels)
         if what == lesions[0]:  # of small layers a share is not many cells: the picture shows the share that was silenced

@@ -43,6 +43,11 @@ class FoldedEI(nn.Module):
         size: (height, width) of the map it will see; None: plain convolution for any size.
     """
 
+    weight: Tensor
+    mix: Tensor
+    b_e: Tensor
+    matrix: Tensor
+
     @torch.no_grad()
     def __init__(self, layer: EILayer, size: tuple[int, int] | None = None):
         super().__init__()

@@ -57,5 +57,5 @@ class Teacher:
         """
         with torch.no_grad():
             answers = (self.network if full else self.plain)(x).float()
-        softened = [F.log_softmax(z / self.temperature, dim=1) for z in (logits, answers)]
-        return F.kl_div(*softened, reduction="sum", log_target=True) * self.temperature**2
+        ours, theirs = (F.log_softmax(z / self.temperature, dim=1) for z in (logits, answers))
+        return F.kl_div(ours, theirs, reduction="sum", log_target=True) * self.temperature**2

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -142,7 +142,7 @@ class Training:
     @property
     def judged(self) -> SpikingNet:
         """The network that is evaluated and saved: the averaged one where there is one."""
-        return self.iteration.average.module if self.iteration.average else self.model
+        return cast(SpikingNet, self.iteration.average.module) if self.iteration.average else self.model
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 

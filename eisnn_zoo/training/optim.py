@@ -190,7 +190,7 @@ class EIMuon(torch.optim.Optimizer):
         torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - b2)
         below = torch._foreach_sqrt(v)
         torch._foreach_add_(below, group["eps"])
-        return torch._foreach_div(m, below), (1 - torch.pow(b2, steps)).sqrt() / (1 - torch.pow(b1, steps))
+        return list(torch._foreach_div(m, below)), (1 - torch.pow(b2, steps)).sqrt() / (1 - torch.pow(b1, steps))
 
 
 def _recording(x: Tensor) -> bool:

@@ -45,7 +45,7 @@ def confusion(matrix, label_names: tuple[str, ...], path: Path) -> None:
     if k <= 12:
         for i in range(k):
             for j in range(k):
-                axes.text(j, i, int(matrix[i, j]), ha="center", va="center", fontsize=8,
+                axes.text(j, i, str(int(matrix[i, j])), ha="center", va="center", fontsize=8,
                           color="white" if share[i, j] > 0.5 else "black")
     write_atomic(path, to_png(figure, dpi=100))
 

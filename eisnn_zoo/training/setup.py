@@ -7,6 +7,7 @@ import ctypes
 import math
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,8 +121,9 @@ def check_parts(recipe: Recipe, images: int, processes: int) -> None:
 
 
 def _fresh(recipe: Recipe, data: Data, first: Tensor) -> SpikingNet:
-    options = {"num_classes": len(data.label_names), "in_chans": first.shape[-3], "event_input": first.dim() == 5,
-               "stabilisation": recipe.stabilisation}
+    options: dict[str, Any] = {
+        "num_classes": len(data.label_names), "in_chans": first.shape[-3], "event_input": first.dim() == 5,
+        "stabilisation": recipe.stabilisation}
     if recipe.ei_ratio:
         options["ei_ratio"] = recipe.ei_ratio
     if MODELS[recipe.model].family == "mlp":
