@@ -8,13 +8,30 @@ import os
 import sys
 
 import typer
+import typer.core
 
-from ..errors import ZooError
+from ..errors import UsageError, ZooError
 from . import analyze, benchmark, demo, evaluate, export, hub, listing, predict, training
 from .output import note
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands. Some take their model by an option, beside what they read, and some by itself: who mistakes one for the other is told."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # newer versions of typer have their own copy of click's classes
+            if getattr(error, "option_name", "") in ("--model", "-m"):
+                command = error.ctx.command
+                if any(p.param_type_name == "argument" and "MODEL" in (p.metavar or p.name).upper() for p in command.params):
+                    raise UsageError(f"no --model here, but the model alone: {error.ctx.command_path} MODEL") from error
+            raise
+
+
 app = typer.Typer(
     name="eisnn-zoo",
+    cls=Commands,
     help="Excitatory-inhibitory spiking networks: predict, evaluate, train, export.\n\n"
          "Start with:  [bold]eisnn-zoo predict photo.png[/bold]",
     no_args_is_help=True,

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..catalog import MODELS
 from ..errors import UsageError, ZooError
 from ..files import to_csv
 from .options import Compile, Device, Precision, Steps
@@ -62,6 +63,9 @@ def predict(
 
     if not inputs and not from_file:
         raise UsageError("name at least one image: eisnn-zoo predict photo.png")
+    for name in inputs or ():
+        if name.partition(".")[0] in MODELS and not Path(name).exists():
+            raise UsageError(f"{name} is a model, not an image: eisnn-zoo predict photo.png --model {name}")
     if (inputs or []).count("-") + (from_file == "-") > 1:
         raise UsageError("stdin can be read once: give - a single time")
     check_confidence(early_exit)
