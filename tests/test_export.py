@@ -145,6 +145,16 @@ def test_a_torch_that_is_too_old_to_export_is_said(vgg8, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_asked_to_end_it_leaves_nothing_behind(tmp_path):
+    code = ("import os, signal, time; from eisnn_zoo.inference import export\n"
+            "def stopped(located, path, *rest): path.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+            "export.export = stopped; from eisnn_zoo.cli import main; main()")
+    done = subprocess.run([sys.executable, "-c", code, "export", "ei_mlp2_mnist", "-o", str(tmp_path / "x.onnx")], capture_output=True,
+                          text=True, timeout=120, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 128 + 15 and "Traceback" not in done.stderr, done
+    assert not list(tmp_path.iterdir())
+
+
 def test_event_networks(tmp_path):
     x = np.random.default_rng(0).poisson(0.3, (8, 3, 2, 48, 48)).astype(np.float32)
     located = published(tmp_path, "ei_vgg8_cifar10dvs", x, time_steps=3)

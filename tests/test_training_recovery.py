@@ -22,7 +22,7 @@ from eisnn_zoo.locating import locate
 from eisnn_zoo.training import engine
 from eisnn_zoo.training.engine import Diverged, Training
 from eisnn_zoo.training.run import Run
-from eisnn_zoo.training.stopping import Stopped
+from eisnn_zoo.training.stopping import Stopped, signals
 from eisnn_zoo.training.world import World
 from eisnn_zoo.weights import load_network
 
@@ -101,8 +101,9 @@ def test_muon_in_bf16_goes_on_to_the_same_weights(data, tmp_path, compile):
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole")) and table(tmp_path / "run") == table(tmp_path / "whole")
 
 
-def test_sigint_saves_and_says_how_to_go_on(data, whole, tmp_path):
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_and_says_how_to_go_on(data, whole, tmp_path, number):
+    before = signal.getsignal(number)
     training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
     iterate, count = training._iteration, 0
 
@@ -110,18 +111,27 @@ def test_sigint_saves_and_says_how_to_go_on(data, whole, tmp_path):
         nonlocal count
         count += 1
         if count == 6:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return iterate(*batch)
 
     training._iteration = interrupted
     with pytest.raises(Stopped, match=r"iteration 6 of 12.*eisnn-zoo train --resume .*run") as stop:
         training.fit()
     assert stop.value.exit_code == 130
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     resumed = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
     assert resumed.step == 6
     resumed.fit()
     assert same(weights(tmp_path / "run"), weights(whole)) and table(tmp_path / "run") == table(whole)
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals(lambda: pytest.fail("a hang-up that is to be ignored")):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_sigint_stops_at_once(data, tmp_path):

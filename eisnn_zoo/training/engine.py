@@ -151,7 +151,7 @@ class Training:
         seconds after the one before.
 
         Raises:
-            Stopped: SIGINT or SIGTERM came. Diverged: the loss or a gradient is not finite. ZooError: a file cannot be written.
+            Stopped: SIGINT, SIGTERM or SIGHUP came. Diverged: the loss or a gradient is not finite. ZooError: a file cannot be written.
             UsageError: another process trains in the run folder.
         """
         total, begun = self.schedule.starts[-1], self.step

@@ -17,7 +17,8 @@ class Stopped(ZooError):
     exit_code = 130
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP = getattr(signal, "SIGHUP", None)  # of a terminal that is gone; Windows has none
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *filter(None, [HANGUP]))
 
 
 @contextlib.contextmanager
@@ -38,11 +39,12 @@ def signals(ask: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    """SIGNALS go there. In other threads than the main one, to which no signals come, nothing is done."""
+    """SIGNALS go there, but for hang-ups that nohup ignores. In other threads than the main one, to which no signals come, nothing is done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in SIGNALS
+              if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
     finally:
