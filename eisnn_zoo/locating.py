@@ -60,7 +60,7 @@ def locate(spec: str | os.PathLike[str], revision: str | None = None) -> Located
         return locate_name(spec, revision)
     if os.path.isdir(path):  # these take any text; Path's own raise on one that is too long
         return _locate_folder(path)
-    if os.path.isfile(path) or path.suffix == ".safetensors":
+    if os.path.isfile(path) or path.suffix in (".safetensors", ".onnx"):
         return _locate_file(path)
     if "/" in spec:
         address = f"; a model on the Hub is written hf-hub:{spec}" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", spec) else ""
@@ -100,10 +100,10 @@ def _config_of(path: Path) -> Config:
 
 
 def _locate_file(path: Path) -> Located:
-    if is_onnx(str(path)):
-        raise UsageError(f"{path} is an ONNX file, which predict, eval and benchmark take: name the weights themselves")
     if not os.path.isfile(path):
         raise UsageError(f"there is no file {path}")
+    if is_onnx(str(path)):
+        raise UsageError(f"{path} is an ONNX file, which predict, eval and benchmark take: name the weights themselves")
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is no .safetensors file: other weight formats can run code when loaded and are never read")
     config = config_with(path)

@@ -38,7 +38,8 @@ def keep_dales_law() -> None:
 
 def main() -> None:
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_file():
-        print("usage: python -m eisnn_zoo.timm_run SCRIPT.py [its arguments]; timm's scripts are in its repository", file=sys.stderr)
+        said = f"there is no file {sys.argv[1]}" if len(sys.argv) > 1 else "usage: python -m eisnn_zoo.timm_run SCRIPT.py [its arguments]"
+        print(f"{said}; timm's scripts are in its repository, https://github.com/huggingface/pytorch-image-models", file=sys.stderr)
         sys.exit(2)
     keep_dales_law()
     sys.argv = sys.argv[1:]

@@ -67,7 +67,8 @@ def test_the_code_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     shutil.copy(locate("ei_vgg8_cifar10").path.parent / "model.onnx", "vgg8.onnx")
     shutil.copy(ROOT / "tests" / "data" / "cifar10" / "ship_1.png", "photo.png")
     pixels = torch.rand(2, 3, 32, 32)
-    names = {"torch": torch, "pixels": pixels, "loader": [(pixels, torch.tensor([3, 5]))] * 2}
+    names = {"torch": torch, "pixels": pixels, "loader": [(pixels, torch.tensor([3, 5]))] * 2,
+             "names": list(locate("ei_vgg8_cifar10").config.label_names)}
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         exec(block, names)
     assert names["evidence"].shape == (4, 2, 10) and names["fast"](pixels).shape == (2, 10) and names["transform"]

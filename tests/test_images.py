@@ -162,3 +162,9 @@ def test_what_resizing_leaves_below_black_is_black():
     values = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
     values[0, 0] = -1e-6
     assert opened(Image.fromarray(values), "TIFF")[0, 0].tolist() == [0, 0, 0]
+
+
+def test_a_telephone_s_picture_is_called_by_its_name(tmp_path, cli):
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    code, _, err = cli("predict", tmp_path)
+    assert code == 1 and "IMG_1.HEIC: a HEIC picture, which is not read here: save it as JPEG or PNG" in err

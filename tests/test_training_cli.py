@@ -18,12 +18,14 @@ from safetensors.torch import save_file
 from training_helpers import digits
 
 from eisnn_zoo.locating import from_anywhere, locate
+from eisnn_zoo.shipped import examples_folder
 from eisnn_zoo.training import engine
 from eisnn_zoo.training.finetune import LR, LR_FROZEN, finetune_recipe
 from eisnn_zoo.training.recipe_file import recipe_names
 from eisnn_zoo.training.run import Run
 from eisnn_zoo.weights import create_model
 
+PICTURE = next((examples_folder() / "cifar10").glob("*.png"))
 QUICK = [f"--set={pair}" for pair in ("epochs=2", "warmup_epochs=0.5", "batch_size=50")]
 
 
@@ -199,6 +201,7 @@ def test_finetune_then_predict(cli, trained, tmp_path, classes, freeze):
     code, out, err = cli("finetune", "--model", trained, "--data", tmp_path / "shapes", "--output", run, "--epochs", 2,
                          "--set", "precision=fp32", "--set", "holdout=3", *(["--freeze"] if freeze else []))
     assert (code, out) == (0, "") and "3 training images held out" in err and f"--model {run}" in err
+    assert ("a single class, shape0, of which every answer is right" if classes == 1 else "3 classes: shape0, shape1, shape2") in err
     before, after = create_model(str(trained)), create_model(str(run / "last"))
     assert after.num_classes == classes and all(p.min() >= 0 for n, p in after.named_parameters() if not n.endswith("b_e"))
     kept = [torch.equal(p, q) for p, q in zip(before.stages.parameters(), after.stages.parameters())]
@@ -305,6 +308,11 @@ def test_eval_matches_classes_by_name_not_by_order(cli, trained, tmp_path):
     (["train", "ei_mlp2_mnist", "--data", ".", "--output", __file__], 2, "is a file: name a folder"),
     (["train", "ei_mlp2_mnist", "--data", ".", "--device", "cpu", "--compile"], 2, "needs the C++ compiler no-such-compiler"),
     (["reproduce", "ei_vgg8_cifar10", "--data", "."], 1, "holds no CIFAR-10: unpack"),
+    (["finetune", "--model", "ei_mlp4_mnist", "--data", ".", "--output", "."], 2, "is the folder of the data"),
+    (["finetune", "--model", "ei_mlp4_mnist", "--data", str(PICTURE)], 2, "a single picture: give the folder"),
+    (["eval", "ei_vgg8_cifar10", "--data", "nowhere"], 2, "make it and unpack https"),
+    (["info", "."], 2, "info knows the zoo's own models"),
+    (["eval", "gone.onnx", "--data", "."], 2, "there is no file gone.onnx"),
     (["finetune", "--model", "ei_mlp12_mnist", "--data", "."], 2, "has no trained weights"),
     (["eval", "ei_mlp12_mnist", "--data", "."], 2, "has no trained weights"),
     (["eval", "ei_mlp4_mnist", "--data", ".", "--output", "report.png"], 2, "that is the name of a file: name a folder"),

@@ -17,7 +17,7 @@ from .output import note
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands. Some take their model by an option, beside what they read, and some by itself: who mistakes one for the other is told."""
+    """The commands. Some take their model by an option, beside what they read, and some by itself: who takes one for the other is told."""
 
     def invoke(self, ctx):
         try:

@@ -152,9 +152,10 @@ def explain(
 ) -> None:
     """Show how the network comes to its answer for one picture: spikes, currents, membranes, evidence, occlusion."""
     need("analysis")
-    check_folder(output)
     if not image:
         raise UsageError("the picture's name is empty: name a file, an address, or - for stdin")
+    folder = output or Path("explain") / (re.sub(r'[<>:"/\\|?*]', "_", Path(image).stem) if image != "-" else "stdin")
+    check_folder(folder)
     from ..analysis.explain import explain as explanation
     from ..analysis.prose import Prose
     from ..analysis.report import section, still, write_page
@@ -174,7 +175,6 @@ def explain(
     strict_arithmetic()
     network = load_network(located, time_steps=steps)
     result = explanation(network, x, located.config.label_names)
-    folder = output or Path("explain") / (re.sub(r'[<>:"/\\|?*]', "_", Path(image).stem) if image != "-" else "stdin")
     folder.mkdir(parents=True, exist_ok=True)
     png = to_png(result.figure)
     write_atomic(folder / "explain.png", png)

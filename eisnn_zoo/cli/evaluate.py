@@ -58,8 +58,6 @@ def evaluate(
     from ..training.evaluation import compare, test_images
     from ..training.evaluation import evaluate as measure
 
-    if not data.exists():
-        raise UsageError(f"there is no folder {data}: pass --data with the folder that holds the images")
     if output:
         need("train", "--output draws pictures, which")
     check_folder(output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -94,6 +95,8 @@ def info(
     from ..count import count
     from ..table import rows_of
 
+    if model.partition(".")[0] not in MODELS and Path(model).exists():
+        raise UsageError(f"info knows the zoo's own models, not {model}: eisnn-zoo verify {model} checks weights, eval measures them")
     entry, weights = rows_of(model)
     counted = count(entry)
     channels, height, width = entry.input_size

@@ -232,10 +232,13 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
     from ..inference.torch_runtime import KINDS, torch_device
     from ..locating import from_anywhere
     from ..training.engine import Training
+    from ..training.reading import FOLDER
     from ..training.record import choose_epochs, planned, record
     from ..training.run import Run
 
     check_folder(run)
+    if run.resolve() == data.resolve():
+        raise UsageError(f"{run} is the folder of the data: name another with --output")
     recipe = recipe.model_copy(update={key: from_anywhere(spec) for key in ("weights", "teacher") if (spec := getattr(recipe, key))})
     device = str(torch_device(device, KINDS))  # others have no float64, which sums need
     moments = choose_epochs(record_at, recipe.epochs) if record_at else planned(run)
@@ -253,6 +256,10 @@ def _fit(recipe, data: Path, run: Path, device: str, compile: bool | None, repor
         held = "streamed from their files" if training.data.train.streams else "in memory"
         note(f"{run}: {recipe.model}, {len(training.data.train)} images {held}, {training.recipe.precision}, "
              f"validation: {training.data.validation}{going_on}")
+        if recipe.dataset == FOLDER:
+            classes = training.data.label_names
+            note(f"{len(classes)} classes: {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}" if len(classes) > 1 else
+                 f"a single class, {classes[0]}, of which every answer is right: --data is to hold one folder per class")
         for doubt in training.doubts:
             note(doubt)
     record(training, moments)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 2**27  # 134 million: more is taken for a decompression bomb
 MAX_BYTES = 2**29  # of a file; MAX_PIXELS in RGB have less
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")  # how the pictures of telephones begin, after four bytes
 MAX_RESIZED = 2**25  # pixels of a whole picture, resized before its centre is cut out
 
 
@@ -62,6 +63,8 @@ def open_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
                 image.load()
                 return to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
+        if data[4:12] in HEIC:
+            raise ImageError(f"{name}: a HEIC picture, which is not read here: save it as JPEG or PNG") from error
         raise ImageError(f"{name}: not an image") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: more pixels than {limit}") from error

@@ -16,7 +16,7 @@ from .images import MAX_BYTES, ImageError, check_bytes
 
 MAX_DOWNLOAD = 64 * 2**20
 PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-            ".pnm", ".ico", ".avif", ".jp2", ".tga"}
+            ".pnm", ".ico", ".avif", ".jp2", ".tga", ".heic", ".heif"}
 """Suffixes of what is taken from a folder, or RECORDINGS where it holds no picture; a file named by itself is tried whatever its name."""
 
 

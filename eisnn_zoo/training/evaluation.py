@@ -130,6 +130,8 @@ def test_images(config: Config, root: Path, dataset: str | None, time_steps: int
     if dataset is None:
         if own and config.label_names == own.label_names:
             dataset = own.name
+        elif not root.exists():
+            raise UsageError(f"there is no folder {root}: pass --data with the folder that holds the images")
         elif root.is_file() or (root / "train.npz").is_file() or has_classes(root):
             dataset = FOLDER
         else:

@@ -17,6 +17,7 @@ from ..config import CONTROL, unnamed
 from ..errors import Damaged, UsageError, ZooError
 from ..files import npz_arrays
 from ..inference.images import resize
+from ..inference.inputs import PICTURES
 from . import events, folders
 
 TEST_SET = "test set"  # what validation is where nothing was held out
@@ -83,7 +84,8 @@ def read(dataset: Dataset, root: str | Path, split: str, time_steps: int | None 
     if root.is_file():
         raise UsageError(f"{root} is a file: pass --data with its folder, {root.parent}")
     if not root.is_dir():
-        raise UsageError(f"there is no folder {root}: pass --data with the folder that holds {dataset.title}")
+        raise UsageError(f"there is no folder {root}: pass --data with the folder that holds {dataset.title}, or make it and "
+                         f"{_FETCH[dataset.name]}")
     steps = time_steps or dataset.time_steps
     try:
         for name in (f"{split}.npz", f"{dataset.name}_{split}.npz"):
@@ -116,6 +118,8 @@ def read_folder(path: str | Path, channels: int, size: int) -> tuple[Labelled, L
         Training images, and the split beside them named val, valid or test, where there is one.
     """
     path = Path(path)
+    if path.suffix.lower() in PICTURES and path.is_file():
+        raise UsageError(f"{path} is a single picture: give the folder that holds one folder of pictures per class")
     try:
         if path.is_file() or (path / "train.npz").is_file():
             first = path if path.is_file() else path / "train.npz"

@@ -94,8 +94,8 @@ class Run:
         if key == "epochs" and recipe.epochs > begun.epochs:
             peaks = {start: peak for start, _, peak in begun.cycles}
             lr = {**peaks, begun.epochs: peaks[max(peaks)] / 2}
-            return (f"{self.folder} is a run of {begun.epochs} epochs, and their step sizes would be others in one of {recipe.epochs}: add "
-                    f'a cycle, as in {self.resume} --set epochs={recipe.epochs} --set "lr={lr}"')
+            return (f"{self.folder} holds a run of {begun.epochs} epochs, not of {recipe.epochs}: begin another with --output FOLDER, or "
+                    f'add epochs with step sizes of their own: {self.resume} --set epochs={recipe.epochs} --set "lr={lr}"')
         return (f"{self.folder} holds a run of another recipe, with another {key}: choose another --output, or leave {key} as it was and "
                 f"go on with {self.resume}")
 

@@ -24,6 +24,7 @@ from ..networks import SpikingNet, build
 from ..neuron import LIF
 from ..shapes import SMALLEST
 from .data import Data, DataError
+from .growing import grow
 from .optim import EIMuon, ProjectedSGD
 from .provenance import classes_are_others
 from .recipe import Recipe
@@ -83,7 +84,7 @@ def make_model(recipe: Recipe, data: Data, first: Tensor, draw: bool = True, loc
     """
     torch.manual_seed(recipe.seed)
     located = located or (locate(recipe.weights) if recipe.weights else None)
-    model = _pretrained(recipe, data, located) if located else _fresh(recipe, data, first)
+    model = _pretrained(recipe, data, first, located) if located else _fresh(recipe, data, first)
     model.time_steps = recipe.final_steps
     if draw:
         try:
@@ -131,11 +132,11 @@ def _fresh(recipe: Recipe, data: Data, first: Tensor) -> SpikingNet:
     return build(recipe.model, **options)
 
 
-def _pretrained(recipe: Recipe, data: Data, located: Located) -> SpikingNet:
+def _pretrained(recipe: Recipe, data: Data, first: Tensor, located: Located) -> SpikingNet:
     from ..weights import load_network
 
     ours, theirs = MODELS[recipe.model], located.config.model
-    if (ours.kind, ours.family, ours.depth) != (theirs.kind, theirs.family, theirs.depth):
+    if (ours.kind, ours.family) != (theirs.kind, theirs.family):
         raise UsageError(f"weights = {recipe.weights}: they are of {theirs.title}, and the recipe's model is {ours.title}")
     channels = data.train.x.shape[-3]
     if located.config.input_size[0] != channels:
@@ -145,6 +146,14 @@ def _pretrained(recipe: Recipe, data: Data, located: Located) -> SpikingNet:
         raise UsageError(f"weights = {recipe.weights}: they take images of {located.config.input_size[1]} x {located.config.input_size[2]} "
                          f"pixels, and these have {side} x {side}")
     model = load_network(located, stabilisation=recipe.stabilisation, global_pool="avg")
+    if ours.depth != theirs.depth:
+        deeper = build(recipe.model, **{**model.config, "time_steps": recipe.final_steps})
+        try:
+            grow(deeper, model, first, recipe.seed)
+        except ValueError as error:
+            raise UsageError(f"weights = {recipe.weights}: they are of {theirs.title}, of which {ours.title} cannot be grown: "
+                             f"{error}") from error
+        model = deeper
     if classes_are_others(data, located):
         model.reset_classifier(len(data.label_names))
     return model

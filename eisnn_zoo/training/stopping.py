@@ -39,7 +39,7 @@ def signals(ask: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    """SIGNALS go there, but for hang-ups that nohup ignores. In other threads than the main one, to which no signals come, nothing is done."""
+    """SIGNALS go there, but for hang-ups that nohup ignores. In other threads than the main one, which get none, nothing is done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
