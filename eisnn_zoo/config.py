@@ -127,15 +127,19 @@ class Config:
         facts = {key: value for key, value in self.facts.items() if key not in MEASURED}
         return replace(self, options={**self.options, "time_steps": time_steps}, facts=facts)
 
+    @property
+    def pretrained_cfg(self) -> dict:
+        """timm's, of these weights."""
+        return {**timm_cfg(self.model), **preprocessing(self.input_size[0]), "tag": self.tag, "input_size": self.input_size,
+                "num_classes": len(self.label_names), "label_names": list(self.label_names),
+                "pool_size": (feature_size(self.model, self.input_size[1]),) * 2}
+
     def to_json(self) -> dict:
         """timm's config.json, with our facts under one more top-level key, which timm ignores."""
-        cfg = timm_cfg(self.model)
-        cfg |= {**preprocessing(self.input_size[0]), "tag": self.tag, "input_size": self.input_size, "num_classes": len(self.label_names),
-                "label_names": list(self.label_names), "pool_size": (feature_size(self.model, self.input_size[1]),) * 2}
         return json.loads(json.dumps({
             "architecture": self.model.name, "num_classes": len(self.label_names), "label_names": list(self.label_names),
-            "global_pool": self.options.get("global_pool", "avg"), "model_args": self.options, "pretrained_cfg": cfg,
-            "eisnn_zoo": self.facts,
+            "global_pool": self.options.get("global_pool", "avg"), "model_args": self.options,
+            "pretrained_cfg": self.pretrained_cfg, "eisnn_zoo": self.facts,
         }))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from timm.layers import register_notrace_function, register_notrace_module
 from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
 
@@ -47,11 +48,13 @@ default_cfgs = generate_default_cfgs({key: cfg for model in MODELS.values() for 
 def _filter(state: dict, network) -> dict:
     """Names of the release mapped, values checked, and a fully connected first layer adapted to other channels."""
     state = adapt_state(state, network.pretrained_cfg["architecture"], ei_ratio=network.config["ei_ratio"])
-    first = network.pretrained_cfg["first_conv"]
+    first, old = network.pretrained_cfg["first_conv"], network.pretrained_cfg["input_size"][0]
     for key in (f"{name}.weight" for name in ((first,) if isinstance(first, str) else first)):
-        if key in state and state[key].dim() == 2 and network.in_chans != (old := network.pretrained_cfg["input_size"][0]):
-            planes = state[key].unflatten(1, (old, -1)).sum(1, keepdim=True) / network.in_chans
-            state[key] = planes.expand(-1, network.in_chans, -1).flatten(1)
+        if key in state and network.in_chans != old:
+            state[key] = state[key].to(torch.promote_types(state[key].dtype, torch.float32))  # sums of halves would be rounded to halves
+            if state[key].dim() == 2:
+                planes = state[key].unflatten(1, (old, -1)).sum(1, keepdim=True) / network.in_chans
+                state[key] = planes.expand(-1, network.in_chans, -1).flatten(1)
     return state
 
 

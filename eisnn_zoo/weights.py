@@ -30,7 +30,7 @@ def load_network(located: Located, **options) -> SpikingNet:
     Raises:
         ZooError: the file does not hold this network's weights, or breaks Dale's law. UsageError: options that cannot be.
     """
-    from .networks import build
+    from .networks import build, describe
 
     config = located.config
     check_header(located)
@@ -49,6 +49,7 @@ def load_network(located: Located, **options) -> SpikingNet:
         otherwise = (f"the weights of {config.name} do not fit a network with {_words(shapes)}; for other classes or channels use "
                      "timm.create_model(..., pretrained=True), or `eisnn-zoo finetune`")
     load_state(network, state, otherwise)
+    describe(network, config.model.name, config.pretrained_cfg)
     return network.eval()
 
 

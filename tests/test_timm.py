@@ -87,6 +87,37 @@ def test_other_channels_and_classes_from_trained_weights(name, model_folder):
     assert features(torch.rand(2, *MODELS[name].input_size)).shape == (2, features.num_features)
 
 
+@pytest.mark.parametrize("name, chans", [("ei_vgg8_cifar10", 1), ("ei_vgg8_cifar10", 4), ("ei_mlp2_mnist", 3)])
+def test_published_half_precision_is_not_rounded_again_for_other_channels(name, chans):
+    old = timm.create_model(name, pretrained=True).state_dict()
+    new = timm.create_model(name, pretrained=True, in_chans=chans).state_dict()
+    key = next(k for k in old if k.startswith("stages.0") and k.endswith("ee.weight"))
+    if name.startswith("ei_mlp"):
+        torch.testing.assert_close(new[key][:, :784].double(), old[key].double() / 3, rtol=1e-6, atol=0)
+    elif chans == 1:
+        torch.testing.assert_close(new[key].double(), old[key].double().sum(1, keepdim=True), rtol=1e-6, atol=0)
+    else:  # timm repeats the planes, so that together they drive as much
+        torch.testing.assert_close(new[key].double(), old[key].double()[:, [0, 1, 2, 0]] * 3 / 4, rtol=1e-6, atol=0)
+
+
+def test_a_plain_network_tells_timm_how_it_is_fed_and_is_saved_by_it(tmp_path):
+    plain, through_timm = eisnn_zoo.create_model("ei_mlp2_mnist", pretrained=True), timm.create_model("ei_mlp2_mnist", pretrained=True)
+    assert timm.data.resolve_model_data_config(plain) == timm.data.resolve_model_data_config(through_timm)
+    assert timm.data.resolve_model_data_config(eisnn_zoo.create_model("ei_vgg8_cifar10"))["input_size"] == (3, 32, 32)
+    timm.models.save_for_hf(plain, tmp_path / "saved", model_args=plain.config, safe_serialization=True)
+    x = torch.rand(4, 1, 28, 28)
+    assert torch.equal(eisnn_zoo.create_model(f"local-dir:{tmp_path / 'saved'}")(x), plain(x))
+
+
+def test_batch_normalisation_folds_by_torch_s_own_helper():
+    model = eisnn_zoo.create_model("bn_vgg8_cifar10", pretrained=True).eval()
+    x = torch.rand(2, 3, 32, 32)
+    before = model(x)
+    for current in (layer.current for stage in model.stages for layer in stage.layers):
+        current.conv, current.bn = torch.nn.utils.fusion.fuse_conv_bn_eval(current.conv, current.bn), torch.nn.Identity()
+    assert (model(x) - before).abs().mean() < 0.05, "single spikes may flip"
+
+
 def test_weights_of_a_colour_image_drive_as_much_where_the_stem_does_not_divide(model_folder):
     """The planes of a grey digit, seen in three colours, share what one had."""
     folder = model_folder("bn_mlp2_mnist")

@@ -20,6 +20,14 @@ from eisnn_zoo.training.schedule import batches, rate
 from eisnn_zoo.training.setup import make_optimizer
 
 
+@pytest.mark.parametrize("optimizer", [EIMuon, ProjectedSGD])
+def test_parameters_alone_and_impossible_steps_are_refused(optimizer):
+    with pytest.raises(TypeError, match="takes the network itself"):
+        optimizer(nn.Linear(2, 2).parameters(), lr=1e-3)
+    with pytest.raises(ValueError, match="-1"):
+        optimizer(nn.Linear(2, 2), lr=-1.0)
+
+
 def test_orthogonalise_keeps_directions_and_evens_out_sizes():
     torch.manual_seed(0)
     for shape in ((6, 20), (20, 6), (3, 8, 8)):

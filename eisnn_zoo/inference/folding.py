@@ -124,13 +124,6 @@ class IntegerEI(FoldedEI):
         return in_memory_order(self.plain(x.contiguous(memory_format=torch.channels_last)))
 
 
-class FoldedConv2d(Conv2d):
-    """A baseline's convolution with the bias that was its BatchNorm's."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.bias[:, None, None]
-
-
 class FoldedLIF(LIF):
     """The same neuron without a graph: it may overwrite the current, and writes spikes where they stay."""
 
@@ -213,9 +206,7 @@ def fold(model: SpikingNet, size: tuple[int, int] | None = None, compile: bool =
                 readout.weight = nn.Parameter(child.signed_weight(child.w_ei()).detach())
                 setattr(module, name, readout)
             elif type(child) is BNConv2d and size and _plain(child, Conv2d, nn.BatchNorm2d):
-                fused = fuse_conv_bn_eval(child.conv, child.bn)
-                fused.__class__ = FoldedConv2d
-                setattr(module, name, fused)
+                setattr(module, name, fuse_conv_bn_eval(child.conv, child.bn))
             elif type(child) is BNLinear and size and _plain(child, nn.Linear, nn.BatchNorm1d):
                 setattr(module, name, fuse_linear_bn_eval(child.linear, child.bn))
             elif type(child) is Conv2d and size is None:

@@ -68,6 +68,8 @@ class SpikingNet(Readiness):
     """
 
     num_features: int
+    pretrained_cfg: dict[str, Any]  # timm's, and under its older name; of networks that have a name in the catalog
+    default_cfg: dict[str, Any]
     __jit_unused_properties__ = ["config", "_model_args"]
 
     def __init__(self, kind: str, *, num_classes: int = 10, in_chans: int = 3, time_steps: int = TIME_STEPS, ei_ratio: int = EI_RATIO,

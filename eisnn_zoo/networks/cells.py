@@ -13,10 +13,11 @@ from ..neuron import LIF
 
 
 class Conv2d(nn.Conv2d):
-    """torch's, by the zoo's convolution, which is fast on small maps too. No bias, symmetric padding."""
+    """torch's, by the zoo's convolution, which is fast on small maps too. Symmetric padding; a bias is what a BatchNorm was folded into."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.stride[0], int(self.padding[0]))
+        y = conv2d(x, self.weight, self.stride[0], int(self.padding[0]))
+        return y if self.bias is None else y + self.bias[:, None, None]
 
 
 class BNConv2d(nn.Sequential):

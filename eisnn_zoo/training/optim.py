@@ -10,6 +10,12 @@ from torch import Tensor, nn
 from ..ei import project
 
 
+def check_network(model: object) -> None:
+    """Raises TypeError of what torch's own optimizers take."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"takes the network itself, whose parameters it steps and projects, got {type(model).__name__}")
+
+
 @torch.no_grad()
 def orthogonalise(g: Tensor, steps: int = 5, bf16: bool = False) -> Tensor:
     """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz iterations (Jordan 2024), for ``[..., n, d]``.
@@ -100,6 +106,9 @@ class EIMuon(torch.optim.Optimizer):
     def __init__(self, model: nn.Module, lr: float | Tensor = 8e-3, adaptive: float = 0.125, inhibitory: float = 1.0,
                  least_inhibition: float = 0.0, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10,
                  weight_decay: float = 0.0, deflate: int = 0, bf16: bool = False):
+        check_network(model)
+        if not lr > 0:
+            raise ValueError(f"lr must be above 0, got {lr}")
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = {n for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
         muon = {"muon": True, "weight_decay": weight_decay, "deflate": deflate}
@@ -206,6 +215,7 @@ class ProjectedSGD(torch.optim.SGD):
     """
 
     def __init__(self, model: nn.Module, **options):
+        check_network(model)
         super().__init__([p for p in model.parameters() if p.requires_grad], **options)
         self.model = model
 

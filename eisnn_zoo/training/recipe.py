@@ -43,7 +43,8 @@ class Recipe(BaseModel):
     time_steps: int | dict[int, int] = Field(0, description="T; 0: the dataset's, of a folder the model's")
     resolution: int | dict[int, int] = Field(0, description="side of the images in pixels; 0: the dataset's, of a folder the model's")
 
-    weights: str = Field("", description="start from these weights, with a new output layer where the classes are others; of a shallower VGG or MLP: grow")
+    weights: str = Field("", description="start from these weights, with a new output layer where the classes are others; grow a deeper "
+                                         "E-I VGG or MLP from them")
     freeze: bool = Field(False, description="train the output layer alone")
     epochs: int = Field(300, ge=1, le=10**6, description="passes over the training images")
     batch_size: Count | dict[int, Count] = Field(128, description="images of one optimizer step, whatever the number of processes")
