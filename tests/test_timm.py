@@ -273,4 +273,4 @@ print({n for n, p in model.named_parameters() if p.min() < 0})
     command = [sys.executable, "-m", "eisnn_zoo.timm_run"]
     done = subprocess.run([*command, str(script), "ei_mlp2_mnist"], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["SpikingMLP", "{'stages.0.layers.0.current.b_e'}"], "Dale's law binds all but the bias"
-    assert "usage" in subprocess.run([*command, "gone.py"], capture_output=True, text=True).stderr
+    assert "there is no file gone.py" in subprocess.run([*command, "gone.py"], capture_output=True, text=True).stderr

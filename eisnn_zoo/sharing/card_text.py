@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..catalog import ARXIV, PAPER, RELEASE_REPO, RELEASED, Model
+from ..catalog import ARXIV, MODELS, PAPER, RELEASE_REPO, RELEASED, Model
 from ..config import Config
 from ..count import count
 from ..table import ONNX, WEIGHTS, Weights, list_weights
@@ -220,9 +220,10 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
         here = any(row.name == facts[key] and row.sha256 in (digest, "") for row in list_weights())
         return f"`{facts[key]}` ({'' if here else 'not in the zoo, '}sha256 {digest})"
 
+    begun = MODELS.get(str(facts.get("started_from")).partition(".")[0], config.model)  # by name; a path says nothing of the model
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None,
-        "begun from": weights("started_from"), "epochs": epochs, "teacher": weights("teacher"),
+        "begun from" if begun.depth == config.model.depth else "grown from": weights("started_from"), "epochs": epochs, "teacher": weights("teacher"),
         "teacher's part in the loss": facts.get("distillation"), "temperature of its answers": facts.get("temperature"),
         "time steps": over_epochs("time_steps", "T = {}"), "image size": over_epochs("resolution", "{0} x {0}"), "optimizer": optimizer,
         "step size": over_epochs("lr", "{:g}"), "batch size": over_epochs("batch_size"), "augmentation": over_epochs("augment"),
