@@ -25,7 +25,6 @@ from torch import Tensor
 from eisnn_zoo import fused, fusing
 from eisnn_zoo.benchmarking.timing import alternate
 from eisnn_zoo.compiling import compile_options
-from eisnn_zoo.ei import excitatory_current
 from eisnn_zoo.files import to_csv, write_atomic
 from eisnn_zoo.machine import device_name, machine
 from eisnn_zoo.neuron import LIF, SURROGATES
@@ -40,10 +39,8 @@ Function = Callable[..., Tensor]
 
 
 def plain(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, lif: LIF, steps_in: int, time_steps: int) -> Tensor:
-    """What the kernel computes, in torch."""
-    current = excitatory_current(net.float() if net.dtype == torch.bfloat16 else net,
-                                 i_div.float() if i_div.dtype == torch.bfloat16 else i_div, g_e, b_e, "adaptive")
-    return lif(current.unflatten(0, (steps_in, -1)).movedim(-1, 2), time_steps).movedim(2, -1).flatten(0, 1)
+    """What the kernel computes, in torch, and in the type of the gains."""
+    return fusing.divide_and_fire_plainly(net.to(g_e.dtype), i_div.to(g_e.dtype), g_e, b_e, lif, steps_in, time_steps)
 
 
 def drives(steps: int, images: int, side: int, channels: int, device: str) -> list[Tensor]:
@@ -60,10 +57,7 @@ def drives(steps: int, images: int, side: int, channels: int, device: str) -> li
 
 def gradients(function: Function, values: list[Tensor], lif: LIF, steps: int) -> list[Tensor]:
     """Spikes, and the derivatives by net, I_div, g_E, b_E."""
-    *inputs, weights = values
-    inputs = [x.detach().requires_grad_() for x in inputs]
-    spikes = function(*inputs, lif, steps, T)
-    return [spikes.detach(), *torch.autograd.grad((spikes * weights.to(spikes.dtype)).sum(), inputs)]
+    return fusing.spikes_and_gradients(function, values[:4], values[4], lif, steps, T)
 
 
 def correctness(device: str, small: bool) -> Iterable[dict]:

@@ -167,24 +167,14 @@ def memory(name: str, way: str, batch: int, device: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-def two_steps(name: str, way: str, batch: int, device: str) -> None:
-    training_step(build(name), way, batch, device)()
-
-
-def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, with_memory: bool = True,
-            about: Callable[[], None] = lambda: None) -> list[dict]:
-    """A row for each way.
-
-    Args:
-        about: called when all is compiled and warm, before the clock runs.
-    """
+def measure(name: str, batch: int, device: str, ways: list[str], rounds: int, with_memory: bool) -> list[dict]:
+    """A row for each way."""
     clock = own = fair_clock(torch.get_num_threads(), device)
     if own is time.process_time:
         clock = lambda: own() + Apart.seconds  # noqa: E731
     network, on_cpu = initialised(name), torch.device(device).type == "cpu"
     held = {way: memory(name, way, batch, device) for way in ways} if with_memory and on_cpu else {}
     steps = {way: Apart(name, batch) if way == APART else made(network, way, batch, device, held) for way in ways}
-    about()
     peaks = {bf16: matmul_peak(device, torch.bfloat16 if bf16 else torch.float32, clock) for bf16 in (False, True)}
     times = alternate(steps, rounds, 0.3, clock)
     operations = 2 * batch * count(MODELS[name]).training_macs(network.time_steps)
@@ -253,7 +243,7 @@ def main() -> None:
     if args.ways != [APART]:
         keep_memory()
     if args.memory:
-        two_steps(args.models[0], args.ways[0], args.batch[0], args.device)
+        training_step(build(args.models[0]), args.ways[0], args.batch[0], args.device)()
         print(peak_memory())
         return
     print(f"{device_name(args.device)}, {torch.get_num_threads()} threads, torch {torch.__version__}")

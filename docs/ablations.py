@@ -19,7 +19,7 @@ from eisnn_zoo.analysis.evolution_figures import epoch_shades
 from eisnn_zoo.analysis.snapshot import Snapshot, load_snapshots
 from eisnn_zoo.errors import UsageError, ZooError
 from eisnn_zoo.figures import label, layer_axis, legend, new, percent, to_png
-from eisnn_zoo.files import read_metrics, to_csv, write_atomic
+from eisnn_zoo.files import read_metrics, to_csv, to_markdown, write_atomic
 from eisnn_zoo.training.recipe import Recipe
 from eisnn_zoo.training.record import IMAGES
 from eisnn_zoo.training.run import Run
@@ -132,12 +132,12 @@ def shown_epochs(epochs: int) -> list[int]:
 def table(rows: list[dict]) -> str:
     epochs = shown_epochs(rows[0]["epochs"])
     head = ["", *(f"epoch {e}" for e in epochs), "firing rate", "silent neurons", "what happens"]
-    lines = [head, ["---", *["---:"] * (len(epochs) + 2), "---"]]
+    lines = []
     for r in rows:
         top1 = ["" if r[f"top1_epoch_{e}"] is None else f"{r[f'top1_epoch_{e}']:.1f}" for e in epochs]
         activity = ["" if r[key] is None else f"{100 * r[key]:.1f} %" for key in ("mean_rate", "silent")]
         lines.append([r["ablation"], *top1, *activity, r["outcome"]])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return to_markdown(head, lines, range(1, len(epochs) + 3))
 
 
 def setting(rows: list[dict]) -> str:

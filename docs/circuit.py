@@ -11,13 +11,13 @@ CAPTION = ("Every weight and gain is non-negative (Dale\u2019s law). No normalis
            "in range.")
 
 
-def circle(x, y, r, colour, label, dy=6):
+def circle(x, y, r, colour, label):
     return (f'<circle cx="{x}" cy="{y}" r="{r}" fill="{colour}" fill-opacity=".14" stroke="{colour}" stroke-width="2.5"/>'
-            f'<text x="{x}" y="{y + dy}" text-anchor="middle" font-size="19" fill="{colour}" font-weight="600">{label}</text>')
+            f'<text x="{x}" y="{y + 6}" text-anchor="middle" font-size="19" fill="{colour}" font-weight="600">{label}</text>')
 
 
-def text(x, y, s, size=16, colour=INK, anchor="middle", weight="400"):
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="{size}" fill="{colour}" font-weight="{weight}">{s}</text>'
+def text(x, y, s, size=16, colour=INK, weight="400"):
+    return f'<text x="{x}" y="{y}" text-anchor="middle" font-size="{size}" fill="{colour}" font-weight="{weight}">{s}</text>'
 
 
 def arrow(x1, y1, x2, y2, colour, inhibits=False, bend=0.0):

@@ -13,15 +13,11 @@ def titled(argument: str) -> tuple[str, str]:
     return title.strip(), folder
 
 
-def between(text: str, name: str, body: str) -> str:
-    """text with what stands between the marks of this name replaced. Raises ValueError where the marks are missing."""
+def write_between(page: Path, name: str, body: str) -> None:
+    """Replaces what stands between the marks of this name. Raises ValueError where the marks are missing."""
     start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, found, rest = text.partition(start)
+    before, found, rest = page.read_text("utf-8").partition(start)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"the marks {start} and {end} are missing")
-    return f"{before}{start}\n\n{body}\n\n{end}{after}"
-
-
-def write_between(page: Path, name: str, body: str) -> None:
-    write_atomic(page, between(page.read_text("utf-8"), name, body))
+    write_atomic(page, f"{before}{start}\n\n{body}\n\n{end}{after}")

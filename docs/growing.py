@@ -14,7 +14,7 @@ import torch
 from generated import titled, write_between
 
 from eisnn_zoo.catalog import MODELS
-from eisnn_zoo.files import add_rows
+from eisnn_zoo.files import add_rows, to_markdown
 from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.networks import SpikingNet, build
 from eisnn_zoo.training.augment import pixels
@@ -66,14 +66,14 @@ def main() -> None:
 
 
 def page(rows: list[dict]) -> str:
-    lines = ["| grown | from | that one: held-out images (%) | grown, not trained (%) | same answer (%) | seeds |",
-             "|---|---|---:|---:|---:|---:|"]
+    lines = []
     pairs = sorted({(row["grown"], row["from"]) for row in rows}, key=lambda pair: [list(MODELS).index(name) for name in pair])
     for pair in pairs:
         seeds = [row for row in rows if (row["grown"], row["from"]) == pair]
         figures = (sum(float(row[key]) for row in seeds) / len(seeds) for key in ("top1_from", "top1_grown", "same_answer"))
-        lines.append(f"| {' | '.join(MODELS[name].title for name in pair)} | {' | '.join(f'{f:.1f}' for f in figures)} | {len(seeds)} |")
-    return "\n".join(lines)
+        lines.append([*(MODELS[name].title for name in pair), *(f"{figure:.1f}" for figure in figures), len(seeds)])
+    head = ["grown", "from", "that one: held-out images (%)", "grown, not trained (%)", "same answer (%)", "seeds"]
+    return to_markdown(head, lines, range(2, 6))
 
 
 if __name__ == "__main__":

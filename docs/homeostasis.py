@@ -16,7 +16,7 @@ from generated import titled, write_between
 from eisnn_zoo.ei import EILayer
 from eisnn_zoo.evaluating import together
 from eisnn_zoo.figures import EXCITATION, GREY, INHIBITION, INK, label, layer_axis, legend, new, percent, to_png
-from eisnn_zoo.files import add_rows, read_rows, write_atomic
+from eisnn_zoo.files import add_rows, read_rows, to_markdown, write_atomic
 from eisnn_zoo.locating import locate
 from eisnn_zoo.networks import SpikingNet
 from eisnn_zoo.neuron import LIF, SURROGATES
@@ -72,15 +72,13 @@ def history(run: str) -> list[dict]:
 
 
 def page() -> str:
-    lines = ["| after epoch | T | " + " | ".join(f"{run}: training images (%) | held out (%)" for run in RUNS) + " |",
-             "|---:|---:|" + "---:|" * 2 * len(RUNS)]
-    histories = [{int(row["epoch"]): row for row in history(run)} for run in RUNS]
+    head = ["after epoch", "T", *(name for run in RUNS for name in (f"{run}: training images (%)", "held out (%)"))]
+    lines, histories = [], [{int(row["epoch"]): row for row in history(run)} for run in RUNS]
     for epoch in EPOCHS:
         rows = [run[epoch] for run in histories]
         time_steps, = {row["time_steps"] for row in rows}  # all of them by the same schedule
-        shown = (f"{float(row['train_top1']):.1f} | {float(row['valid_top1']):.1f}" for row in rows)
-        lines.append(f"| {epoch} | {time_steps} | " + " | ".join(shown) + " |")
-    return "\n".join(lines)
+        lines.append((epoch, time_steps, *(f"{float(row[key]):.1f}" for row in rows for key in ("train_top1", "valid_top1"))))
+    return to_markdown(head, lines, range(len(head)))
 
 
 def draw(table: list[dict]) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from generated import write_between
 
 from eisnn_zoo.figures import GREEN, GREY, INK, label, new, to_png
-from eisnn_zoo.files import add_rows, read_rows, sha256, write_atomic
+from eisnn_zoo.files import add_rows, read_rows, sha256, to_markdown, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -55,13 +55,13 @@ def summary(rows: list[dict]) -> list[tuple[str, list[float]]]:
 
 def page(rows: list[dict]) -> str:
     base = statistics.mean(float(r["valid_top1"]) for r in rows if r["changes"] == BASELINE)
-    lines = ["| changed from the baseline | runs | top-1 (%) | against the baseline |", "|---|---:|---:|---:|"]
+    lines = []
     for name, values in summary(rows):
         mean = statistics.mean(values)
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         shown = f"**{name}**" if name == BASELINE else f"`{name}`" if "=" in name else name
-        lines.append(f"| {shown} | {len(values)} | {mean:.2f}{spread} | {'' if name == BASELINE else f'{mean - base:+.2f}'} |")
-    return "\n".join(lines)
+        lines.append((shown, len(values), f"{mean:.2f}{spread}", "" if name == BASELINE else f"{mean - base:+.2f}"))
+    return to_markdown(("changed from the baseline", "runs", "top-1 (%)", "against the baseline"), lines, (1, 2, 3))
 
 
 def draw(rows: list[dict]) -> bytes:

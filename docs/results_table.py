@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from generated import between, write_between
+from generated import write_between
 
 from eisnn_zoo.catalog import MODELS, Model
 from eisnn_zoo.config import read_config
+from eisnn_zoo.files import to_markdown
 from eisnn_zoo.table import Weights, hub_folder, weights_of
 
 README = Path(__file__).parent.parent / "README.md"
 HEAD = ("model and weights", "dataset", "authors' checkpoint", "ours", "epoch chosen on", "last epoch", "recipe", "trained")
-RIGHT = ("authors' checkpoint", "ours", "last epoch")
 
 
 def rows() -> list[tuple[str, ...]]:
@@ -43,12 +43,7 @@ def _measured(weights: Weights) -> tuple[str, ...]:
 
 
 def table() -> str:
-    lines = [HEAD, tuple("---:" if name in RIGHT else "---" for name in HEAD), *rows()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def updated(readme: str) -> str:
-    return between(readme, "results", table())
+    return to_markdown(HEAD, rows(), (2, 3, 5))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from generated import titled, write_between
 from eisnn_zoo.catalog import MODELS
 from eisnn_zoo.count import count
 from eisnn_zoo.figures import GREY, label, legend, new, to_png
-from eisnn_zoo.files import add_rows, read_rows, write_atomic
+from eisnn_zoo.files import add_rows, read_rows, to_markdown, write_atomic
 from eisnn_zoo.training.run import Run
 
 HERE = Path(__file__).parent
@@ -55,11 +55,11 @@ def reached(title: str, folder: Path) -> list[dict]:
 
 def page(rows: list[dict]) -> str:
     """A row a run; a cell for each of the accuracies :data:`SHOWN`."""
-    lines = ["| | " + " | ".join(f"{goal} %" for goal in SHOWN) + " |", "|---|" + "---|" * len(SHOWN)]
+    lines = []
     for title in dict.fromkeys(row["run"] for row in rows):
         cells = {int(row["top1"]): _cell(row) for row in rows if row["run"] == title}
-        lines.append(f"| {title} | " + " | ".join(cells.get(goal, "") for goal in SHOWN) + " |")
-    return "\n".join(lines)
+        lines.append((title, *(cells.get(goal, "") for goal in SHOWN)))
+    return to_markdown(("", *(f"{goal} %" for goal in SHOWN)), lines)
 
 
 def _cell(row: dict) -> str:

@@ -25,14 +25,10 @@ def conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """``F.conv2d`` without bias. Shape: ``[N, C, H, W]`` and ``[O, C, k, k]`` to ``[N, O, H', W']``."""
     same_3x3 = weight.shape[2] == 3 and weight.shape[3] == 3 and stride == 1 and padding == 1
     if same_3x3 and not x.is_cuda and x.shape[2] <= 2 and x.shape[3] <= 2:
-        return _dense(x, weight.to(x.dtype))
+        return apply_dense(x, dense_matrix(weight.to(x.dtype), x.shape[2], x.shape[3]))
     if same_3x3 and not x.is_cuda and x.dtype == torch.bfloat16 and x.shape[2] <= 4 and x.shape[3] <= 4:
         return patches(x, weight.to(x.dtype), stride, padding)
     return F.conv2d(x, weight, None, stride, padding)
-
-
-def _dense(x: Tensor, w: Tensor) -> Tensor:
-    return apply_dense(x, dense_matrix(w, x.shape[2], x.shape[3]))
 
 
 def dense_matrix(w: Tensor, height: int, width: int) -> Tensor:
@@ -58,10 +54,9 @@ def apply_dense(x: Tensor, matrix: Tensor) -> Tensor:
 def patches(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
     """The convolution as gathered patches and one matrix product, channels last in memory. Shapes as in :func:`conv2d`."""
     o, c, k, _ = w.shape
+    x = x.permute(0, 2, 3, 1)
     if padding:
-        x = F.pad(x.permute(0, 2, 3, 1), [0, 0, padding, padding, padding, padding])
-    else:
-        x = x.permute(0, 2, 3, 1)
+        x = F.pad(x, [0, 0, padding, padding, padding, padding])
     height, width = (x.shape[1] - k) // stride + 1, (x.shape[2] - k) // stride + 1
     gathered: list[Tensor] = []
     for i in range(k):

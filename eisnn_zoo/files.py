@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -176,6 +176,13 @@ def to_csv(rows: Sequence[dict], header: bool = True) -> str:
         writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+def to_markdown(head: Sequence[str], rows: Iterable[Sequence], right: Container[int] = ()) -> str:
+    """Rows of cells as a table of Markdown; right: the columns, from 0, that go to the right."""
+    rule = "".join("---:|" if i in right else "---|" for i in range(len(head)))
+    top, *lines = (f"| {' | '.join(map(str, row))} |" for row in (head, *rows))
+    return "\n".join([top.replace("|  ", "| "), f"|{rule}", *lines])
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

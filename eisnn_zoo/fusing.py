@@ -86,26 +86,29 @@ def _tried(device: torch.device, surrogate: str, reset: str) -> Callable[..., Te
     return divide_and_fire if agrees else None
 
 
+def divide_and_fire_plainly(net: Tensor, i_div: Tensor, g_e: Tensor, b_e: Tensor, lif: LIF, steps_in: int, time_steps: int) -> Tensor:
+    """What :func:`eisnn_zoo.fused.divide_and_fire` computes, by torch."""
+    return lif(excitatory_current(net, i_div, g_e, b_e, "adaptive").unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
+
+
+def spikes_and_gradients(function: Callable[..., Tensor], inputs: list[Tensor], weights: Tensor, *setting) -> list[Tensor]:
+    """The spikes of either of the two, and the gradients by its inputs, net, I_div, g_E and b_E, of the spikes' sum with these weights."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    spikes = function(*inputs, *setting)
+    return [spikes.detach(), *torch.autograd.grad((spikes * weights.to(spikes.dtype)).sum(), inputs)]
+
+
 def _agrees(kernel: Callable[..., Tensor], device: torch.device, lif: LIF, steps_in: int) -> bool:
     """Equal spikes and close gradients on drives with zero divisors and a silent slice."""
-    time_steps, rng = 4, torch.Generator().manual_seed(0)  # nobody else's random numbers
-    shape = (steps_in * 3, 5, 7, 20)
-    net, i_div = torch.randn(shape, generator=rng), torch.rand(shape, generator=rng)
-    i_div[i_div < 0.2] = 0
-    net[0], i_div[0] = 0, 0
-    values = [net, i_div, torch.rand(20, generator=rng) + 0.5, torch.rand(20, generator=rng)]
-    weights = torch.randn(time_steps * 3, *shape[1:], generator=rng).to(device)
-    results: list[list[Tensor]] = []
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        for fused in (True, False):
-            inputs = [v.to(device).requires_grad_() for v in values]
-            if fused:
-                spikes = kernel(*inputs, lif, steps_in, time_steps)
-            else:
-                net, i_div, g_e, b_e = inputs
-                current = excitatory_current(net, i_div, g_e, b_e, "adaptive")
-                spikes = lif(current.unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
-            results.append([spikes.detach(), *torch.autograd.grad((spikes * weights).sum(), inputs)])
-    (spikes, *gradients), (expected, *others) = results
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):  # also of the tensors made here
+        time_steps, rng = 4, torch.Generator().manual_seed(0)  # nobody else's random numbers
+        shape = (steps_in * 3, 5, 7, 20)
+        net, i_div = torch.randn(shape, generator=rng), torch.rand(shape, generator=rng)
+        i_div[i_div < 0.2] = 0
+        net[0], i_div[0] = 0, 0
+        values = [v.to(device) for v in (net, i_div, torch.rand(20, generator=rng) + 0.5, torch.rand(20, generator=rng))]
+        weights = torch.randn(time_steps * 3, *shape[1:], generator=rng).to(device)
+        (spikes, *gradients), (expected, *others) = (
+            spikes_and_gradients(function, values, weights, lif, steps_in, time_steps) for function in (kernel, divide_and_fire_plainly))
     close = (torch.allclose(a, b, 1e-4, 1e-5 * b.abs().max().item()) for a, b in zip(gradients, others))
     return torch.equal(spikes, expected) and all(close)

@@ -18,7 +18,6 @@ from .catalog import MODELS, TITLES, Model
 from .config import Config, base_config, parse_config, read_config, read_json, whole_number
 from .errors import UsageError, ZooError
 from .files import sha256
-from .shapes import EI_RATIO
 from .table import WEIGHTS, Weights, hub_folder, list_weights, rows_of, taken
 
 
@@ -163,7 +162,7 @@ def released_config(model: Model, path: Path) -> Config:
     raw: Any = read_json(path)
     try:
         said = {"type": raw["type"], "arch": raw["arch"], "num_layers": raw["num_layers"], "dataset": raw["dataset"]}
-        steps, ratio, tau = raw["T"], raw.get("ei_ratio", EI_RATIO), raw.get("neuron", {}).get("tau", 2.0)
+        steps, own = raw["T"], {"ei_ratio": raw.get("ei_ratio"), "tau": raw.get("neuron", {}).get("tau")}
     except (KeyError, TypeError, AttributeError) as error:
         raise ZooError(f"{path} is no configuration of the release: {error!r}") from error
     wanted = {"type": "EI-SNN", "arch": TITLES[model.family], "num_layers": model.depth, "dataset": model.dataset.release}
@@ -173,7 +172,8 @@ def released_config(model: Model, path: Path) -> Config:
     if not whole_number(steps, 1):
         raise ZooError(f"{path}: T {steps!r} is no number of time steps")
     base = base_config(model, "paper")
-    return replace(base, options={**base.options, "time_steps": steps, "ei_ratio": ratio, "tau": tau})
+    own = {key: value for key, value in own.items() if value is not None}  # else the network's own default
+    return replace(base, options={**base.options, "time_steps": steps, **own})
 
 
 def read_header(path: Path) -> dict[str, str]:

@@ -57,7 +57,7 @@ class _Spike(torch.autograd.Function):
         return grad * SURROGATES[ctx.surrogate](u, 1.0), None
 
 
-def spike(u: Tensor, surrogate: str = "sigmoid", alpha: float = 4.0) -> Tensor:
+def spike(u: Tensor, surrogate: str, alpha: float) -> Tensor:
     """1 where ``u >= 0``, else 0, differentiable through the named surrogate."""
     if torch.jit.is_scripting():
         return (u >= 0).to(u.dtype)

@@ -8,7 +8,6 @@ import torch
 
 from eisnn_zoo import fused, fusing
 from eisnn_zoo.analysis.probes import record
-from eisnn_zoo.ei import excitatory_current
 from eisnn_zoo.networks import SpikingMLP
 from eisnn_zoo.networks.cells import Cells
 from eisnn_zoo.neuron import LIF, SURROGATES
@@ -38,8 +37,7 @@ def both(lif, steps_in, time_steps, values):
         if kernel:
             spikes = fused.divide_and_fire(net, i_div, g_e, b_e, lif, steps_in, time_steps)
         else:
-            current = excitatory_current(net.float(), i_div.float(), g_e, b_e, "adaptive")
-            spikes = lif(current.unflatten(0, (steps_in, -1)), time_steps).flatten(0, 1)
+            spikes = fusing.divide_and_fire_plainly(net.float(), i_div.float(), g_e, b_e, lif, steps_in, time_steps)
         weights = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
         results.append([spikes.detach().float(), *torch.autograd.grad((spikes.float() * weights).sum(), inputs)])
     return results

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from eisnn_zoo import fusing
+from eisnn_zoo.neuron import LIF
+
 KERNELS = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).with_name("kernels.py"))]
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
@@ -37,3 +40,8 @@ assert "eisnn_zoo.fused" not in sys.modules and "triton" not in sys.modules
 """
     settings = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     subprocess.run([sys.executable, "-c", script], check=True, env=settings)
+
+
+def test_a_kernel_is_tried_wherever_the_first_forward_is():
+    with torch.inference_mode():
+        assert fusing._agrees(fusing.divide_and_fire_plainly, torch.device("cpu"), LIF(), 1)

@@ -18,7 +18,7 @@ def test_membrane_by_hand():
 
 
 def test_threshold_itself_fires():
-    assert spike(torch.tensor([0.0, -1e-9])).tolist() == [1, 0]
+    assert spike(torch.tensor([0.0, -1e-9]), "sigmoid", 4.0).tolist() == [1, 0]
 
 
 def test_a_held_current_is_the_current_repeated():

@@ -22,7 +22,7 @@ Memory traffic is not counted, and on most hardware costs more than arithmetic: 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -53,10 +53,10 @@ class Operations:
     divisions: float = 0.0
 
     def __add__(self, other: Operations) -> Operations:
-        return Operations(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Operations(*(a + b for a, b in zip(astuple(self), astuple(other))))
 
     def __mul__(self, factor: float) -> Operations:
-        return Operations(*(getattr(self, f.name) * factor for f in fields(self)))
+        return Operations(*(factor * n for n in astuple(self)))
 
     @property
     def microjoules(self) -> float:
@@ -188,11 +188,10 @@ def totals(rows: list[dict]) -> list[dict]:
     """The rows of a network summed over its layers, one for each variant."""
     sums: dict[str, Operations] = {}
     for row in rows:
-        ops = Operations(*(row[f.name] for f in fields(Operations)))
+        ops = Operations(**{name: row[name] for name in PICOJOULES})
         sums[row["variant"]] = sums.get(row["variant"], Operations()) + ops
     return [_row("all", variant, ops, "") for variant, ops in sums.items()]
 
 
 def _row(layer: str, variant: str, ops: Operations, source: str) -> dict:
-    counts = {f.name: getattr(ops, f.name) for f in fields(ops)}
-    return {"layer": layer, "variant": variant, "input": source, **counts, "microjoules": ops.microjoules}
+    return {"layer": layer, "variant": variant, "input": source, **vars(ops), "microjoules": ops.microjoules}

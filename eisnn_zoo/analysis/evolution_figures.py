@@ -44,26 +44,6 @@ TITLES = {"rate": "firing rate"}
 COLORS = {"W_EE": EXCITATION, "W_IE": INHIBITION, "W_EI": GREEN}
 
 
-def course(e: Evolution) -> Figure:
-    figure = blank(12, 3.2)
-    _draw_course(figure, e)
-    return figure
-
-
-def distributions(e: Evolution, names: tuple[str, ...]) -> Figure:
-    """A column for each name, a row for the first, the middle and the last layer."""
-    rows = len(three(e.layers))
-    figure = blank(12, 0.5 + 2.4 * rows)
-    _draw_ridges(figure, e, names)
-    return figure
-
-
-def bimodality(e: Evolution) -> Figure:
-    figure = blank(12, 2.7)
-    _draw_bimodality(figure, e)
-    return figure
-
-
 def whole(e: Evolution) -> Figure:
     """All of it in one picture."""
     rows = len(three(e.layers))
@@ -72,18 +52,19 @@ def whole(e: Evolution) -> Figure:
         del heights["parameters"], heights["bimodality"]
     figure = blank(12, sum(heights.values()))
     parts = dict(zip(heights, np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=list(heights.values())))))
-    _draw_course(parts["course"], e)
+    course(e, parts["course"])
     if e.first.parameters:
-        _draw_ridges(parts["parameters"], e, PARAMETERS, "Parameters")
-        _draw_bimodality(parts["bimodality"], e, "Bimodality of the parameters")
-    _draw_ridges(parts["currents"], e, ACTIVITY, "Currents and firing rates")
+        distributions(e, PARAMETERS, parts["parameters"], "Parameters")
+        bimodality(e, parts["bimodality"], "Bimodality of the parameters")
+    distributions(e, ACTIVITY, parts["currents"], "Currents and firing rates")
     return figure
 
 
-# ---- parts -----------------------------------------------------------------------------------------------------------
+# ---- parts: each into a part of a figure, or a figure of its own -------------------------------------------------------
 
 
-def _draw_course(figure: FigureBase, e: Evolution) -> None:
+def course(e: Evolution, figure: FigureBase | None = None) -> FigureBase:
+    figure = figure or blank(12, 3.2)
     a, b, c, *rest = figure.subplots(1, 4 if e.first.parameters else 3)
     for ax in (a, b, c, *rest):
         clean(ax)
@@ -112,10 +93,13 @@ def _draw_course(figure: FigureBase, e: Evolution) -> None:
         percent(d.yaxis)
         label(d, "Synapses at zero", "epoch", "share")
         legend(d)
+    return figure
 
 
-def _draw_ridges(figure: FigureBase, e: Evolution, names: tuple[str, ...], title: str = "") -> None:
+def distributions(e: Evolution, names: tuple[str, ...], figure: FigureBase | None = None, title: str = "") -> FigureBase:
+    """A column for each name, a row for the first, the middle and the last layer."""
     layers = three(e.layers)
+    figure = figure or blank(12, 0.5 + 2.4 * len(layers))
     names = tuple(name for name in names if any((layer, name) in e.first.histograms for layer in layers))
     axes = figure.subplots(len(layers), len(names), squeeze=False)
     if title:
@@ -131,6 +115,7 @@ def _draw_ridges(figure: FigureBase, e: Evolution, names: tuple[str, ...], title
                 percent(ax.xaxis)
             label(ax, TITLES.get(name, symbol(name)) if i == 0 else "")
         row[0].set_ylabel(f"layer {e.layers.index(layer) + 1}\nepoch", fontsize=FONT["label"], color=INK)
+    return figure
 
 
 def _counts(e: Evolution, layer: str, name: str) -> list[np.ndarray]:
@@ -145,7 +130,8 @@ def _bins(e: Evolution, layers: list[str], name: str) -> np.ndarray | None:
     return bins(counts, name in SIGNED)
 
 
-def _draw_bimodality(figure: FigureBase, e: Evolution, title: str = "") -> None:
+def bimodality(e: Evolution, figure: FigureBase | None = None, title: str = "") -> FigureBase:
+    figure = figure or blank(12, 2.7)
     axes = figure.subplots(1, len(PARAMETERS), sharey=True)
     if title:
         figure.suptitle(title, x=0.005, ha="left", fontsize=FONT["title"] + 2, color=INK, weight="bold")
@@ -165,6 +151,7 @@ def _draw_bimodality(figure: FigureBase, e: Evolution, title: str = "") -> None:
         label(ax, symbol(name), "epoch", "bimodality coefficient" if ax is axes[0] else "")
     if output:
         legend(axes[0], loc="lower right")
+    return figure
 
 
 def epoch_axis(ax: Axes, e: Evolution) -> None:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
+from ..neuron import LIF
 from ..shapes import MLP_WIDTHS, STEM, VGG_WIDTHS, resnet_blocks
 
 Layer = Callable[[int, int, int, int], nn.Module]
 """Makes synapses and neurons: (inputs, outputs, kernel, stride); a kernel of 0 is a fully connected layer."""
 
-TAU = 2.0
+TAU = LIF().tau
 
 
 class Block(nn.Module):

@@ -45,7 +45,7 @@ def fair_clock(threads: int | None, device: str) -> Clock:
     return time.process_time if threads == 1 and device == "cpu" else time.perf_counter
 
 
-def convolution_peak(device: str = "cpu", clock: Clock = time.perf_counter, repeats: int = 5) -> float:
+def convolution_peak(device: str = "cpu", clock: Clock = time.perf_counter) -> float:
     """This machine's best fp32 convolution, in operations a second (a multiply-add is two), on torch's threads."""
     import torch
     import torch.nn.functional as F
@@ -61,7 +61,7 @@ def convolution_peak(device: str = "cpu", clock: Clock = time.perf_counter, repe
         for n, c, o, side in ((16, 64, 160, 16), (32, 128, 320, 8), (4, 64, 80, 32)):
             x = torch.rand(n * many, c, side, side, device=device).contiguous(memory_format=torch.channels_last)
             w = torch.rand(o, c, 3, 3, device=device).contiguous(memory_format=torch.channels_last)
-            times = alternate({"": lambda x=x, w=w: timed(lambda: F.conv2d(x, w, None, 1, 1))}, repeats, 0.02, clock)[""]
+            times = alternate({"": lambda x=x, w=w: timed(lambda: F.conv2d(x, w, None, 1, 1))}, 5, 0.02, clock)[""]
             best = max(best, 2 * len(x) * c * o * 9 * side * side / float(times.min()))
     return best
 

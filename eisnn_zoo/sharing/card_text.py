@@ -7,6 +7,7 @@ import math
 from ..catalog import ARXIV, MODELS, PAPER, RELEASE_REPO, RELEASED, Model
 from ..config import Config
 from ..count import count
+from ..files import to_markdown
 from ..table import ONNX, WEIGHTS, Weights, list_weights
 
 AUTHORS = "Liu, Ding and Yu"
@@ -55,9 +56,9 @@ def machine(facts: dict) -> str | None:
     return facts.get("device") and facts["device"] + (f", {n} thread{'s' * (n != 1)}" if n else "")
 
 
-def wilson(top1: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of an accuracy of top1 % on n images, in %; z: 1.96 for 95 % confidence."""
-    p = top1 / 100
+def wilson(top1: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of an accuracy of top1 % on n images, in %, with 95 % confidence."""
+    p, z = top1 / 100, 1.96
     middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 100 / (1 + z * z / n)
     return scale * (middle - spread), min(100.0, scale * (middle + spread))
@@ -163,19 +164,19 @@ def _test_set(config: Config, facts: dict) -> str:
 
 def _accuracy(config: Config, row: Weights, facts: dict) -> str:
     n, model = facts.get("test_images"), config.model
-    lines = ["| weights | images | top-1 (%) |", "|---|---|---|"]
+    lines = []
     test = f"{n:,} test images" if n else "test images"
     shown = {"best": "best epoch by validation" if facts.get("held_out", 1) else "best epoch on the test images", "last": "last epoch"}
     for key, words in shown.items():
         if f"top1_{key}" in facts:
             here = " (this file)" if facts.get("weights") == key else ""
-            lines.append(f"| {words}{here} | {test} | {facts[f'top1_{key}']} |")
+            lines.append((words + here, test, facts[f"top1_{key}"]))
     if facts.get("weights") not in shown:
-        lines.append(f"| this file | {test} | {row.top1} |")
+        lines.append(("this file", test, row.top1))
     if facts.get("held_out") and "valid_top1" in facts:
-        lines.append(f"| this file's epoch, as measured in training | {facts['validation']} | {facts['valid_top1']} |")
+        lines.append(("this file's epoch, as measured in training", facts["validation"], facts["valid_top1"]))
     if model.released_top1 is not None:
-        lines.append(f"| the authors' released checkpoint | test images, best epoch on them | {model.released_top1} |")
+        lines.append(("the authors' released checkpoint", "test images, best epoch on them", model.released_top1))
     notes = [f"The figure is that of the stored file: its {facts.get('stored_as', 'float32')} numbers loaded into a float32 network, "
              f"computed in strict float32 by the code that predicts. How it came about: {row.obtained}."]
     if n:
@@ -191,7 +192,7 @@ def _accuracy(config: Config, row: Weights, facts: dict) -> str:
                      f"themselves; ours {'was chosen in the same way' if likewise else 'and theirs are not chosen in the same way'}.")
     if "data_note" in facts:
         notes.append(f"The data: {facts['data_note']}.")
-    return "## Accuracy\n\n" + "\n".join(lines) + "\n\n" + "\n\n".join(notes)
+    return "\n\n".join(["## Accuracy", to_markdown(("weights", "images", "top-1 (%)"), lines), *notes])
 
 
 def _training(config: Config, facts: dict, files: set[str]) -> str:
@@ -223,7 +224,8 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
     begun = MODELS.get(str(facts.get("started_from")).partition(".")[0], config.model)  # by name; a path says nothing of the model
     rows = {
         "recipe": f"`{facts['recipe']}`" if facts.get("recipe") else None,
-        "begun from" if begun.depth == config.model.depth else "grown from": weights("started_from"), "epochs": epochs, "teacher": weights("teacher"),
+        "begun from" if begun.depth == config.model.depth else "grown from": weights("started_from"), "epochs": epochs,
+        "teacher": weights("teacher"),
         "teacher's part in the loss": facts.get("distillation"), "temperature of its answers": facts.get("temperature"),
         "time steps": over_epochs("time_steps", "T = {}"), "image size": over_epochs("resolution", "{0} x {0}"), "optimizer": optimizer,
         "step size": over_epochs("lr", "{:g}"), "batch size": over_epochs("batch_size"), "augmentation": over_epochs("augment"),
@@ -242,8 +244,7 @@ def _training(config: Config, facts: dict, files: set[str]) -> str:
         "machine": machine(facts),
         "torch": facts.get("torch"),
     }
-    table = "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items() if v is not None)])
-    text = f"## Training\n\n{table}"
+    text = f"## Training\n\n{to_markdown(('', ''), [row for row in rows.items() if row[1] is not None])}"
     if facts.get("recipe", "").startswith("zoo_"):
         text += f"\n\n{_whose(config.model, facts.get('optimizer'))}"
     if facts.get("remark"):
@@ -281,16 +282,14 @@ def _cost(config: Config, facts: dict) -> str:
     if not isinstance(measured, dict) or not measured:
         return text
     kinds = ("macs", "acs", "multiplications", "additions", "divisions")
-    lines = [f"| computation | {' | '.join(kinds).replace('macs', 'multiply-accumulates').replace('acs', 'accumulates')} | energy (µJ) |",
-             "|---" * 7 + "|"]
+    head = ("computation", "multiply-accumulates", "accumulates", *kinds[2:], "energy (µJ)")
     names = VARIANTS if config.model.kind == "ei" else {**VARIANTS, "bn": "this network"}
-    for variant, ops in measured.items():
-        cells = " | ".join(f"{ops.get(kind, 0) / 1e6:,.2f}" for kind in kinds)
-        lines.append(f"| {names.get(variant, variant)} | {cells} | {ops.get('microjoules', 0):,.0f} |")
+    lines = [(names.get(variant, variant), *(f"{ops.get(kind, 0) / 1e6:,.2f}" for kind in kinds), f"{ops.get('microjoules', 0):,.0f}")
+             for variant, ops in measured.items()]
     return text + ("\n\nHardware that computes only where a spike arrives would do, in millions of operations an image (mean over "
                    f"{facts.get('operations_images', 'some')} test images; energy by published figures for single float32 "
                    "operations at 45 nm, memory traffic not counted):\n\n"
-                   + "\n".join(lines))
+                   + to_markdown(head, lines))
 
 
 def _limits(config: Config) -> str:

@@ -14,11 +14,11 @@ from torch import Tensor
 # ---- static images ---------------------------------------------------------------------------------------------------
 
 
-def crop(x: Tensor, rng: torch.Generator, padding: int = 4) -> Tensor:
-    """Random crop to the image's own size after zero padding. Shape: uint8 ``[B, C, H, W]``."""
+def crop(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Random crop to the image's own size after zero padding by 4 pixels. Shape: uint8 ``[B, C, H, W]``."""
     b, _, h, w = x.shape
-    padded = F.pad(x, [padding] * 4)
-    dy, dx = (beside(x, torch.randint(2 * padding + 1, (b, 1), generator=rng)) for _ in range(2))
+    padded = F.pad(x, [4] * 4)
+    dy, dx = (beside(x, torch.randint(9, (b, 1), generator=rng)) for _ in range(2))
     rows = (torch.arange(h, device=x.device) + dy)[:, None, :, None]
     columns = (torch.arange(w, device=x.device) + dx)[:, None, None, :]
     image, channel = torch.arange(b, device=x.device), torch.arange(x.shape[1], device=x.device)
@@ -31,21 +31,16 @@ def flip(x: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(each(chosen, x), x.flip(-1), x)
 
 
-def cutout(x: Tensor, rng: torch.Generator, p: float = 0.5, area: tuple[float, float] = (0.02, 0.4),
-           aspect: tuple[float, float] = (0.4, 2.5)) -> Tensor:
-    """A random box painted (c, 0, 0), c uniform in 0..255, as the paper's recipe does.
-
-    Args:
-        p: probability for an image.
-        area: share of the image, drawn uniformly; aspect: height over width, drawn uniformly.
-    """
+def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
+    """With probability 0.5 a random box painted (c, 0, 0), c uniform in 0..255, as the paper's recipe does: 0.02 to 0.4 of the image,
+    height over width 0.4 to 2.5, both drawn uniformly."""
     b, _, h, w = x.shape
     u = torch.rand(6, b, generator=rng, dtype=torch.float64)
-    share, ratio = area[0] + u[0] * (area[1] - area[0]), aspect[0] + u[1] * (aspect[1] - aspect[0])
+    share, ratio = 0.02 + u[0] * (0.4 - 0.02), 0.4 + u[1] * (2.5 - 0.4)
     height = (share * ratio * h * w).sqrt().floor().clamp(max=h)
     width = (share / ratio * h * w).sqrt().floor().clamp(max=w)
     top, left = (u[2] * (h - height + 1)).floor(), (u[3] * (w - width + 1)).floor()
-    inside = box(*beside(x, torch.stack([top, left, height * (u[4] < p), width])), h, w)
+    inside = box(*beside(x, torch.stack([top, left, height * (u[4] < 0.5), width])), h, w)
     paint = torch.zeros(b, x.shape[1])
     paint[:, 0] = (u[5] * 256).floor()
     return torch.where(inside[:, None], beside(x, paint.to(x.dtype))[:, :, None, None], x)
@@ -97,14 +92,14 @@ def resize(x: Tensor, size: int, boxes: Tensor | None = None) -> Tensor:
     return (rows[:, None] @ x.float().flatten(1, -3) @ columns[:, None].mT).view(*x.shape[:-2], size, size)
 
 
-def color_jitter(x: Tensor, rng: torch.Generator, strength: float = 0.4, hue: float = 0.1) -> Tensor:
-    """Brightness, contrast and saturation by a factor within 1 +- strength, hue turned by up to +-hue, in random order.
+def color_jitter(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation by a factor within 1 +- 0.4, hue turned by up to a tenth of the circle, in random order.
 
     Shape: float ``[B, 3, H, W]`` in 0..255.
     """
     b = x.shape[0]
-    factor = 1 - strength + 2 * strength * torch.rand(3, b, generator=rng)
-    turn = hue * (2 * torch.rand(b, generator=rng) - 1)
+    factor = 0.6 + 0.8 * torch.rand(3, b, generator=rng)
+    turn = 0.1 * (2 * torch.rand(b, generator=rng) - 1)
     order = beside(x, torch.rand(4, b, generator=rng).argsort(0))
     factor, turn = beside(x, factor)[..., None, None, None], beside(x, turn)[:, None, None]
     grey = torch.tensor([0.299, 0.587, 0.114], device=x.device)[:, None, None]
@@ -153,20 +148,20 @@ def roll(x: Tensor, rng: torch.Generator, most: int = 5) -> Tensor:
     return x.flatten(3).gather(3, index).view_as(x)
 
 
-def rotate(x: Tensor, rng: torch.Generator, most: float = 30.0) -> Tensor:
+def rotate(x: Tensor, rng: torch.Generator) -> Tensor:
     """Turned about the middle by up to 30 degrees, nearest pixel, zeros from outside."""
     b, t, c, h, w = x.shape
-    angle = beside(x, most * (2 * torch.rand(b, generator=rng) - 1)) * (math.pi / 180)
+    angle = beside(x, 30 * (2 * torch.rand(b, generator=rng) - 1)) * (math.pi / 180)
     cos, sin = angle.cos(), angle.sin()
     matrix = torch.stack([torch.stack([cos, -sin * h / w, 0 * cos], -1), torch.stack([sin * w / h, cos, 0 * cos], -1)], 1)
     grid = F.affine_grid(matrix, [b, t * c, h, w], align_corners=False)
     return F.grid_sample(x.float().flatten(1, 2), grid, "nearest", "zeros", align_corners=False).view(b, t, c, h, w)
 
 
-def cut_square(x: Tensor, rng: torch.Generator, side: int = 16) -> Tensor:
+def cut_square(x: Tensor, rng: torch.Generator) -> Tensor:
     """A square of 16 pixels around a random one set to 0, in every frame."""
     b, h, w = x.shape[0], x.shape[-2], x.shape[-1]
-    middle = torch.rand(2, b, generator=rng)
+    side, middle = 16, torch.rand(2, b, generator=rng)
     top, left = (middle[0] * h).floor() - side // 2, (middle[1] * w).floor() - side // 2
     sides = torch.full((b,), side)
     return x.masked_fill(box(*beside(x, torch.stack([top, left, sides, sides])), h, w)[:, None, None], 0)

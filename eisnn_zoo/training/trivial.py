@@ -105,16 +105,10 @@ def _solarize(x: Tensor, level: Tensor) -> Tensor:
     return torch.where(x >= each(beside(x, 255 * torch.linspace(1, 0, STRENGTHS)[level.abs()]), x), 255 - x, x)
 
 
-def _autocontrast(x: Tensor, level: Tensor) -> Tensor:
+def _by_torchvision(name: str, x: Tensor) -> Tensor:
     from torchvision.transforms.v2 import functional
 
-    return functional.autocontrast(x)
-
-
-def _equalize(x: Tensor, level: Tensor) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
-    return functional.equalize(x)
+    return getattr(functional, name)(x)
 
 
 COLOURS = {
@@ -125,7 +119,7 @@ COLOURS = {
     "sharpness": _sharpness,
     "posterize": _posterize,
     "solarize": _solarize,
-    "autocontrast": _autocontrast,
-    "equalize": _equalize,
+    "autocontrast": lambda x, level: _by_torchvision("autocontrast", x),
+    "equalize": lambda x, level: _by_torchvision("equalize", x),
 }
 CHANGES = ("identity", *MOVES, *(name for name in COLOURS if name != "identity"))
