@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eisnn_zoo.analysis.energy import Operations, Shape, count_layer, operations, spike_events, totals
+from eisnn_zoo.analysis.energy import Operations, Shape, count_layer, operations, totals
 from eisnn_zoo.ei_init import initialize
 from eisnn_zoo.inference.folding import fold
 from eisnn_zoo.networks import build
@@ -42,23 +42,33 @@ def test_a_convolution_by_hand():
 
 def test_pixels_cost_multiplications_once():
     x = torch.full((1, 3), 0.3)
-    ops = count_layer(Shape(3, 4, 1), x, positions=1, steps_in=1, time_steps=4, spikes=0)
+    ops = count_layer(Shape(3, 4, 1), x, positions=1, steps_in=1, time_steps=4, spikes=0, worth=None)
     assert ops["folded"] == Operations(macs=5 * 3 + 4 + 16, additions=4 + 16, divisions=4)
     assert ops["ann"].macs == 12
 
 
-def test_pooled_and_summed_spikes_are_counts_of_spikes():
-    assert spike_events(torch.tensor([0.0, 2.0, 1.0])).tolist() == [0, 2, 1]
-    assert spike_events(torch.tensor([0.25, 1.0, 0.0])).tolist() == [1, 4, 0]
-    assert spike_events(torch.tensor([0.3])) is None
-    assert spike_events(torch.zeros(2)).tolist() == [0, 0]
+def test_a_pooled_spike_counts_as_one_whatever_its_neighbours_do():
+    for spikes in (1, 2, 4):
+        ops = count_layer(Shape(1, 4, 1), torch.full((1, 1), spikes / 4), 1, 1, 1, 0, worth=4)
+        assert ops["ei"].acs == 5 * spikes
+    model = build("ei_vgg8").eval()
+    model.mark_initialised()
+    for layer in (layer for stage in model.stages for layer in stage.layers):
+        layer.current.b_e.data.fill_(100.0)  # every cell fires at every step
+    rows = {(r["layer"], r["variant"]): r for r in operations(model, [torch.rand(2, 3, 32, 32)])}
+    assert rows["stages.1.layers.0", "bn"]["acs"] == 128 * 4 * 4 * 64 * (3 * 16 - 2) ** 2, "T, pooled, inputs, taps on a map of 16 x 16"
+    assert rows["head", "folded"]["acs"] == 10 * 4 * 4 * 512
 
 
-def test_a_batch_of_black_images_does_not_make_pixels_of_another_spikes():
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_black_and_white_images_are_pixels(value):
     x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     model = build("ei_mlp2")
     initialize(model, x, seed=0)
-    assert {r["layer"]: r["input"] for r in operations(model, [x, torch.zeros_like(x)])}["stages.0.layers.0"] == "pixels"
+    for batches in [x, torch.full_like(x, value)], [x.round()]:
+        (row,) = (r for r in operations(model, batches) if (r["layer"], r["variant"]) == ("stages.0.layers.0", "ann"))
+        (ei,) = (r for r in operations(model, batches) if (r["layer"], r["variant"]) == ("stages.0.layers.0", "bn"))
+        assert ei["input"] == "pixels" and ei["acs"] == 0 and row["macs"] == 784 * 500
 
 
 def test_the_output_layer_does_not_divide():

@@ -2,9 +2,9 @@
 
 What counts. A synapse that a spike reaches costs one accumulation (AC); a synapse of an input that is no count of spikes
 (pixels) costs one multiplication and accumulation (MAC), whatever its value. An average pool or a residual sum before the
-layer changes no count: its values are whole numbers of spikes times a factor that goes into the weights. (The factor is read
-from the values: where all sums of four in a batch are even, as where every cell fires, spikes count as fewer.) Synapses onto
-the padding do not exist. What reaches the first layer of a static image is computed once, not T times.
+layer changes no count: its values are whole numbers of spikes times a factor that goes into the weights. Frames of events are
+counts of them, unless they were resized: then they are pixels. Synapses onto the padding do not exist. What reaches the first
+layer of a static image is computed once, not T times.
 
 For a layer with n_E excitatory and n_I inhibitory cells at P positions, s synapses reached a cell (events times taps, summed
 over positions and steps) and S steps computed:
@@ -32,14 +32,13 @@ from ..ei import EIConv2d, EISynapses
 from ..evaluating import evaluating
 from ..networks.base import SpikingNet
 from ..networks.cells import BNConv2d, BNLinear
-from .probes import Activity, probe
+from .probes import Activity, probe, spiking_layers
 
 PICOJOULES = {"macs": 4.6, "acs": 0.9, "multiplications": 3.7, "additions": 0.9, "divisions": 26.3}
 """Energy of one float32 operation at 45 nm and 0.9 V: addition 0.9, multiplication 3.7, MAC their sum (Horowitz, ISSCC 2014);
 division 7.1 multiplications, as measured on a Cortex-M4F (Table 3 of PMC8934428): that one is no figure for 45 nm."""
 
 VARIANTS = {"ei": "E-I, as the formula stands", "folded": "E-I, folded", "bn": "BN twin", "ann": "ANN"}
-FINEST = 8  # an input whose values are whole multiples of 2^-8 or coarser is a count of spikes
 
 
 @dataclass(frozen=True)
@@ -99,28 +98,19 @@ def shape_of(layer: nn.Module) -> Shape:
     raise TypeError(f"operations are counted on the network as it was trained, not on {type(layer).__name__}")
 
 
-def spike_events(x: Tensor) -> Tensor | None:
-    """x as whole numbers of spikes; None where it is no count of spikes times a power of two (pixels)."""
-    for power in range(FINEST + 1):
-        scaled = x * 2**power
-        if torch.equal(scaled, scaled.round()):
-            return scaled
-    return None
-
-
 def count_layer(shape: Shape, x: Tensor, positions: int, steps_in: int, time_steps: int,
-                spikes: float | None) -> dict[str, Operations]:
+                spikes: float | None, worth: int | None = 1) -> dict[str, Operations]:
     """Operations of one layer, an image, for each of VARIANTS that it can be.
 
     Args:
         x: its input, ``[steps_in * B, ...]``.
         spikes: sent by its neurons, an image; None for the output layer, which has no neurons.
+        worth: spikes that a 1 in x stands for; None: x is pixels.
     """
     images = x.shape[0] // steps_in
-    events = spike_events(x)
     dense = shape.synapses(torch.ones_like(x[:1]))  # an image and step
-    reached = dense * steps_in if events is None else shape.synapses(events) / images
-    kind = "macs" if events is None else "acs"
+    reached = dense * steps_in if worth is None else worth * shape.synapses(x) / images
+    kind = "macs" if worth is None else "acs"
     e, i, points = shape.n_e, shape.n_i, positions * steps_in
 
     def synapses(cells: int) -> Operations:
@@ -155,27 +145,31 @@ def operations(model: SpikingNet, batches: Iterable[Tensor]) -> list[dict]:
     """
     totals: dict[tuple[str, str], Operations] = {}
     inputs: dict[str, str] = {}
+    names = list(spiking_layers(model))
+    first_of_stage = {name.split(".")[1]: name for name in reversed(names)}.values()
     seen = 0
 
-    def add(name: str, images: int, x: Tensor, variants: dict[str, Operations]) -> None:
-        pixels = inputs.get(name) == "pixels" or spike_events(x) is None  # a batch of black images could be either
-        inputs[name] = "pixels" if pixels else "spikes"
+    def add(name: str, images: int, worth: int | None, variants: dict[str, Operations]) -> None:
+        inputs[name] = "pixels" if worth is None or inputs.get(name) == "pixels" else "spikes"
         for variant, ops in variants.items():
             totals[name, variant] = totals.get((name, variant), Operations()) + ops * images
 
     def see(activity: Activity) -> None:
         x, spikes = activity.merged_input, activity["spikes"]
-        images = spikes.shape[1]
+        images, worth = spikes.shape[1], model.pooled if activity.name in first_of_stage else 1
+        if activity.name == names[0]:
+            worth = 1 if model.event_input and torch.equal(x, x.round()) else None
         variants = count_layer(shape_of(activity.layer.current), x, spikes[0, 0, 0].numel(), activity.steps_in,
-                               activity.time_steps, spikes.sum(dtype=torch.float64).item() / images)
-        add(activity.name, images, x, variants)
+                               activity.time_steps, spikes.sum(dtype=torch.float64).item() / images, worth)
+        add(activity.name, images, worth, variants)
 
     def see_head(steps: Tensor) -> None:
         """The output layer, at every step, of the last stage's output ``[T, B, C, H, W]``: its input is spikes then."""
         x = steps.flatten(0, 1)
         if model.global_pool == "avg":
             x = x.sum((2, 3))  # the pool's division goes into the weights
-        add("head", steps.shape[1], x, count_layer(shape_of(model.head), x, x[0, 0].numel(), len(steps), len(steps), None))
+        variants = count_layer(shape_of(model.head), x, x[0, 0].numel(), len(steps), len(steps), None, model.pooled)
+        add("head", steps.shape[1], model.pooled, variants)
 
     with evaluating(model), probe(model, see):
         for x in batches:

@@ -68,6 +68,7 @@ class SpikingNet(Readiness):
     """
 
     num_features: int
+    pooled = 1  # spikes of which a stage hands on the mean, where it ends in a pool
     pretrained_cfg: dict[str, Any]  # timm's, and under its older name; of networks that have a name in the catalog
     default_cfg: dict[str, Any]
     __jit_unused_properties__ = ["config", "_model_args"]

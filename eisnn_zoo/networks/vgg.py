@@ -43,6 +43,8 @@ class VGGStage(nn.Module):
 class SpikingVGG(SpikingNet):
     """VGG-8, 11, 16 or 19 of spiking neurons; see :class:`SpikingNet` for the options. Input at least 32 x 32."""
 
+    pooled = 4
+
     def __init__(self, depth: int, kind: str = "ei", **options):
         self.depth = depth
         super().__init__(kind, **options)
