@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +54,12 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(cli, cifar):
     assert (code, out) == (2, "") and "test.npz is a file: name a folder" in err
 
 
-def test_a_file_that_is_no_array_is_named_without_advice_to_unpickle_it(cli):
+def test_a_file_that_is_no_array_is_named_without_advice_to_unpickle_it(cli, tmp_path):
+    shutil.copy(IMAGES[0], tmp_path / "images.npz")
+    code, _, err = cli("eval", "ei_vgg8_cifar10", "--data", tmp_path / "images.npz", "--dataset", "folder")
+    assert code == 1 and f"{tmp_path / 'images.npz'} is no sound .npz file" in err and "allow_pickle" not in err
     code, _, err = cli("eval", "ei_vgg8_cifar10", "--data", IMAGES[0], "--dataset", "folder")
-    assert code == 1 and f"{IMAGES[0]} is no sound .npz file" in err and "allow_pickle" not in err
+    assert code == 2 and f"{IMAGES[0]} is a single picture" in err
 
 
 def test_own_pictures_through_an_onnx_file(without_torch, tmp_path):

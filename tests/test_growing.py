@@ -42,10 +42,13 @@ def test_a_grown_network_answers_as_the_one_it_was_grown_from(shallow, deep, agr
         assert all(torch.equal(p, q) for p, q in zip(one.state_dict().values(), other.state_dict().values())), "the layers are its own"
 
 
-def test_dales_law_holds_in_a_grown_network():
-    model = build("ei_mlp16_mnist")
-    grow(model, create_model("ei_mlp8_mnist", pretrained=True), pictures("mnist"), seed=1)
+def test_dales_law_holds_in_a_grown_network_and_every_layer_learns():
+    model, x = build("ei_mlp16_mnist"), pictures("mnist")
+    grow(model, create_model("ei_mlp8_mnist", pretrained=True), x, seed=1)
     assert all(p.min() >= 0 for m in model.modules() if isinstance(m, EISynapses) for p in m.nonnegative())
+    model.mark_initialised()
+    torch.nn.functional.cross_entropy(model(x), torch.arange(len(x)) % 10).backward()
+    assert all(p.grad is not None and p.grad.norm() > 0 for name, p in model.named_parameters())
 
 
 @pytest.mark.parametrize("shallow, deep, said", [("ei_mlp4_mnist", "ei_mlp16_mnist", "layers of other widths"),

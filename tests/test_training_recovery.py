@@ -102,8 +102,10 @@ def test_muon_in_bf16_goes_on_to_the_same_weights(data, tmp_path, compile):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_saves_and_says_how_to_go_on(data, whole, tmp_path, number):
-    before = signal.getsignal(number)
+def test_a_signal_saves_and_says_how_to_go_on(data, whole, tmp_path, number, request):
+    was, before = signal.getsignal(number), signal.default_int_handler
+    request.addfinalizer(lambda: signal.signal(number, was))
+    signal.signal(number, before)  # a suite that nohup started ignores hang-ups
     training = Training(recipe(**VALUES), data, tmp_path / "run", compile=False)
     iterate, count = training._iteration, 0
 
