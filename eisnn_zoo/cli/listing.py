@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -95,7 +95,7 @@ def info(
     from ..count import count
     from ..table import rows_of
 
-    if model.partition(".")[0] not in MODELS and Path(model).exists():
+    if model.partition(".")[0] not in MODELS and os.path.exists(model):
         raise UsageError(f"info knows the zoo's own models, not {model}: eisnn-zoo verify {model} checks weights, eval measures them")
     entry, weights = rows_of(model)
     counted = count(entry)
