@@ -113,9 +113,11 @@ def test_batch_normalisation_folds_by_torch_s_own_helper():
     model = eisnn_zoo.create_model("bn_vgg8_cifar10", pretrained=True).eval()
     x = torch.rand(2, 3, 32, 32)
     before = model(x)
+    assert torch.equal(torch.jit.script(model)(x), before)
     for current in (layer.current for stage in model.stages for layer in stage.layers):
         current.conv, current.bn = torch.nn.utils.fusion.fuse_conv_bn_eval(current.conv, current.bn), torch.nn.Identity()
     assert (model(x) - before).abs().mean() < 0.05, "single spikes may flip"
+    assert torch.equal(torch.jit.script(model)(x), model(x))
 
 
 def test_weights_of_a_colour_image_drive_as_much_where_the_stem_does_not_divide(model_folder):

@@ -17,7 +17,10 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         y = conv2d(x, self.weight, self.stride[0], int(self.padding[0]))
-        return y if self.bias is None else y + self.bias[:, None, None]
+        bias = self.bias
+        if bias is not None:
+            y = y + bias.view(-1, 1, 1)
+        return y
 
 
 class BNConv2d(nn.Sequential):
