@@ -42,12 +42,12 @@ def main() -> None:
     dataset, folder = titled(sys.argv[1])
     pairs = [a for a in sys.argv[2:] if "=" in a] or PAIRS[dataset]
     seeds = [int(a) for a in sys.argv[2:] if "=" not in a] or [2025]
+    data = load_data(check_recipe({"model": titled(pairs[0])[1], "dataset": dataset, "holdout": 5000}, "growing"), Path(folder))
+    first = pixels(data.train[next(batches(len(data.train), INIT_BATCH, 2025, 0))].x)
+    held_out = data.valid[torch.arange(len(data.valid))]
+    x, y = pixels(held_out.x), held_out.y
     known: dict[str, torch.Tensor] = {}
     for shallow, deep in map(titled, pairs):
-        data = load_data(check_recipe({"model": deep, "dataset": dataset, "holdout": 5000}, "growing"), Path(folder))
-        first = pixels(data.train[next(batches(len(data.train), INIT_BATCH, 2025, 0))].x)
-        held_out = data.valid[torch.arange(len(data.valid))]
-        x, y = pixels(held_out.x), held_out.y
         trained = create_model(shallow, pretrained=True)
         if shallow not in known:
             known[shallow] = answers(trained, x)

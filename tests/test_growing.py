@@ -51,6 +51,16 @@ def test_dales_law_holds_in_a_grown_network_and_every_layer_learns():
     assert all(p.grad is not None and p.grad.norm() > 0 for name, p in model.named_parameters())
 
 
+@torch.no_grad()
+def test_relays_know_the_threshold_of_their_neurons():
+    trained, x = create_model("ei_mlp8_mnist", pretrained=True, threshold=3.0), pictures("mnist")
+    model = build("ei_mlp12_mnist", threshold=3.0).eval()
+    grow(model, trained, x, seed=1)
+    model.mark_initialised()
+    sent, expected = (network.forward_features(x).mean().item() for network in (model, trained))
+    assert expected > 0 and sent == pytest.approx(expected, rel=0.1)
+
+
 @pytest.mark.parametrize("shallow, deep, said", [("ei_mlp4_mnist", "ei_mlp16_mnist", "layers of other widths"),
                                                  ("ei_mlp16_mnist", "ei_mlp8_mnist", "more layers"),
                                                  ("ei_resnet18_cifar10", "ei_resnet34", "only E-I VGGs and MLPs")])

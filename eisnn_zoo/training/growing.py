@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ei import EIConv2d, EILayer
+from ..ei import EIConv2d
 from ..evaluating import evaluating, together
 from ..networks import SpikingNet
 from ..networks.cells import Spiking
@@ -44,7 +44,7 @@ def grow(model: SpikingNet, trained: SpikingNet, images: Tensor, seed: int) -> N
             layer.load_state_dict(source.state_dict())
     if model.num_classes == trained.num_classes:
         model.head.load_state_dict(trained.head.state_dict())
-    relays = [layer.current for layers, sources in zip(own, theirs) for layer in layers[len(sources):]]
+    relays = [layer for layers, sources in zip(own, theirs) for layer in layers[len(sources):]]
     rng = np.random.default_rng(seed)
     drawing = together(layer.register_forward_pre_hook(lambda layer, args: make_relay(layer, args[0], rng)) for layer in relays)
     with model.unasked(), drawing, evaluating(model):
@@ -62,7 +62,7 @@ def _alike(model: SpikingNet) -> list[list[Spiking]]:
 
 
 @torch.no_grad()
-def make_relay(layer: EILayer, x: Tensor, rng: np.random.Generator) -> None:
+def make_relay(relay: Spiking, x: Tensor, rng: np.random.Generator) -> None:
     """Each cell sends what its own input sends: of the same number, and of the kernel's middle.
 
     Excitation and inhibition are drawn by E-I Init and balanced, W_EE nearly uniform, so that what is left of the drive is the own
@@ -71,6 +71,7 @@ def make_relay(layer: EILayer, x: Tensor, rng: np.random.Generator) -> None:
     Args:
         x: spikes, the layer's input, as many as it has cells.
     """
+    layer, threshold = relay.current, relay.lif.threshold
     layer.initialize(x, rng)
     w = layer.ee.weight
     mean, cells = w.mean().item(), torch.arange(layer.n_e)
@@ -80,5 +81,5 @@ def make_relay(layer: EILayer, x: Tensor, rng: np.random.Generator) -> None:
     low = (current * (1 - on)).sum(1) / (1 - on).sum(1).clamp(min=1)
     gap = (current * on).sum(1) / on.sum(1).clamp(min=1) - low
     gap = torch.maximum(gap, gap.median() / 3)  # a cell whose input was silent, or never so
-    layer.g_e.copy_((ON - OFF) / gap)
-    layer.b_e.copy_(OFF - low * layer.g_e)
+    layer.g_e.copy_((ON - OFF) * threshold / gap)
+    layer.b_e.copy_(OFF * threshold - low * layer.g_e)

@@ -107,8 +107,8 @@ class EIMuon(torch.optim.Optimizer):
                  least_inhibition: float = 0.0, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-10,
                  weight_decay: float = 0.0, deflate: int = 0, bf16: bool = False):
         check_network(model)
-        if not lr > 0:
-            raise ValueError(f"lr must be above 0, got {lr}")
+        if not lr >= 0:
+            raise ValueError(f"lr must be at least 0, got {lr}")
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         matrices = {n for n, p in named if p.dim() >= 2 and not n.endswith("ei.weight")}
         muon = {"muon": True, "weight_decay": weight_decay, "deflate": deflate}
